@@ -1,0 +1,1 @@
+"""Exactly-once delete-callback pipeline for ApsaraVideo VOD on Kafka."""

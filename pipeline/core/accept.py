@@ -1,0 +1,304 @@
+"""
+The accept transition: raw records of one partition in, decisions out.
+
+Pure: the state it changes is given to it, and all time it knows is in the records. Its state is a fold of its own
+output (`recall`), so it needs no store: what is not in `accepted` was not accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from pydantic import ValidationError
+
+from pipeline.core.event import BODY_BYTES_MAX, Content, content_of, explain, validate
+from pipeline.core.outcome import Ignored, Outcome, Reason, Rejected
+from pipeline.core.records import (
+    DETAIL_BYTES_MAX,
+    HEADER_DECISION,
+    HEADER_DETAIL,
+    HEADER_RAW_OFFSET,
+    HEADER_REASON,
+    Decision,
+    Headers,
+    Row,
+    pack_count_key,
+    pack_decision,
+    pack_watermark_key,
+    rejected_key,
+)
+from pipeline.core.windows import NEVER, TimePolicy, format_time, parse_time
+
+INSTANTS_CACHED_MAX = 20_000
+
+
+class Record(Protocol):
+    """A raw record as Kafka's client hands it out; `timestamp` is the broker's, in ms."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(slots=True)
+class Bucket:
+    """
+    What is remembered of one window of event time.
+
+    `seen` maps MediaId and EventTime, as one bytes object, to the fingerprint of the content: bytes and ints only, so
+    the cyclic garbage collector never walks it. `counts` maps ErrorCode (SUCCESS for none) to deletions so far.
+    """
+
+    start: int
+    seen: dict[bytes, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class _Instant(NamedTuple):
+    """An EventTime string, understood once: the time, the same as a key suffix, and the window that contains it."""
+
+    at: int
+    suffix: bytes
+    window: int
+
+
+class _Refused(Exception):
+    """A record that is not an event of ours; carries why."""
+
+    def __init__(self, outcome: Ignored | Rejected) -> None:
+        self.outcome = outcome
+
+
+@dataclass(slots=True)
+class AcceptState:
+    """
+    What one partition remembers. `stream_time` is the highest raw timestamp so far: it never falls.
+
+    `totals` counts records by outcome and reason since the partition's first record: it is committed with the offset.
+    """
+
+    partition: int
+    policy: TimePolicy
+    stream_time: int = NEVER
+    highest: int = NEVER
+    watermark: int = NEVER
+    buckets: dict[int, Bucket] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    instants: dict[str, _Instant] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> int:
+        """How many events are remembered."""
+        return sum(len(bucket.seen) for bucket in self.buckets.values())
+
+    def bucket_of(self, window: int) -> Bucket:
+        """Return the bucket of the window that starts at *window*, made on first use."""
+        bucket = self.buckets.get(window)
+        if bucket is None:
+            bucket = self.buckets[window] = Bucket(window)
+        return bucket
+
+    def instant_of(self, event_time: str) -> _Instant:
+        """Understand an EventTime; raises ValueError for a malformed one."""
+        instant = self.instants.get(event_time)
+        if instant is None:
+            if len(self.instants) >= INSTANTS_CACHED_MAX:
+                self.instants.clear()
+            at = parse_time(event_time)
+            instant = self.instants[event_time] = _Instant(at, _suffix(at), self.policy.window_of(at))
+        return instant
+
+    def forget(self, expiry: int) -> None:
+        """Drop every window that starts before *expiry*."""
+        for start in [start for start in self.buckets if start < expiry]:
+            del self.buckets[start]
+
+
+def _suffix(at: int) -> bytes:
+    return at.to_bytes(8, signed=True)
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What a chunk led to: rows for each topic, and figures for the metrics once they are committed."""
+
+    accepted: list[Row] = field(default_factory=list)
+    rejected: list[Row] = field(default_factory=list)
+    partial_counts: list[Row] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    deletions: Counter[Content] = field(default_factory=Counter)
+
+
+def recall(state: AcceptState, media_id: bytes, at: int, decision: Decision) -> None:
+    """Take one record of `accepted` back into the state: its key, its timestamp and its `decision` header."""
+    bucket = state.bucket_of(state.policy.window_of(at))
+    bucket.seen[media_id + _suffix(at)] = decision.fingerprint
+    bucket.counts[decision.code] = bucket.counts.get(decision.code, 0) + 1
+    state.highest = max(state.highest, at)
+
+
+def tick(state: AcceptState, now: int) -> Decisions:
+    """Advance the watermark of an idle partition that was read to its end; *now* enters as input and is logged."""
+    decisions = Decisions()
+    _advance(state, now - state.policy.delay, decisions)
+    return decisions
+
+
+def accept(state: AcceptState, records: Iterable[Record]) -> Decisions:
+    """
+    Decide on every record of a chunk, in order.
+
+    Args:
+        state: The partition's memory up to the first record; changed to that after the last.
+        records: Raw records of this partition with ascending offsets. Gaps are fine.
+
+    Returns:
+        The rows to write and the figures to count. Every record is in exactly one of the outcomes.
+    """
+    policy = state.policy
+    decisions = Decisions()
+    stream_time, expiry, future = state.stream_time, policy.expiry(state.stream_time), policy.latest(state.stream_time)
+    tally: dict[tuple[int, Content], int] = {}
+    duplicates = 0
+
+    for record in records:
+        if record.timestamp > stream_time:
+            stream_time = record.timestamp
+            expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
+        try:
+            media_id, instant, content = _read(state, record)
+            if instant.at > future:
+                raise _refusal(Reason.EVENT_TIME_IN_FUTURE, _apart(instant.at, stream_time))
+            if instant.at < expiry:
+                raise _refusal(Reason.EVENT_TIME_EXPIRED, _apart(instant.at, stream_time))
+            seen = state.bucket_of(instant.window).seen
+            event = media_id + instant.suffix
+            known = seen.get(event)
+            if known is None:
+                seen[event] = content.fingerprint
+                decision = pack_decision(record.offset, content.fingerprint) + content.code_bytes
+                headers = (*record.headers, (HEADER_DECISION, decision))
+                decisions.accepted.append(Row(media_id, record.value, instant.at, headers))
+                cell = (instant.window, content)
+                tally[cell] = tally.get(cell, 0) + 1
+            elif known == content.fingerprint:
+                duplicates += 1
+            else:
+                raise _refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(instant.at)} is known")
+        except _Refused as refused:
+            _refuse(state, decisions, record, refused.outcome)
+
+    state.stream_time = stream_time
+    _count(state, decisions, tally, duplicates)
+    state.forget(expiry)
+    _advance(state, policy.watermark(state.highest, stream_time), decisions)
+    return decisions
+
+
+def _read(state: AcceptState, record: Record) -> tuple[bytes, _Instant, Content]:
+    body = record.value
+    if body is None:
+        raise _refusal(Reason.INVALID_JSON, "the record has no body")
+    if len(body) > BODY_BYTES_MAX:
+        raise _refusal(Reason.BODY_TOO_LARGE, f"{len(body)} bytes, at most {BODY_BYTES_MAX}")
+    try:
+        event = validate(body)
+    except ValidationError as error:
+        raise _Refused(explain(body, error)) from error
+    media_id = event["MediaId"].encode()
+    if media_id != record.key:
+        raise _refusal(Reason.INVALID_FIELD, "MediaId: not the record's key")
+    try:
+        instant = state.instants.get(event["EventTime"]) or state.instant_of(event["EventTime"])
+    except ValueError as error:
+        raise _refusal(Reason.INVALID_FIELD, f"EventTime: {error}") from error
+    try:
+        return media_id, instant, content_of(event)
+    except ValueError as error:
+        raise _refusal(Reason.INVALID_JSON, str(error)) from error
+
+
+def _refusal(reason: Reason, detail: str) -> _Refused:
+    return _Refused(Rejected(reason, detail))
+
+
+def _apart(at: int, stream_time: int) -> str:
+    return f"{format_time(at)} is {(at - stream_time) / 1000:+.0f} s from the record's arrival"
+
+
+def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:
+    if isinstance(outcome, Ignored):
+        decisions.outcomes[tag(Outcome.IGNORED, outcome.event_type)] += 1
+        return
+    decisions.outcomes[tag(Outcome.REJECTED, outcome.reason)] += 1
+    why: Headers = (
+        (HEADER_RAW_OFFSET, b"%d" % record.offset),
+        (HEADER_REASON, outcome.reason.encode()),
+        (HEADER_DETAIL, outcome.detail.encode(errors="replace")[:DETAIL_BYTES_MAX]),
+    )
+    key = rejected_key(state.partition, record.offset)
+    decisions.rejected.append(Row(key, record.value, record.timestamp, (*record.headers, *why)))
+
+
+def tag(outcome: Outcome, reason: str = "") -> str:
+    """Name a total: ``accepted``, ``rejected/conflict``, ``ignored/TranscodeComplete``."""
+    return f"{outcome}/{reason}" if reason else outcome.value
+
+
+def _count(
+    state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int
+) -> None:
+    """Fold a chunk's tally into the counts, and write those that changed, cumulative: a reader replaces, never adds."""
+    changed: dict[tuple[int, str], int] = {}
+    for (window, content), number in tally.items():
+        counts = state.buckets[window].counts
+        changed[window, content.code] = counts[content.code] = counts.get(content.code, 0) + number
+        decisions.deletions[content] += number
+    for (window, code), number in changed.items():
+        decisions.partial_counts.append(Row(pack_count_key(state.partition, window, code), b"%d" % number, None))
+    if decisions.accepted:
+        state.highest = max(state.highest, *(row.timestamp for row in decisions.accepted))
+        decisions.outcomes[tag(Outcome.ACCEPTED)] += len(decisions.accepted)
+    if duplicates:
+        decisions.outcomes[tag(Outcome.DUPLICATE)] += duplicates
+    state.totals.update(decisions.outcomes)
+
+
+def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
+    """Move the watermark forward, if it does move, and write it together with the time before which all is expired."""
+    if watermark <= state.watermark:
+        return
+    state.watermark = watermark
+    value = {"watermark": watermark, "expiry": state.policy.settled(state.stream_time, watermark)}
+    decisions.partial_counts.append(Row(pack_watermark_key(state.partition), json.dumps(value).encode(), None))
+
+
+def to_metadata(state: AcceptState) -> str:
+    """Write what cannot be folded from `accepted`, for the offset commit: JSON, under 4 KB as its parts are bounded."""
+    return json.dumps(
+        {"stream_time": state.stream_time, "watermark": state.watermark, "totals": state.totals},
+        separators=(",", ":"),
+    )
+
+
+def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptState:
+    """
+    Start a state from an offset commit's metadata; `recall` then fills it from `accepted`.
+
+    Empty or foreign metadata (an operator set the offset by hand) gives a state that has seen no time: the fold then
+    takes in all of `accepted`, and the next record's timestamp sets the stream time.
+    """
+    state = AcceptState(partition, policy)
+    try:
+        known = json.loads(metadata)
+        stream_time, watermark, totals = int(known["stream_time"]), int(known["watermark"]), Counter(known["totals"])
+    except (ValueError, KeyError, TypeError):
+        return state
+    state.stream_time, state.watermark, state.totals = stream_time, watermark, totals
+    return state

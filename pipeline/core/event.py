@@ -1,0 +1,159 @@
+"""
+The DeleteMediaComplete event: its schema, and what an invalid body is told.
+
+Source of the schema: ApsaraVideo VOD, "DeleteMediaComplete"; field order and examples in tests/vectors.
+"""
+
+import json
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+from pipeline.core.outcome import Ignored, Reason, Rejected
+from pipeline.core.records import SUCCESS
+
+EVENT_TYPE = "DeleteMediaComplete"
+BODY_BYTES_MAX = 64 * 1024  # What MNS can carry, too.
+UNKNOWN_CODE = "unknown"
+CONTENTS_CACHED_MAX = 8192
+
+# Every event type VOD documents: the labels under which other types are counted. The set is closed, as labels must be.
+OTHER_EVENT_TYPES = frozenset(
+    """
+    FileUploadComplete ImageUploadComplete AttachedMediaUploadComplete UploadByURLComplete StreamTranscodeComplete
+    TranscodeComplete SnapshotComplete DynamicImageComplete AddLiveRecordVideoComplete LiveRecordVideoComposeStart
+    CreateAuditComplete AIMediaAuditComplete AIMediaDNAComplete AIVideoTagComplete AIVideoCensorComplete
+    VideoAnalysisComplete ProduceMediaComplete MediaBaseChangeComplete UpdateMediaStorageClassComplete
+    RestoreMediaComplete SubmitMediaRefreshComplete WorkflowTaskComplete
+    """.split()
+)
+
+MediaId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+# A TypedDict and not a model: validated in 1.1 us instead of 1.7, and the body itself stays the record.
+@with_config(ConfigDict(extra="allow", strict=True))
+class DeleteMediaComplete(TypedDict):
+    """One deletion, as VOD announces it. Unknown fields are allowed and kept."""
+
+    EventType: Literal["DeleteMediaComplete"]
+    EventTime: str
+    Status: Literal["success", "fail"]
+    MediaType: Literal["video", "image", "attached"]
+    DeleteType: Literal["all", "mezzanine", "stream"]
+    MediaId: MediaId
+    JobIds: NotRequired[str | list[str]]
+    ErrorCode: NotRequired[Annotated[str, StringConstraints(max_length=128)]]
+    ErrorMessage: NotRequired[str]
+
+
+# No `from __future__ import annotations` in this module: it would hide NotRequired from these two sets.
+_REQUIRED = DeleteMediaComplete.__required_keys__
+_REQUIRED_COUNT = len(_REQUIRED)
+_KNOWN = _REQUIRED | DeleteMediaComplete.__optional_keys__
+
+# The raising entry point of the hot path: bytes -> DeleteMediaComplete, or ValidationError. See `explain`.
+validate = TypeAdapter(DeleteMediaComplete).validator.validate_json
+
+
+class _Keyed(TypedDict):
+    MediaId: MediaId
+
+
+_keyed = TypeAdapter(_Keyed).validator.validate_json
+
+
+def media_id_of(body: bytes) -> bytes | None:
+    """
+    Return the record key of a callback body: its MediaId in UTF-8, or None where it has none that could be valid.
+
+    Total: any bytes have an answer. The body is not judged further; that is the accept stage's work.
+    """
+    try:
+        return _keyed(body)["MediaId"].encode()  # type: ignore[no-any-return]  # pydantic's validator is untyped.
+    except ValidationError:
+        return None
+
+
+def explain(body: bytes | None, error: ValidationError) -> Ignored | Rejected:
+    """
+    Say why `validate` refused *body*.
+
+    Args:
+        body: The record's value; None for a tombstone.
+        error: What `validate` raised for it.
+    """
+    try:
+        parsed = from_json(body or b"", allow_inf_nan=False)
+    except ValueError as why:
+        return Rejected(Reason.INVALID_JSON, str(why))
+    if not isinstance(parsed, dict):
+        return Rejected(Reason.NOT_AN_OBJECT, f"the body is a JSON {type(parsed).__name__}")
+    event_type = parsed.get("EventType")
+    if isinstance(event_type, str) and event_type != EVENT_TYPE:
+        return Ignored(event_type if event_type in OTHER_EVENT_TYPES else "other")
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return Rejected(Reason.INVALID_FIELD, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+
+class Content(NamedTuple):
+    """
+    What an event says, apart from which event it is: equal for equal content whatever the order or spacing.
+
+    `fingerprint` is 64 bits and stable across processes and versions, as it is stored in `accepted`.
+    `code` is the ErrorCode a failure counts under, or SUCCESS; `code_bytes` the same in UTF-8.
+    """
+
+    fingerprint: int
+    code: str
+    code_bytes: bytes
+    status: str
+    media_type: str
+    delete_type: str
+
+
+def content_of(event: DeleteMediaComplete) -> Content:
+    """
+    Return the content of a validated *event*.
+
+    Raises:
+        ValueError: an unknown field holds a number JSON cannot hold (NaN, Infinity).
+    """
+    if len(event) == _REQUIRED_COUNT:  # The common case: nothing optional, nothing unknown.
+        return _content(event["Status"], event["MediaType"], event["DeleteType"], None, None, None, None)
+    job_ids = event.get("JobIds")
+    extras = {name: value for name, value in event.items() if name not in _KNOWN}
+    return _content(
+        event["Status"],
+        event["MediaType"],
+        event["DeleteType"],
+        None if job_ids is None else tuple(job_ids.split(",") if isinstance(job_ids, str) else job_ids),
+        event.get("ErrorCode"),
+        event.get("ErrorMessage"),
+        _canonical(extras) if extras else None,
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+# Contents repeat (most deletions succeed alike), so the digest is nearly always a look-up.
+@lru_cache(maxsize=CONTENTS_CACHED_MAX)
+def _content(
+    status: str,
+    media_type: str,
+    delete_type: str,
+    job_ids: tuple[str, ...] | None,
+    error_code: str | None,
+    error_message: str | None,
+    extras: str | None,
+) -> Content:
+    fields = [status, media_type, delete_type, job_ids, error_code, error_message, extras]
+    digest = blake2b(_canonical(fields).encode(), digest_size=8).digest()
+    code = SUCCESS if status == "success" else error_code or UNKNOWN_CODE
+    return Content(int.from_bytes(digest), code, code.encode(), status, media_type, delete_type)

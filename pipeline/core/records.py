@@ -1,0 +1,117 @@
+"""
+The Kafka contract: topic names, keys, headers and how each is read back.
+
+Everything that two processes must agree on, and nothing else. Source: README, "Topics".
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+HEADER_SOURCE = "source"
+HEADER_RECEIVED_AT = "received-at"
+HEADER_RAW_OFFSET = "raw-offset"
+HEADER_REASON = "reason"
+HEADER_DETAIL = "detail"
+HEADER_DECISION = "decision"
+
+DETAIL_BYTES_MAX = 1024
+SUCCESS = ""  # The ErrorCode under which successes are counted; no failure can carry it (it would be `unknown`).
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Row(NamedTuple):
+    """One record to be written: key, value, timestamp in ms since the epoch (None: now), headers."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp: int | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """The five topic names behind one prefix, such as ``vod-deletions.``."""
+
+    raw: str
+    accepted: str
+    rejected: str
+    partial_counts: str
+    failure_rates: str
+
+    @classmethod
+    def with_prefix(cls, prefix: str) -> Topics:
+        return cls(
+            raw=f"{prefix}raw",
+            accepted=f"{prefix}accepted",
+            rejected=f"{prefix}rejected",
+            partial_counts=f"{prefix}partial-counts",
+            failure_rates=f"{prefix}failure-rates",
+        )
+
+
+class Decision(NamedTuple):
+    """What a fold needs of an accepted record beside its key and timestamp: no JSON has to be parsed again."""
+
+    raw_offset: int
+    fingerprint: int
+    code: str
+
+
+_DECISION = struct.Struct(">QQ")
+pack_decision = _DECISION.pack
+
+
+def unpack_decision(value: bytes) -> Decision:
+    """Read the `decision` header: raw offset and fingerprint as big-endian uint64, then the ErrorCode in UTF-8."""
+    raw_offset, fingerprint = _DECISION.unpack_from(value)
+    return Decision(raw_offset, fingerprint, value[_DECISION.size :].decode())
+
+
+def header(headers: Headers, name: str) -> bytes | None:
+    """Return the last header called *name*: ours are appended behind whatever the record came with."""
+    for key, value in reversed(headers):
+        if key == name:
+            return value
+    return None
+
+
+def rejected_key(partition: int, offset: int) -> bytes:
+    """Name the raw record that was rejected, so that a rejection has one key however often it is replayed."""
+    return b"%d:%d" % (partition, offset)
+
+
+class CountKey(NamedTuple):
+    """Key of a cumulative count in partial-counts; `code` is SUCCESS for deletions that did not fail."""
+
+    partition: int
+    window: int
+    code: str
+
+
+class WatermarkKey(NamedTuple):
+    """Key of a partition's watermark in partial-counts."""
+
+    partition: int
+
+
+def pack_count_key(partition: int, window: int, code: str) -> bytes:
+    """Write ``<partition>|<window start, ms>|<ErrorCode>``; the code is last as it may hold any character."""
+    return f"{partition}|{window}|{code}".encode()
+
+
+def pack_watermark_key(partition: int) -> bytes:
+    """Write ``watermark|<partition>``."""
+    return b"watermark|%d" % partition
+
+
+def unpack_partial_key(key: bytes) -> CountKey | WatermarkKey:
+    """Read either key of partial-counts back."""
+    first, rest = key.decode().split("|", 1)
+    if first == "watermark":
+        return WatermarkKey(int(rest))
+    window, code = rest.split("|", 1)
+    return CountKey(int(first), int(window), code)

@@ -1,0 +1,197 @@
+"""
+The report transition: cumulative counts of all partitions in, failure-rate rows out.
+
+Pure, and a fold of its input and its own last rows: a reader replaces a count, never adds it, so reading one twice
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from pipeline.core.records import SUCCESS, CountKey, Row, WatermarkKey, unpack_partial_key
+from pipeline.core.windows import NEVER, format_time, parse_time
+
+ROW_INTERVAL = 100  # ms between two rows of a window: each repeats the total, so a busy window would write for ever.
+
+
+class PartialCount(Protocol):
+    """A record of partial-counts: see records.unpack_partial_key for its keys."""
+
+    key: bytes
+    value: bytes
+
+
+class Watermark(NamedTuple):
+    """How far a partition has come: `at` as in TimePolicy.watermark, `expiry` as in TimePolicy.settled. ms."""
+
+    at: int
+    expiry: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRate:
+    """
+    What is published of a window: one row per ErrorCode and one for all.
+
+    `late` deletions came after the window was complete, in `revision` corrections.
+    """
+
+    total: int
+    failures: dict[str, int]
+    complete: bool
+    revision: int
+    late: int
+
+
+@dataclass(slots=True)
+class ReportState:
+    """What the report remembers: `counts` by window, then (partition, code); `due` is when a dirty window may write."""
+
+    partitions: int
+    width: int
+    counts: dict[int, dict[tuple[int, str], int]] = field(default_factory=dict)
+    watermarks: dict[int, Watermark] = field(default_factory=dict)
+    published: dict[int, WindowRate] = field(default_factory=dict)
+    dirty: set[int] = field(default_factory=set)
+    written_at: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def watermark(self) -> int:
+        """The watermark of the whole: the lowest of all partitions', NEVER while one has none."""
+        return self._lowest(0)
+
+    @property
+    def expiry(self) -> int:
+        """Before when no partition can change a count any more; NEVER while one has no watermark."""
+        return self._lowest(1)
+
+    def _lowest(self, part: int) -> int:
+        if any(partition not in self.watermarks for partition in range(self.partitions)):
+            return NEVER
+        return min(self.watermarks[partition][part] for partition in range(self.partitions))
+
+    @property
+    def last_complete(self) -> tuple[int, WindowRate] | None:
+        """The latest window whose published rows are complete, and its rates."""
+        complete = [window for window, rate in self.published.items() if rate.complete]
+        return (max(complete), self.published[max(complete)]) if complete else None
+
+
+def recall_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
+    """Fold records of partial-counts into the state; what they change becomes dirty."""
+    before = state.watermark
+    for record in records:
+        key = unpack_partial_key(record.key)
+        if isinstance(key, CountKey):
+            state.counts.setdefault(key.window, {})[key.partition, key.code] = int(record.value)
+            state.dirty.add(key.window)
+        else:
+            _recall_watermark(state, key, json.loads(record.value))
+    if state.watermark > before:
+        state.dirty.update(
+            window
+            for window in state.counts
+            if window + state.width <= state.watermark and not _is_complete(state.published.get(window))
+        )
+
+
+def _is_complete(rate: WindowRate | None) -> bool:
+    return rate is not None and rate.complete
+
+
+def _recall_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
+    state.watermarks[key.partition] = Watermark(value["watermark"], value["expiry"])
+
+
+def recall_row(state: ReportState, value: bytes) -> None:
+    """Take one row of failure-rates, in the topic's order, back into the state."""
+    row = json.loads(value)
+    window = parse_time(row["window_start"])
+    code, rate = row["error_code"], state.published.get(window)
+    failures = dict(rate.failures) if rate else {}
+    if code is not None:
+        failures[code] = row["failures"]
+    state.published[window] = WindowRate(
+        total=row["total"],
+        failures=failures,
+        complete=row["complete"],
+        revision=row["revision"],
+        late=row["late"],
+    )
+
+
+def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> list[Row]:
+    """
+    Merge a chunk of partial counts and return the rows to write.
+
+    Args:
+        state: Changed to what it is once the rows are committed.
+        records: May be empty: windows that had to wait for their interval are written then.
+        now: The clock in ms. It decides only when a row is written, never what is in it.
+    """
+    recall_counts(state, records)
+    _drop(state)
+    rows: list[Row] = []
+    for window in sorted(state.dirty):
+        if now - state.written_at.get(window, -ROW_INTERVAL) < ROW_INTERVAL:
+            continue
+        state.dirty.discard(window)
+        rate = _rate(state, window)
+        if rate == state.published.get(window):
+            continue
+        state.published[window] = rate
+        state.written_at[window] = now
+        rows += rows_of(window, rate, width=state.width)
+    return rows
+
+
+def _rate(state: ReportState, window: int) -> WindowRate:
+    by_code: dict[str, int] = defaultdict(int)
+    for (_, code), number in state.counts[window].items():
+        by_code[code] += number
+    total = sum(by_code.values())
+    by_code.pop(SUCCESS, None)
+    before = state.published.get(window)
+    late = total - before.total if before and before.complete else 0
+    return WindowRate(
+        total=total,
+        failures=dict(by_code),
+        complete=window + state.width <= state.watermark or _is_complete(before),
+        revision=(before.revision if before else 0) + (late > 0),
+        late=(before.late if before else 0) + late,
+    )
+
+
+def _drop(state: ReportState) -> None:
+    """Forget windows that no partition can change any more; what is dirty is written first."""
+    expiry = state.expiry
+    for window in [window for window in state.counts.keys() | state.published.keys() if window < expiry]:
+        if window not in state.dirty:
+            for memory in (state.counts, state.published, state.written_at):
+                memory.pop(window, None)  # type: ignore[attr-defined]  # Three dicts by window, of different values.
+
+
+def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:
+    """Write a window's rows: one for all codes (error_code null), then one per ErrorCode in order."""
+    start, end = format_time(window), format_time(window + width)
+
+    def row(code: str | None, failures: int) -> Row:
+        value = {
+            "window_start": start,
+            "window_end": end,
+            "error_code": code,
+            "failures": failures,
+            "total": rate.total,
+            "rate": failures / rate.total,
+            "complete": rate.complete,
+            "revision": rate.revision,
+            "late": rate.late,
+        }
+        return Row(f"{start}|{code or ''}".encode(), json.dumps(value).encode(), window)
+
+    return [row(None, sum(rate.failures.values())), *(row(code, n) for code, n in sorted(rate.failures.items()))]

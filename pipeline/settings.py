@@ -1,0 +1,236 @@
+"""
+The settings tree: one TOML file, overridden by the environment, read once at start.
+
+`VOD_PIPELINE_<SECTION>__<KEY>` overrides a key; `VOD_PIPELINE_<SECTION>__<KEY>_FILE` names a file that holds it, for
+secrets. An unknown key, a missing file or a wrong unit stops the start with one line that names it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as PydanticSettingsError
+
+from pipeline.core.records import Topics
+from pipeline.core.signature import Callback
+from pipeline.core.windows import TimePolicy
+
+ENV_PREFIX = "VOD_PIPELINE_"
+CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
+DEFAULT_CONFIG = Path("config/pipeline.toml")
+FILE_SUFFIX = "_FILE"
+FOLD_RETENTION_SECONDS = 30 * 86_400  # How long accepted is kept: a longer horizon could not be folded back.
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Seconds = Annotated[int, Field(gt=0)]
+
+
+class SettingsError(Exception):
+    """The settings can't be used; the message is one line for the operator."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Section):
+    """Where Kafka is, and the topics there."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)] = "vod-deletions."
+    partitions: Annotated[int, Field(ge=1, le=1000)] = 4
+    replication_factor: Annotated[int, Field(ge=1, le=10)] = 1
+
+    @property
+    def topics(self) -> Topics:
+        return Topics.with_prefix(self.topic_prefix)
+
+    def client_options(self) -> dict[str, Any]:
+        """Connection options, understood alike by aiokafka and kafka-python."""
+        return {"bootstrap_servers": self.bootstrap_servers.split(",")}
+
+
+class CallbackSettings(_Section):
+    """One callback URL, exactly as it is configured in VOD, and the keys that may sign it."""
+
+    url: Annotated[str, Field(max_length=256)]
+    auth_keys: tuple[SecretStr, ...] = ()
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_http_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not an http or https URL")
+        return url
+
+    @property
+    def path(self) -> str:
+        """The path (and query, if the URL has one) under which requests for this callback arrive."""
+        parts = urlsplit(self.url)
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    @property
+    def callback(self) -> Callback:
+        return Callback(url=self.url, auth_keys=tuple(key.get_secret_value() for key in self.auth_keys))
+
+
+class BridgeSettings(_Section):
+    """The HTTP bridge."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    callbacks: tuple[CallbackSettings, ...] = ()
+    timestamp_tolerance_seconds: Seconds = 300
+    body_bytes_max: Annotated[int, Field(ge=1024, le=65_536)] = 65_536
+    body_timeout_seconds: Seconds = 10
+    ack_timeout_seconds: Annotated[float, Field(gt=0, lt=5)] = 3.0
+    in_flight_max: Annotated[int, Field(ge=1)] = 4096
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 8081
+
+    @field_validator("callbacks")
+    @classmethod
+    def _have_different_paths(cls, callbacks: tuple[CallbackSettings, ...]) -> tuple[CallbackSettings, ...]:
+        paths = [callback.path for callback in callbacks]
+        twice = {path for path in paths if paths.count(path) > 1}
+        if twice:
+            raise ValueError(f"two callbacks share the path {min(twice)}: put both keys into one entry")
+        return callbacks
+
+
+class WorkerSettings(_Section):
+    """The Faust worker."""
+
+    group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] = "vod-pipeline"
+    instance_id: Annotated[str, Field(max_length=200)] | None = None
+    session_timeout_seconds: Annotated[int, Field(ge=6, le=300)] = 10
+    dedupe_horizon_seconds: Annotated[int, Field(ge=60, lt=FOLD_RETENTION_SECONDS)] = 8 * 86_400
+    window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    allowed_delay_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 8082
+
+    @model_validator(mode="after")
+    def _horizon_covers_a_window(self) -> WorkerSettings:
+        if self.dedupe_horizon_seconds < self.window_seconds + self.allowed_delay_seconds:
+            raise ValueError("dedupe_horizon_seconds is shorter than window_seconds + allowed_delay_seconds")
+        return self
+
+    @property
+    def policy(self) -> TimePolicy:
+        return TimePolicy(
+            window=self.window_seconds * 1000,
+            horizon=self.dedupe_horizon_seconds * 1000,
+            delay=self.allowed_delay_seconds * 1000,
+        )
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Built by `load`; tests build it with keyword arguments."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take keyword arguments alone: only `load` looks at files and the environment."""
+        return (init_settings,)
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """
+    Read the settings.
+
+    Args:
+        path: The TOML file; default: what VOD_PIPELINE_CONFIG names, else config/pipeline.toml if it exists.
+        environ: The environment, which overrides the file.
+
+    Raises:
+        SettingsError: unreadable file, unknown key, wrong value; the message names it and says what was expected.
+    """
+    chosen = path or (Path(environ[CONFIG_VARIABLE]) if CONFIG_VARIABLE in environ else None)
+    if chosen is None and DEFAULT_CONFIG.exists():
+        chosen = DEFAULT_CONFIG
+    tree = _read_toml(chosen) if chosen else {}
+    variables = _variables(environ)
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            **_: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            env = EnvSettingsSource(settings_cls)
+            env.env_vars = variables
+            return (env, init_settings)
+
+    try:
+        loaded = Loaded(**tree)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    except PydanticSettingsError as error:
+        raise SettingsError(f"{error}: a list or table in the environment is written as JSON") from None
+    return Settings(**{section: getattr(loaded, section) for section in Settings.model_fields})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the configuration {path} is not valid TOML: {error}") from None
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return our variables under lower-case names, with every `<KEY>_FILE` replaced by what its file holds."""
+    ours: dict[str, str | None] = {}
+    for name, value in environ.items():
+        if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if section not in Settings.model_fields:
+            raise SettingsError(f"{name}: no such section; there are {', '.join(Settings.model_fields)}")
+        if name.endswith(FILE_SUFFIX):
+            try:
+                value = Path(value).read_text().strip()  # noqa: PLW2901  # The file's text is the variable's value.
+            except OSError as error:
+                raise SettingsError(f"{name}: cannot read {value}: {error.strerror}") from None
+        ours[name.removesuffix(FILE_SUFFIX).lower()] = value
+    return ours
+
+
+def _one_line(error: ValidationError) -> str:
+    """Name every wrong key and why; never its value, which may be a secret."""
+    problems = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(map(str, problem["loc"]))
+        problems.append(f"{key}: " + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]))
+    return "; ".join(problems)
