@@ -6,15 +6,22 @@ Base units, own registry, labels out of closed sets only. What can be 0 is shown
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
+from pipeline.core.event import Content
+from pipeline.core.outcome import Outcome, Reason
+from pipeline.core.report import WindowRate
 from pipeline.core.signature import Denial
 
 ERROR_CODES_MAX = 50
 OTHER_CODE = "other"
+ALL_CODES = "all"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -94,7 +101,170 @@ class BridgeMetrics:
             self.denials.labels(denial.value)
 
 
-def observe_many(histogram: Histogram, values: Iterable[float]) -> None:
-    """Observe each of *values*."""
-    for value in values:
-        histogram.observe(value)
+class RecordTotals(Collector):
+    """
+    Records by outcome, straight from the committed state of the partitions this worker owns.
+
+    The totals are committed in the transaction that wrote the records, so this figure is exactly once, too: a killed
+    worker's successor goes on where it ended.
+    """
+
+    def __init__(self) -> None:
+        self._totals: dict[int, dict[str, int]] = {}
+
+    def update(self, partition: int, totals: Mapping[str, int]) -> None:
+        """Show *totals* (see core.accept.tag for their names) for *partition*."""
+        self._totals[partition] = dict(totals)
+
+    def forget(self, partition: int) -> None:
+        """Stop showing *partition*: its series end here and go on at its next owner."""
+        self._totals.pop(partition, None)
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "pipeline_records",
+            "Raw records by what became of them; received is their sum. Exactly once, as committed with the records.",
+            labels=["partition", "outcome", "reason"],
+        )
+        known = {outcome.value: 0 for outcome in Outcome if outcome is not Outcome.REJECTED}
+        known |= {f"{Outcome.REJECTED}/{reason}": 0 for reason in Reason}
+        for partition, totals in sorted(dict(self._totals).items()):
+            for name, number in (known | totals).items():
+                outcome, _, reason = name.partition("/")
+                family.add_metric([str(partition), outcome, reason], number)
+        yield family
+
+
+class WorkerMetrics:
+    """What a worker shows. Series of a partition end when the partition moves on."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._codes = CodeLabels()
+        self.totals = RecordTotals()
+        registry.register(self.totals)
+        self.deletions = Counter(
+            "pipeline_deletions",
+            "Accepted deletions since this worker started; a rise of status=fail is what the product is for.",
+            ["status", "media_type", "delete_type", "error_code"],
+            registry=registry,
+        )
+        self.failure_ratio = Gauge(
+            "pipeline_window_failure_ratio",
+            "Failures with this code among all deletions of the last complete window; error_code=all is every failure.",
+            ["error_code"],
+            registry=registry,
+        )
+        self.failures = Gauge(
+            "pipeline_window_failures", "Failures in the last complete window.", ["error_code"], registry=registry
+        )
+        self.window_total = Gauge(
+            "pipeline_window_deletions", "All deletions of the last complete window.", registry=registry
+        )
+        self.window_start = Gauge(
+            "pipeline_window_start_seconds",
+            "Start of the last complete window; it stands still when a partition's watermark does.",
+            registry=registry,
+        )
+        self.rows = Counter("pipeline_failure_rate_rows", "Rows written to failure-rates.", registry=registry)
+        self.late = Counter(
+            "pipeline_late_events",
+            "Deletions that came after their window was complete; a rise means allowed_delay_seconds is too short.",
+            registry=registry,
+        )
+        self.accepted_seconds = Histogram(
+            "pipeline_accepted_seconds",
+            "From received by the bridge to committed in accepted, for the oldest event of each chunk.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.chunk_records = Histogram(
+            "pipeline_chunk_records",
+            "Records a transaction took in; grows with the lag.",
+            ["stage"],
+            buckets=(0, 1, 10, 100, 500, 1000, 2500, 5000, 10_000),
+            registry=registry,
+        )
+        self.transaction_seconds = Histogram(
+            "pipeline_transaction_seconds",
+            "A chunk from decision to commit; a rise means slow brokers.",
+            ["stage"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.rebuild_seconds = Histogram(
+            "pipeline_rebuild_seconds",
+            "Opening a partition: fencing, and folding its state back; it bounds how fast a restart is.",
+            ["stage"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.failed_transactions = Counter(
+            "pipeline_failed_transactions",
+            "Attempts that Kafka failed or fenced, each retried from the committed offset.",
+            ["stage"],
+            registry=registry,
+        )
+        self.state_keys = Gauge(
+            "pipeline_state_keys", "Events remembered for deduplication.", ["partition"], registry=registry
+        )
+        self.watermark = Gauge(
+            "pipeline_watermark_seconds",
+            "Up to when event time is complete; behind the clock by more than a minute means late or no input.",
+            ["partition"],
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "pipeline_lag_offsets", "Offsets between position and log end.", ["stage", "partition"], registry=registry
+        )
+        self.lost = Counter(
+            "pipeline_lost_records",
+            "Raw records that retention took before they were read: these are gone.",
+            ["partition"],
+            registry=registry,
+        )
+        for stage in ("accept", "report"):
+            for metric in (
+                self.chunk_records, self.transaction_seconds, self.rebuild_seconds, self.failed_transactions,
+            ):  # fmt: skip
+                metric.labels(stage)
+
+    def count_deletions(self, deletions: Mapping[Content, int]) -> None:
+        """Count what a committed chunk accepted."""
+        for content, number in deletions.items():
+            code = self._codes.label(content.code) if content.code else ""
+            self.deletions.labels(content.status, content.media_type, content.delete_type, code).inc(number)
+
+    def of_chunk(self, stage: str, partition: int, *, records: int, seconds: float, behind: int) -> None:
+        """Observe a committed chunk."""
+        self.chunk_records.labels(stage).observe(records)
+        self.transaction_seconds.labels(stage).observe(seconds)
+        self.lag.labels(stage, partition).set(behind)
+
+    def show_rates(self, last: tuple[int, WindowRate] | None) -> None:
+        """Show the last complete window, or nothing when this worker does not own the report."""
+        self.failure_ratio.clear()
+        self.failures.clear()
+        if last is None:
+            self.window_total.set(0)
+            self.window_start.set(0)
+            return
+        start, rate = last
+        failures: dict[str, int] = {ALL_CODES: sum(rate.failures.values())}
+        for code, number in rate.failures.items():
+            label = self._codes.label(code)
+            failures[label] = failures.get(label, 0) + number
+        for label, number in failures.items():
+            self.failures.labels(label).set(number)
+            self.failure_ratio.labels(label).set(number / rate.total)
+        self.window_total.set(rate.total)
+        self.window_start.set(start / 1000)
+
+    def forget(self, stage: str, partition: int) -> None:
+        """End the series of a partition that moved on."""
+        series: list[tuple[Gauge, tuple[str, ...]]] = [(self.lag, (stage, str(partition)))]
+        if stage == "accept":
+            self.totals.forget(partition)
+            series += [(self.state_keys, (str(partition),)), (self.watermark, (str(partition),))]
+        for gauge, labels in series:
+            with suppress(KeyError):
+                gauge.remove(*labels)

@@ -183,7 +183,7 @@ def accept(state: AcceptState, records: Iterable[Record]) -> Decisions:
             if known is None:
                 seen[event] = content.fingerprint
                 decision = pack_decision(record.offset, content.fingerprint) + content.code_bytes
-                headers = (*record.headers, (HEADER_DECISION, decision))
+                headers = [*record.headers, (HEADER_DECISION, decision)]
                 decisions.accepted.append(Row(media_id, record.value, instant.at, headers))
                 cell = (instant.window, content)
                 tally[cell] = tally.get(cell, 0) + 1
@@ -243,7 +243,7 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
         (HEADER_DETAIL, outcome.detail.encode(errors="replace")[:DETAIL_BYTES_MAX]),
     )
     key = rejected_key(state.partition, record.offset)
-    decisions.rejected.append(Row(key, record.value, record.timestamp, (*record.headers, *why)))
+    decisions.rejected.append(Row(key, record.value, record.timestamp, [*record.headers, *why]))
 
 
 def tag(outcome: Outcome, reason: str = "") -> str:
@@ -261,7 +261,7 @@ def _count(
         changed[window, content.code] = counts[content.code] = counts.get(content.code, 0) + number
         decisions.deletions[content] += number
     for (window, code), number in changed.items():
-        decisions.partial_counts.append(Row(pack_count_key(state.partition, window, code), b"%d" % number, None))
+        decisions.partial_counts.append(Row(pack_count_key(state.partition, window, code), b"%d" % number, None, []))
     if decisions.accepted:
         state.highest = max(state.highest, *(row.timestamp for row in decisions.accepted))
         decisions.outcomes[tag(Outcome.ACCEPTED)] += len(decisions.accepted)
@@ -276,7 +276,7 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
         return
     state.watermark = watermark
     value = {"watermark": watermark, "expiry": state.policy.settled(state.stream_time, watermark)}
-    decisions.partial_counts.append(Row(pack_watermark_key(state.partition), json.dumps(value).encode(), None))
+    decisions.partial_counts.append(Row(pack_watermark_key(state.partition), json.dumps(value).encode(), None, []))
 
 
 def to_metadata(state: AcceptState) -> str:

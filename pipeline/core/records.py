@@ -7,6 +7,7 @@ Everything that two processes must agree on, and nothing else. Source: README, "
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ HEADER_DECISION = "decision"
 DETAIL_BYTES_MAX = 1024
 SUCCESS = ""  # The ErrorCode under which successes are counted; no failure can carry it (it would be `unknown`).
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = Sequence[tuple[str, bytes]]
 
 
 class Row(NamedTuple):
@@ -29,7 +30,7 @@ class Row(NamedTuple):
     key: bytes | None
     value: bytes | None
     timestamp: int | None
-    headers: Headers = ()
+    headers: list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

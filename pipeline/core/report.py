@@ -125,6 +125,21 @@ def recall_row(state: ReportState, value: bytes) -> None:
     )
 
 
+def settle(state: ReportState) -> None:
+    """
+    End a recall: forget what retention may have taken a part of.
+
+    A window before the expiry had its row in the transaction that brought its counts. Only a late correction that
+    waited for its interval can be missing, and that raises the total; less than what was published is a remainder.
+    """
+    expiry = state.expiry
+    for window in [window for window in state.dirty if window < expiry]:
+        published = state.published.get(window)
+        if published is None or sum(state.counts[window].values()) <= published.total:
+            state.dirty.discard(window)
+    _drop(state)
+
+
 def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> list[Row]:
     """
     Merge a chunk of partial counts and return the rows to write.
@@ -172,8 +187,9 @@ def _drop(state: ReportState) -> None:
     expiry = state.expiry
     for window in [window for window in state.counts.keys() | state.published.keys() if window < expiry]:
         if window not in state.dirty:
-            for memory in (state.counts, state.published, state.written_at):
-                memory.pop(window, None)  # type: ignore[attr-defined]  # Three dicts by window, of different values.
+            state.counts.pop(window, None)
+            state.published.pop(window, None)
+            state.written_at.pop(window, None)
 
 
 def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:
@@ -192,6 +208,6 @@ def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:
             "revision": rate.revision,
             "late": rate.late,
         }
-        return Row(f"{start}|{code or ''}".encode(), json.dumps(value).encode(), window)
+        return Row(f"{start}|{code or ''}".encode(), json.dumps(value).encode(), window, [])
 
     return [row(None, sum(rate.failures.values())), *(row(code, n) for code, n in sorted(rate.failures.items()))]

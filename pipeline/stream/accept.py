@@ -1,0 +1,115 @@
+"""The accept stage: core.accept, fed from `raw` and folded from `accepted`."""
+
+from __future__ import annotations
+
+import time
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from pipeline.core import accept
+from pipeline.core.accept import AcceptState, Decisions
+from pipeline.core.records import (
+    HEADER_DECISION,
+    HEADER_RAW_OFFSET,
+    HEADER_RECEIVED_AT,
+    Topics,
+    header,
+    unpack_decision,
+)
+from pipeline.core.windows import NEVER, TimePolicy
+from pipeline.metrics import WorkerMetrics
+from pipeline.stream.log import BATCH_BYTES_MAX, Committed, Log
+from pipeline.stream.partition import Opened, Output
+from pipeline.stream.transport import Chunk
+
+REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.
+
+
+class AcceptStage:
+    """Validates, deduplicates and counts the records of `raw`."""
+
+    name = "accept"
+
+    def __init__(self, *, topics: Topics, group: str, policy: TimePolicy, metrics: WorkerMetrics) -> None:
+        self.source = topics.raw
+        self.group = group
+        self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"
+        self._topics = topics
+        self._policy = policy
+        self._metrics = metrics
+
+    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[AcceptState]:
+        """Fold `accepted` from the expiry on; without a committed offset, find out how far the output goes."""
+        state = accept.from_metadata(partition, self._policy, committed.metadata if committed else "")
+        expiry = self._policy.expiry(state.stream_time)
+        since = None if state.stream_time == NEVER or committed is None else expiry
+        last = -1
+        async for records in log.read(TopicPartition(self._topics.accepted, partition), since=since):
+            for record in records:
+                decision = unpack_decision(header(record.headers, HEADER_DECISION) or b"")
+                last = max(last, decision.raw_offset)
+                if record.timestamp >= expiry:
+                    accept.recall(state, record.key, record.timestamp, decision)
+        if committed is not None:
+            return Opened(state)
+        async for records in log.read(TopicPartition(self._topics.rejected, partition)):
+            last = max(last, *(int(header(record.headers, HEADER_RAW_OFFSET) or last) for record in records))
+        return Opened(state, resume=last + 1 if last >= 0 else None)
+
+    def step(self, state: AcceptState, chunk: Chunk) -> Output | None:
+        """Decide on the chunk's records; an idle one is a tick."""
+        if chunk.records:
+            decisions = accept.accept(state, chunk.records)
+        elif chunk.idle:
+            decisions = accept.tick(state, chunk.now)
+        else:
+            return None
+        partition = state.partition
+        rows = [
+            (TopicPartition(self._topics.accepted, partition), decisions.accepted, BATCH_BYTES_MAX),
+            (TopicPartition(self._topics.rejected, partition), decisions.rejected, REJECTED_BATCH_BYTES_MAX),
+            (TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts, BATCH_BYTES_MAX),
+        ]
+        received_at = _received_at(chunk.records[0]) if decisions.accepted else None
+        return Output(
+            rows,
+            accept.to_metadata(state),
+            lambda seconds: self._on_committed(state, chunk, decisions, received_at, seconds),
+        )
+
+    def _on_committed(
+        self, state: AcceptState, chunk: Chunk, decisions: Decisions, received_at: float | None, seconds: float
+    ) -> None:
+        metrics, partition = self._metrics, state.partition
+        metrics.totals.update(partition, state.totals)
+        metrics.count_deletions(decisions.deletions)
+        metrics.of_chunk(self.name, partition, records=len(chunk.records), seconds=seconds, behind=chunk.behind)
+        metrics.state_keys.labels(partition).set(state.keys)
+        metrics.watermark.labels(partition).set(state.watermark / 1000)
+        if received_at is not None:
+            metrics.accepted_seconds.observe(max(0.0, time.time() - received_at))
+
+    def on_failed(self) -> None:
+        """Count an attempt that has to be repeated."""
+        self._metrics.failed_transactions.labels(self.name).inc()
+
+    def on_lost(self, partition: int, records: int) -> None:
+        """Count raw records that retention took before they were read."""
+        self._metrics.lost.labels(partition).inc(records)
+
+    def on_opened(self, state: AcceptState, partition: int, seconds: float) -> None:
+        """Show what was rebuilt."""
+        self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
+        self._metrics.totals.update(partition, state.totals)
+        self._metrics.state_keys.labels(partition).set(state.keys)
+
+    def on_closed(self, partition: int) -> None:
+        """Stop showing what another worker shows from now on."""
+        self._metrics.forget(self.name, partition)
+
+
+def _received_at(record: ConsumerRecord) -> float:
+    """Return when the bridge received *record*, in seconds; the broker's timestamp where it came another way."""
+    value = header(record.headers, HEADER_RECEIVED_AT)
+    milliseconds = int(value) if value and value.isdigit() and len(value) < 16 else record.timestamp
+    return float(milliseconds) / 1000

@@ -1,0 +1,111 @@
+"""
+The Faust application: two agents, each a loop that hands its partition's chunks to the stage.
+
+Built as often as wanted in one process; nothing here runs at import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+from aiokafka import TopicPartition
+from faust.types import TP, StreamT
+from yarl import URL
+
+from pipeline.metrics import WorkerMetrics
+from pipeline.settings import Settings
+from pipeline.stream.accept import AcceptStage
+from pipeline.stream.log import Log
+from pipeline.stream.partition import Die, ExitCode, Partition, Stage
+from pipeline.stream.report import ReportStage
+from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport, check_versions
+
+CHUNKS_BUFFERED = 4  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
+FETCH_BYTES = 1 << 20
+HEARTBEATS_PER_SESSION = 5
+
+
+def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> faust.App:
+    """
+    Wire the agents.
+
+    Args:
+        settings: Where Kafka is and what the worker is called.
+        metrics: What the stages count into.
+        die: Ends the process; see partition.Die.
+    """
+    check_versions()
+    app = _app(settings)
+    app.transport = _transport(app, settings, die)
+    topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
+    log = Log(settings.kafka.client_options())
+    accept_stage = AcceptStage(topics=topics, group=group, policy=policy, metrics=metrics)
+    report_stage = ReportStage(
+        topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
+    )
+
+    async def seek(tp: TopicPartition, offset: int) -> None:
+        # Faust's own seek, never aiokafka's: that one leaves Faust's read offset, and all that is re-read is dropped.
+        await app.consumer.seek(TP(tp.topic, tp.partition), offset)
+
+    async def consume(stage: Stage[Any], stream: StreamT[Any]) -> None:
+        """Hand each chunk to the partition, for as long as it is assigned: an actor has one partition."""
+        partition: Partition[Any] | None = None
+        try:
+            async for chunk in stream:
+                partition = partition or Partition(stage, chunk.partition, log=log, seek=seek, die=die)
+                await partition.handle(chunk)
+        finally:
+            if partition is not None:
+                await partition.close()
+
+    @app.agent(_source(app, topics.raw), name="accept", isolated_partitions=True)
+    async def accept(stream: StreamT[Any]) -> None:
+        await consume(accept_stage, stream)
+
+    @app.agent(_source(app, topics.partial_counts), name="report", isolated_partitions=True)
+    async def report(stream: StreamT[Any]) -> None:
+        await consume(report_stage, stream)
+
+    return app
+
+
+def _app(settings: Settings) -> faust.App:
+    worker = settings.worker
+    return faust.App(
+        worker.group,
+        broker=[URL(f"kafka://{server}") for server in settings.kafka.client_options()["bootstrap_servers"]],
+        broker_session_timeout=worker.session_timeout_seconds,
+        broker_heartbeat_interval=worker.session_timeout_seconds / HEARTBEATS_PER_SESSION,
+        consumer_group_instance_id=worker.instance_id,
+        consumer_max_fetch_size=FETCH_BYTES,
+        stream_buffer_maxsize=CHUNKS_BUFFERED,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        autodiscover=False,
+    )
+
+
+def _source(app: faust.App, topic: str) -> Any:
+    """Declare a source without acks: offsets are committed in the stage's transactions, by nobody else."""
+    return app.topic(topic, value_type=bytes, value_serializer="raw", key_serializer="raw", acks=False)
+
+
+def _transport(app: faust.App, settings: Settings, die: Die) -> ChunkTransport:
+    def on_membership_lost() -> None:
+        die(
+            ExitCode.MEMBERSHIP_LOST,
+            f"worker.instance_id {settings.worker.instance_id!r} was taken over by another process, or its session of "
+            f"{settings.worker.session_timeout_seconds} s ran out: each worker needs an id of its own",
+        )
+
+    transport = ChunkTransport(app.conf.broker_consumer, app)
+    transport.client_options = settings.kafka.client_options()
+    # The report has rows that wait for their interval, so its ticks come with every poll.
+    transport.idle_seconds = lambda topic: IDLE_SECONDS if topic == settings.kafka.topics.raw else POLL_SECONDS
+    transport.on_membership_lost = on_membership_lost
+    return transport

@@ -1,0 +1,178 @@
+"""
+Kafka as the stages use it: transactional producers, committed offsets, and reading a partition back.
+
+Every client option that matters is written down; every wait is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from pipeline.core.records import Row
+
+TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
+REQUEST_TIMEOUT_MS = 10_000
+STOP_SECONDS = 2.0  # producer.stop() would wait without limit for what it cannot send.
+BATCH_BYTES_MAX = 900_000
+FETCH_BYTES = 4 << 20
+RECORD_OVERHEAD_BYTES = 64
+
+logger = structlog.get_logger()
+
+
+class Committed(NamedTuple):
+    """A consumer group's position in a partition, and the metadata committed with it."""
+
+    offset: int
+    metadata: str
+
+
+class Log:
+    """The Kafka cluster, seen from a stage."""
+
+    def __init__(self, client_options: dict[str, Any]) -> None:
+        self._options = client_options
+
+    async def open_producer(self, transactional_id: str) -> AIOKafkaProducer:
+        """Start a transactional producer: it ends and fences whatever its predecessor had open."""
+        producer = AIOKafkaProducer(
+            **self._options,
+            transactional_id=transactional_id,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=BATCH_BYTES_MAX,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+                await producer.start()
+        except BaseException:
+            await close_producer(producer)
+            raise
+        return producer
+
+    async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
+        """Return what *group* committed for *tp*. Stale unless the partition's producer was started before."""
+        admin = AIOKafkaAdminClient(**self._options, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        await admin.start()
+        try:
+            found = (await admin.list_consumer_group_offsets(group, partitions=[tp])).get(tp)
+        finally:
+            await admin.close()
+        return Committed(found.offset, found.metadata) if found and found.offset >= 0 else None
+
+    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """Return the log start and the log end offset of *tp*."""
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            consumer = await self._reader(tp)
+            try:
+                return (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+            finally:
+                await consumer.stop()
+
+    async def read(
+        self, tp: TopicPartition, *, since: int | None = None, until: int | None = None
+    ) -> AsyncIterator[list[ConsumerRecord]]:
+        """
+        Yield the committed records of *tp*, in order.
+
+        Args:
+            since: Start at the first record with at least this timestamp (ms); None: at the log start.
+            until: Stop before this offset; None: at the end the log has now.
+        """
+        consumer = await self._reader(tp)
+        try:
+            end = (await consumer.end_offsets([tp]))[tp]
+            end = end if until is None else min(end, until)
+            if since is None:
+                await consumer.seek_to_beginning(tp)
+            else:
+                found = (await consumer.offsets_for_times({tp: since}))[tp]
+                consumer.seek(tp, found.offset if found else end)
+            while await consumer.position(tp) < end:
+                records = (await consumer.getmany(tp, timeout_ms=200)).get(tp, [])
+                if records and records[-1].offset >= end:
+                    records = [record for record in records if record.offset < end]
+                if records:
+                    yield records
+        finally:
+            await consumer.stop()
+
+    async def _reader(self, tp: TopicPartition) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            **self._options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+        )
+        await consumer.start()
+        consumer.assign([tp])
+        return consumer
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Stop *producer* within STOP_SECONDS, whatever state it is in."""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await producer.stop()
+    except (KafkaError, TimeoutError, OSError, AssertionError) as error:
+        logger.info("producer_abandoned", error=repr(error))
+        sender = producer._sender
+        if sender is not None and sender.sender_task is not None:
+            sender.sender_task.cancel()
+        await producer.client.close()
+
+
+async def commit(
+    producer: AIOKafkaProducer,
+    rows: Iterable[tuple[TopicPartition, list[Row], int]],
+    source: TopicPartition,
+    position: Any,
+    group: str,
+) -> None:
+    """
+    Write *rows* and the source offset in one transaction.
+
+    Args:
+        rows: For each partition its rows, and the most bytes a batch there may have.
+        position: OffsetAndMetadata of *source* after this transaction.
+
+    Raises:
+        KafkaError, AssertionError, TimeoutError: nothing is known of the outcome; the producer must not be used again.
+    """
+    async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
+        await producer.begin_transaction()
+        sent = []
+        for tp, partition_rows, bytes_max in rows:
+            for batch in _batches(producer, partition_rows, bytes_max):
+                sent.append(await producer.send_batch(batch, tp.topic, partition=tp.partition))
+        await asyncio.gather(*sent)
+        await producer.send_offsets_to_transaction({source: position}, group)
+        await producer.commit_transaction()
+
+
+def _batches(producer: AIOKafkaProducer, rows: list[Row], bytes_max: int) -> list[BatchBuilder]:
+    """Fill batches of at most *bytes_max*; a single larger row has a batch of its own and the broker's judgement."""
+    batches: list[BatchBuilder] = []
+    room = 0
+    for key, value, timestamp, headers in rows:
+        size = len(value or b"") + RECORD_OVERHEAD_BYTES
+        if bytes_max < BATCH_BYTES_MAX:
+            size += len(key or b"") + sum(len(name) + len(header) for name, header in headers)
+        if size > room or batches[-1].append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
+            batches.append(producer.create_batch())
+            room = bytes_max
+            batches[-1].append(key=key, value=value, timestamp=timestamp, headers=headers)
+        room -= size
+    return batches

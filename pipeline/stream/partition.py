@@ -1,0 +1,236 @@
+"""
+One partition of one stage: open it, take its chunks through transactions, survive whatever Kafka does, let go of it.
+
+The promise rests on two rules alone. Fencing: a partition's transactional.id has one live producer, and the committed
+offset is read after that producer was started. Continuity: a chunk is processed only if it begins where the state ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from pipeline.core.records import Row
+from pipeline.stream.log import Committed, Log, close_producer, commit
+from pipeline.stream.transport import Chunk
+
+FAILURES_MAX = 20
+BACKOFF_SECONDS = 0.2
+BACKOFF_SECONDS_MAX = 5.0
+HANDOVER_SECONDS = 5.0  # How long a chunk in flight may take to finish once its partition is taken away.
+
+# What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
+KAFKA_FAILURES = (KafkaError, OSError, TimeoutError, AssertionError)
+
+State = TypeVar("State")
+
+logger = structlog.get_logger()
+
+
+class ExitCode(IntEnum):
+    """Why a worker ended itself."""
+
+    OFFSET_AHEAD_OF_LOG = 70
+    MEMBERSHIP_LOST = 71
+    KAFKA_UNUSABLE = 72
+    BUG = 73
+
+
+class Die(Protocol):
+    """Ends the process at once, as a kill -9 would: it must be safe at any time anyway."""
+
+    def __call__(self, code: ExitCode, message: str) -> NoReturn: ...
+
+
+@dataclass(slots=True)
+class Output:
+    """What a chunk led to: rows by partition (with the batch limit there), metadata, and what to do once committed."""
+
+    rows: list[tuple[TopicPartition, list[Row], int]]
+    metadata: str
+    on_committed: Callable[[float], None]
+
+
+@dataclass(slots=True)
+class Opened(Generic[State]):
+    """A folded state; `resume` is where to go on if nothing was committed (None: at the log start)."""
+
+    state: State
+    resume: int | None = None
+
+
+class Stage(Protocol[State]):
+    """What differs between accept and report."""
+
+    name: str
+    source: str
+    group: str
+    transactional_prefix: str
+
+    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[State]:
+        """Fold the state of *partition* as of *committed*."""
+        ...
+
+    def step(self, state: State, chunk: Chunk) -> Output | None:
+        """Take *chunk* into the state; None if that leads to nothing worth a transaction."""
+        ...
+
+    def on_failed(self) -> None:
+        """Kafka failed or fenced an attempt; it will be repeated."""
+        ...
+
+    def on_lost(self, partition: int, records: int) -> None:
+        """Retention took *records* that were never read."""
+        ...
+
+    def on_opened(self, state: State, partition: int, seconds: float) -> None:
+        """The partition is ready."""
+        ...
+
+    def on_closed(self, partition: int) -> None:
+        """The partition is no longer ours."""
+        ...
+
+
+@dataclass(slots=True)
+class _Session(Generic[State]):
+    """An open partition: dropped as a whole after any failure, since a producer that raised is broken for good."""
+
+    producer: AIOKafkaProducer
+    state: State
+    next: int
+
+
+class Partition(Generic[State]):
+    """Takes the chunks of one partition of *stage*, one after the other."""
+
+    def __init__(
+        self,
+        stage: Stage[State],
+        number: int,
+        *,
+        log: Log,
+        seek: Callable[[TopicPartition, int], Awaitable[None]],
+        die: Die,
+    ) -> None:
+        self._stage = stage
+        self._number = number
+        self._tp = TopicPartition(stage.source, number)
+        self._log = log
+        self._seek = seek
+        self._die = die
+        self._session: _Session[State] | None = None
+        self._revoked = False
+        self._logger = logger.bind(stage=stage.name, partition=number)
+
+    async def handle(self, chunk: Chunk) -> None:
+        """
+        Process *chunk* to the end, however often Kafka fails meanwhile.
+
+        A cancellation (rebalance, SIGTERM) lets a transaction in flight finish, for HANDOVER_SECONDS at most, and is
+        raised then. Nothing depends on that: a successor fences this producer.
+        """
+        task = asyncio.create_task(self._handle(chunk))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._revoked = True
+            await asyncio.wait([task], timeout=HANDOVER_SECONDS)
+            task.cancel()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the partition."""
+        self._revoked = True
+        await self._drop()
+        self._stage.on_closed(self._number)
+
+    async def _handle(self, chunk: Chunk) -> None:
+        failures = 0
+        while not self._revoked:
+            try:
+                if self._session is None:
+                    self._session = await self._open()
+                await self._process(self._session, chunk)
+            except KAFKA_FAILURES as error:
+                failures += 1
+                self._stage.on_failed()
+                self._logger.warning("transaction_failed", error=repr(error), failures=failures)
+                await self._drop()
+                if failures >= FAILURES_MAX:
+                    self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {failures} failures in a row, the last {error!r}")
+                backoff = min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX)
+                await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # Jitter is no secret.
+            except Exception:
+                self._logger.exception("bug")
+                self._die(ExitCode.BUG, f"{self._tp}: unexpected error, see the traceback above")
+            else:
+                return
+
+    async def _open(self) -> _Session[State]:
+        """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
+        began = time.perf_counter()
+        producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
+        try:
+            committed = await self._log.committed(self._stage.group, self._tp)
+            opened = await self._stage.open(self._log, self._number, committed)
+            position = committed.offset if committed else opened.resume
+            start = await self._start_of(position)
+        except BaseException:
+            await close_producer(producer)
+            raise
+        seconds = time.perf_counter() - began
+        self._logger.info("partition_opened", next=start, seconds=round(seconds, 3))
+        self._stage.on_opened(opened.state, self._number, seconds)
+        return _Session(producer, opened.state, start)
+
+    async def _start_of(self, position: int | None) -> int:
+        """Return the offset to go on at, given where the state ends."""
+        start, end = await self._log.bounds(self._tp)
+        if position is None:
+            return start
+        if position > end:
+            self._die(
+                ExitCode.OFFSET_AHEAD_OF_LOG,
+                f"{self._tp.topic}[{self._number}] ends at {end}, but group {self._stage.group} committed {position}: "
+                f"the topic was recreated or lost data. Stop all workers, then decide where to go on: "
+                f"vod-pipeline offsets reset --partition {self._number} --to earliest",
+            )
+        if position < start:
+            self._logger.error("raw_records_lost_to_retention", records=start - position)
+            self._stage.on_lost(self._number, start - position)
+        return max(start, position)
+
+    async def _process(self, session: _Session[State], chunk: Chunk) -> None:
+        if chunk.begin != session.next:
+            await self._go_back(session, chunk)
+            return
+        began = time.perf_counter()
+        output = self._stage.step(session.state, chunk)
+        if output is not None:
+            position = OffsetAndMetadata(chunk.end, output.metadata)
+            await commit(session.producer, output.rows, self._tp, position, self._stage.group)
+            output.on_committed(time.perf_counter() - began)
+        session.next = chunk.end
+
+    async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
+        """Make the consumer read on where the state ends: the chunk came from before a rebalance, or from too far."""
+        if chunk.begin > session.next:
+            session.next = await self._start_of(session.next)
+        self._logger.info("seek", begin=chunk.begin, next=session.next)
+        await self._seek(self._tp, session.next)
+
+    async def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await close_producer(session.producer)

@@ -1,0 +1,82 @@
+"""The report stage: core.report, fed from `partial-counts` and folded from it and its own last rows."""
+
+from __future__ import annotations
+
+from aiokafka import TopicPartition
+
+from pipeline.core import report
+from pipeline.core.records import Row, Topics
+from pipeline.core.report import ReportState
+from pipeline.metrics import WorkerMetrics
+from pipeline.stream.log import BATCH_BYTES_MAX, Committed, Log
+from pipeline.stream.partition import Opened, Output
+from pipeline.stream.transport import Chunk
+
+
+class ReportStage:
+    """Merges the partitions' counts into the rows of `failure-rates`."""
+
+    name = "report"
+
+    def __init__(
+        self, *, topics: Topics, group: str, partitions: int, window_ms: int, metrics: WorkerMetrics
+    ) -> None:
+        self.source = topics.partial_counts
+        self.group = group
+        self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"
+        self._rates = TopicPartition(topics.failure_rates, 0)
+        self._partitions = partitions
+        self._window_ms = window_ms
+        self._metrics = metrics
+
+    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[ReportState]:
+        """Fold both topics. Without a committed offset the whole input is folded, and the rows follow from that."""
+        state = ReportState(self._partitions, self._window_ms)
+        source = TopicPartition(self.source, partition)
+        _, end = await log.bounds(source)
+        until = committed.offset if committed else end
+        async for records in log.read(self._rates):
+            for record in records:
+                report.recall_row(state, record.value)
+        async for records in log.read(source, until=until):
+            report.recall_counts(state, records)
+        report.settle(state)
+        return Opened(state, resume=until)
+
+    def step(self, state: ReportState, chunk: Chunk) -> Output | None:
+        """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
+        late_before = sum(rate.late for rate in state.published.values())
+        rows = report.report(state, chunk.records, now=chunk.now)
+        if not rows and not chunk.records:
+            return None
+        late = sum(rate.late for rate in state.published.values()) - late_before
+        return Output([(self._rates, rows, BATCH_BYTES_MAX)], "", self._on_committed(state, chunk, rows, late))
+
+    def _on_committed(self, state: ReportState, chunk: Chunk, rows: list[Row], late: int):  # type: ignore[no-untyped-def]
+        def show(seconds: float) -> None:
+            metrics = self._metrics
+            metrics.of_chunk(
+                self.name, chunk.partition, records=len(chunk.records), seconds=seconds, behind=chunk.behind
+            )
+            metrics.rows.inc(len(rows))
+            metrics.late.inc(late)
+            metrics.show_rates(state.last_complete)
+
+        return show
+
+    def on_failed(self) -> None:
+        """Count an attempt that has to be repeated."""
+        self._metrics.failed_transactions.labels(self.name).inc()
+
+    def on_lost(self, partition: int, records: int) -> None:
+        """Count partial counts that retention took; later ones are cumulative, so they make up for these."""
+
+    def on_opened(self, state: ReportState, partition: int, seconds: float) -> None:
+        """Show what was rebuilt."""
+        self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
+        self._metrics.show_rates(state.last_complete)
+
+    def on_closed(self, partition: int) -> None:
+        """Stop showing what another worker shows from now on."""
+        self._metrics.forget(self.name, partition)
+        self._metrics.show_rates(None)
