@@ -46,7 +46,6 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> faust.App
     )
 
     async def seek(tp: TopicPartition, offset: int) -> None:
-        # Faust's own seek, never aiokafka's: that one leaves Faust's read offset, and all that is re-read is dropped.
         await app.consumer.seek(TP(tp.topic, tp.partition), offset)
 
     async def consume(stage: Stage[Any], stream: StreamT[Any]) -> None:

@@ -58,6 +58,8 @@ class Chunk:
 class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's driver is untyped here.
     """Fetches chunks, and makes an empty one for a partition that has been idle for a while."""
 
+    logger = driver.logger
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._quiet_since: dict[TP, float] = {}
@@ -157,14 +159,17 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
 class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     """Turns a chunk into the one message Faust carries to the agent."""
 
+    logger = driver.logger
+
     def _new_consumer_thread(self) -> ChunkThread:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
 
     def _to_message(self, tp: TP, chunk: Chunk) -> ConsumerMessage:
-        # Faust drops messages below the offset it read last, so an empty chunk carries the position it stands at.
-        offset = max(chunk.begin, chunk.end - 1)
+        # Faust would drop what lies below the offset it read last, such as everything after a log was recreated.
+        # Whether a chunk continues the state is for the stage to judge, so Faust remembers no such offset.
+        self._read_offset.pop(tp, None)
         return ConsumerMessage(
-            chunk.topic, chunk.partition, offset, chunk.now / 1000, 0, (), None, chunk, None, 0, 0, tp,
+            chunk.topic, chunk.partition, chunk.begin, chunk.now / 1000, 0, (), None, chunk, None, 0, 0, tp,
             generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from contextlib import suppress
 from typing import NoReturn
 
+import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.metrics import WorkerMetrics
-from pipeline.monitor import Monitor
+from pipeline.monitor import monitoring
 from pipeline.settings import Settings
 from pipeline.stream.app import build_app
 from pipeline.stream.partition import ExitCode
 
 GC_THRESHOLD = 50_000  # Chunks are thousands of short-lived objects in no cycles: collect rarely.
 STOP_SECONDS = 20.0
+CRASH_CHECK_SECONDS = 1.0
 
 logger = structlog.get_logger()
 
@@ -33,16 +36,31 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
     Run a worker until *stop* is set.
 
     Raises:
-        monitor.PortTaken: metrics_host:metrics_port can't be bound.
+        ListenError: metrics_host:metrics_port can't be bound.
     """
-    metrics = WorkerMetrics(registry)
-    app = build_app(settings, metrics, die)
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
+    worker = settings.worker
+    app = build_app(settings, WorkerMetrics(registry), die)
     app.finalize()
-    await app.start()
-    logger.info("worker_started", group=settings.worker.group, instance_id=settings.worker.instance_id)
-    await stop.wait()
-    async with asyncio.timeout(STOP_SECONDS):
-        await app.stop()
+
+    def problems() -> list[str]:
+        return ["rebalancing"] if app.rebalancing or app.unassigned else []
+
+    async with monitoring(
+        registry, problems, host=worker.metrics_host, port=worker.metrics_port, setting="worker.metrics_port"
+    ):
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
+        await app.start()
+        logger.info("worker_started", group=worker.group, instance_id=worker.instance_id)
+        await _stopped_or_crashed(app, stop)
+        async with asyncio.timeout(STOP_SECONDS):
+            await app.stop()
     logger.info("worker_stopped")
+
+
+async def _stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        if app.crashed:
+            die(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {app.crash_reason!r}")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), CRASH_CHECK_SECONDS)

@@ -1,0 +1,44 @@
+# Every target a user or a machine needs. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+JARS := .local/kafka-jars/.fetched
+
+.PHONY: help setup run demo test lint bench lock
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) $(JARS) ## Install what is missing: .venv, Java, Maven, Kafka's jars. Nothing outside this directory but packages.
+
+run: setup ## Start everything: a local Kafka, the topics, the bridge on port 8080, the worker. Ctrl-C stops it.
+	@exec $(BIN)/vod-pipeline up
+
+demo: setup ## The same with simulated callbacks, a live table and a closing summary.
+	@exec $(BIN)/vod-pipeline up --demo
+
+test: setup ## Run all tests, those on a real Kafka included (under 5 minutes on 2 cores).
+	@exec $(BIN)/pytest
+
+lint: $(INSTALLED) ## Check format, style, types and import contracts.
+	$(BIN)/ruff format --check pipeline tests
+	$(BIN)/ruff check pipeline tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## Measure the bridge and the worker, each on one core.
+	@exec $(BIN)/python -m tests.bench
+
+lock: $(INSTALLED) ## Pin the newest dependencies that pyproject.toml admits into config/requirements.txt.
+	@config/setup.sh lock
+
+# Stamps: what they depend on is installed again when it changed, and only then.
+$(INSTALLED): config/requirements.txt pyproject.toml config/setup.sh
+	@config/setup.sh python
+
+$(JARS): config/kafka/pom.xml config/setup.sh
+	@config/setup.sh kafka

@@ -1,0 +1,5 @@
+"""`python -m pipeline`: the same as `vod-pipeline`."""
+
+from pipeline.cli import main
+
+main()

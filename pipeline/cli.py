@@ -1,0 +1,266 @@
+"""The command line: the only place that wires the parts together, and the only one that prints for people."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import logs, settings as configuration
+from pipeline.monitor import ListenError
+from pipeline.ops import offsets as group_offsets, topics as kafka_topics, up as local
+from pipeline.ops.kafka import LocalKafkaError
+from pipeline.settings import Settings, SettingsError
+
+USAGE_EXIT_CODE = 2
+FAILURE_EXIT_CODE = 1
+EXPECTED = (ListenError, LocalKafkaError, local.UpError, kafka_topics.TopicsError, group_offsets.OffsetsError)
+
+out = Console()
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+app = typer.Typer(
+    name="vod-pipeline",
+    help="Exactly-once delete-callback pipeline for ApsaraVideo VOD.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+topics_app = typer.Typer(no_args_is_help=True, help="Create, compare and mend the Kafka topics.")
+config_app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
+offsets_app = typer.Typer(no_args_is_help=True, help="See and set where the accept stage goes on.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
+app.add_typer(offsets_app, name="offsets")
+
+
+class Edge(StrEnum):
+    """An end of a log."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file; default: config/pipeline.toml.")]
+Format = Annotated[LogFormat, typer.Option("--log-format", help="Log lines for people or for machines.")]
+
+
+def main() -> None:
+    """Run the command; what can be expected to go wrong is one line on standard error."""
+    try:
+        app()
+    except SettingsError as error:
+        err.print(f"error: {error}", markup=False)
+        sys.exit(USAGE_EXIT_CODE)
+    except EXPECTED as error:
+        err.print(f"error: {error}", markup=False)
+        sys.exit(FAILURE_EXIT_CODE)
+
+
+def _serve(
+    serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, loop: Callable[[], Any]
+) -> None:
+    """Run a service until SIGTERM or SIGINT."""
+    logs.configure(json=log_format is LogFormat.JSON)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serve(settings, stop=stop, registry=CollectorRegistry())
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
+@app.command()
+def bridge(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+    """
+    Receive callbacks over HTTP and publish them to Kafka.
+
+    Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://example.com/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
+    """
+    from pipeline.bridge.server import serve  # noqa: PLC0415  # Each service loads only what it needs.
+
+    _serve(serve, configuration.load(config), log_format, loop=uvloop.new_event_loop)
+
+
+@app.command()
+def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+    """
+    Run the Faust agents: validate, deduplicate, count, report.
+
+    Example: VOD_PIPELINE_WORKER__INSTANCE_ID=worker-0 vod-pipeline worker
+    """
+    from pipeline.stream.worker import serve  # noqa: PLC0415  # As above.
+
+    _serve(serve, configuration.load(config), log_format, loop=asyncio.new_event_loop)
+
+
+@app.command()
+def up(
+    demo: Annotated[bool, typer.Option("--demo", help="Simulate callbacks, show the rates live, sum up, stop.")] = False,
+    seconds: Annotated[int, typer.Option(help="How long the demo lasts.", min=1, max=3600)] = 60,
+    rate: Annotated[float, typer.Option(help="Callbacks a second in the demo.", min=1, max=10_000)] = 200,
+    config: Config = None,
+) -> None:
+    """
+    Run everything on this machine: Kafka, topics, bridge, worker. Ctrl-C stops it in order.
+
+    Example: vod-pipeline up --demo --seconds 30
+    """
+    from pipeline import demo as demonstration  # noqa: PLC0415  # Loads an HTTP client that `up` alone never needs.
+
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    settings = configuration.load(config)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with local.running(settings, lambda line: out.print(f"[dim]{line}[/dim]")) as parts:
+            _say_where(settings, parts)
+            if demo:
+                demonstration.run(settings, out, rate=rate, seconds=seconds)
+            else:
+                _watch(parts)
+    except KeyboardInterrupt:
+        out.print("[dim]stopped[/dim]")
+
+
+def _watch(parts: tuple[local.Part, ...]) -> None:
+    while True:
+        for part in parts:
+            line = part.revive()
+            if line:
+                out.print(f"[yellow]{line}[/yellow]")
+        time.sleep(local.POLL_SECONDS)
+
+
+def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
+    bridge_settings, worker_settings = settings.bridge, settings.worker
+    callback = local.callback_of(settings)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("callbacks", f"http://{bridge_settings.host}:{bridge_settings.port}{callback.path}")
+    table.add_row("Kafka", parts[0].environ[local.BOOTSTRAP_VARIABLE])
+    table.add_row("topics", ", ".join(f"{spec.name}" for spec in kafka_topics.contract(settings)))
+    for name, host, port in (
+        ("bridge", bridge_settings.metrics_host, bridge_settings.metrics_port),
+        ("worker", worker_settings.metrics_host, worker_settings.metrics_port),
+    ):
+        table.add_row(f"{name} metrics", f"http://{host}:{port}/metrics")
+    table.add_row("data and logs", str(local.DATA))
+    out.print(table)
+    out.print("\nSend a signed callback:\n")
+    out.print(local.curl_line(callback, settings), markup=False, highlight=False, soft_wrap=True)
+    out.print("\nand see the failure-rate rows: [bold].venv/bin/vod-pipeline rates[/bold]    (Ctrl-C stops everything)\n")
+
+
+def _plan_table(changes: tuple[kafka_topics.Change, ...]) -> Table:
+    table = Table("topic", "change")
+    for change in changes:
+        style = "red" if isinstance(change, kafka_topics.Problem) else ""
+        table.add_row(change.where, change.what, style=style)
+    return table
+
+
+@topics_app.command("plan")
+def topics_plan(config: Config = None) -> None:
+    """
+    Compare Kafka's topics with the contract; change nothing. Exit code 1 if something is to do.
+
+    Example: vod-pipeline topics plan
+    """
+    settings = configuration.load(config)
+    with kafka_topics.connect(settings) as admin:
+        changes = kafka_topics.plan(admin, settings)
+    if not changes:
+        out.print("the topics are as they should be")
+        return
+    out.print(_plan_table(changes))
+    sys.exit(FAILURE_EXIT_CODE)
+
+
+@topics_app.command("apply")
+def topics_apply(config: Config = None) -> None:
+    """
+    Create the topics and mend their settings; what only you can decide is named, and then nothing is done.
+
+    Example: vod-pipeline topics apply
+    """
+    settings = configuration.load(config)
+    with kafka_topics.connect(settings) as admin:
+        changes = kafka_topics.plan(admin, settings)
+        kafka_topics.apply(admin, changes)
+    out.print(_plan_table(changes) if changes else "the topics are as they should be")
+
+
+@config_app.command("check")
+def config_check(config: Config = None) -> None:
+    """
+    Check the settings without starting anything.
+
+    Example: vod-pipeline config check --config production.toml
+    """
+    problems = kafka_topics.check(configuration.load(config))
+    if problems:
+        raise SettingsError("; ".join(problems))
+    out.print("the settings are valid")
+
+
+@config_app.command("show")
+def config_show(config: Config = None) -> None:
+    """
+    Show the settings in force, secrets masked.
+
+    Example: vod-pipeline config show
+    """
+    out.print_json(configuration.load(config).model_dump_json())
+
+
+@offsets_app.command("show")
+def offsets_show(config: Config = None) -> None:
+    """
+    Show what each raw partition holds and where the worker goes on.
+
+    Example: vod-pipeline offsets show
+    """
+    table = Table("partition", "log start", "log end", "committed", "lag")
+    for position in group_offsets.positions(configuration.load(config)):
+        committed = position.committed
+        lag = position.end - (position.start if committed is None else committed)
+        shown = "none" if committed is None else str(committed)
+        table.add_row(str(position.partition), str(position.start), str(position.end), shown, str(lag))
+    out.print(table)
+
+
+@offsets_app.command("reset")
+def offsets_reset(
+    partition: Annotated[int, typer.Option(min=0, help="The raw partition.")],
+    to: Annotated[Edge, typer.Option(help="The end of its log to go on at.")] = Edge.EARLIEST,
+    config: Config = None,
+) -> None:
+    """
+    Set where the worker goes on in a raw partition, after its topic was recreated or lost data. Stop all workers first.
+
+    Example: vod-pipeline offsets reset --partition 2 --to earliest
+    """
+    position = group_offsets.reset(configuration.load(config), partition, to.value)
+    out.print(f"partition {partition} goes on at {position.committed} (log: {position.start} to {position.end})")

@@ -1,0 +1,155 @@
+"""
+The monitoring port: /healthz, /readyz and /metrics of one process. Also how a uvicorn server is run inside a loop.
+
+Shared by bridge and worker; knows neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+BACKLOG = 2048  # Connections the kernel holds for us while the loop is busy; Linux caps it at net.core.somaxconn.
+STOP_SECONDS_MAX = 2
+
+_TEXT = b"text/plain; charset=utf-8"
+
+
+class ListenError(Exception):
+    """A port cannot be listened on; the message is one line for the operator."""
+
+
+def listen(host: str, port: int, *, setting: str) -> socket.socket:
+    """
+    Bind a TCP socket, so that a taken port is one clear error before anything else has started.
+
+    Args:
+        host: Address or name to listen on.
+        port: 1 .. 65_535; 0: any free port.
+        setting: The settings key of the port, for the message.
+
+    Raises:
+        ListenError: the port is taken, or host is not an address of this machine.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise ListenError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
+    bound.setblocking(False)
+    return bound
+
+
+class EmbeddedServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to the program it is part of."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def running(
+    app: Any, bound: socket.socket, *, stop_seconds_max: int, keep_alive_seconds: int
+) -> AsyncIterator[None]:
+    """
+    Serve the ASGI application *app* on *bound* while the context lasts.
+
+    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*.
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        loop="none",
+        log_config=None,
+        log_level="error",  # Its warnings are what hostile clients do.
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=keep_alive_seconds,
+        timeout_graceful_shutdown=stop_seconds_max,
+    )
+    server = EmbeddedServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def monitor_app(
+    registry: CollectorRegistry, problems: Callable[[], Sequence[str]]
+) -> Callable[[Mapping[str, Any], Any, Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]:
+    """
+    Build the ASGI application of the monitoring port.
+
+    Args:
+        registry: What /metrics shows.
+        problems: Why the process is not ready; empty if it is.
+    """
+
+    def answer(path: str) -> tuple[int, bytes, bytes]:
+        if path == "/healthz":
+            return 200, _TEXT, b"alive\n"
+        if path == "/readyz":
+            found = problems()
+            return (503, _TEXT, ("\n".join(found) + "\n").encode()) if found else (200, _TEXT, b"ready\n")
+        if path == "/metrics":
+            return 200, CONTENT_TYPE_LATEST.encode(), generate_latest(registry)
+        return 404, _TEXT, b"there are /healthz, /readyz and /metrics\n"
+
+    async def app(scope: Mapping[str, Any], _: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            status, kind, body = answer(scope["path"])
+        else:
+            status, kind, body = 405, _TEXT, b""
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        if status == 405:
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@contextlib.asynccontextmanager
+async def monitoring(
+    registry: CollectorRegistry, problems: Callable[[], Sequence[str]], *, host: str, port: int, setting: str
+) -> AsyncIterator[None]:
+    """
+    Serve the monitoring port while the context lasts.
+
+    Args:
+        registry: What /metrics shows.
+        problems: Why the process is not ready; empty if it is.
+        host: Address to listen on.
+        port: Port to listen on.
+        setting: The settings key of the port, for the error message.
+
+    Raises:
+        ListenError: the port is taken.
+    """
+    bound = listen(host, port, setting=setting)
+    app = monitor_app(registry, problems)
+    async with running(app, bound, stop_seconds_max=STOP_SECONDS_MAX, keep_alive_seconds=5):
+        yield

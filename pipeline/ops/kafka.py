@@ -1,0 +1,366 @@
+"""
+A real Kafka on this machine: one Apache Kafka node (KRaft) as a subprocess, for `vod-pipeline up` and the tests.
+
+It knows how a broker is formatted, started, stopped, frozen and killed, and nothing of topics or records.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+import uuid
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+HOST = "127.0.0.1"
+FORMAT_TIMEOUT_SECONDS = 60.0  # Takes 2 s; a JVM that starts on a busy machine is slow.
+START_TIMEOUT_SECONDS = 60.0  # Takes 3 s, and longer after kill -9: every open segment is checked.
+STOP_TIMEOUT_SECONDS = 15.0  # A controlled shutdown of one node takes about 1 s.
+POLL_SECONDS = 0.05
+LOG_TAIL_BYTES = 65_536
+
+# Key 3 (Metadata), version 4, correlation 1, no client id; no topics, none to be created.
+_METADATA_REQUEST = struct.pack(">hhihi?", 3, 4, 1, -1, 0, False)
+_METADATA_ANSWER_HEAD = struct.Struct(">iiii")  # Length, correlation, throttle time, number of brokers.
+
+_SERVER_PROPERTIES = """\
+# Written by vod-pipeline at every start: changes made here are lost.
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers={host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+# One node: nothing can be replicated.
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+# 50 by default, which only makes the first start slower.
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+# A missing topic shows at once instead of appearing with wrong settings.
+auto.create.topics.enable=false
+# 3 s by default: the wait for further members at the first join.
+group.initial.rebalance.delay.ms=0
+# 9 s by default: so long a restarted broker waits for the session of its killed predecessor to end.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+# 128 MiB by default: a quarter of the heap.
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+_LOG4J2_PROPERTIES = """\
+# Written by vod-pipeline at every start. Standard output is the file kafka.log.
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss.SSS} %p %c{1}: %m%n
+rootLogger.level=WARN
+rootLogger.appenderRef.out.ref=out
+"""
+
+
+class LocalKafkaError(Exception):
+    """The local Kafka can't be used; the message is one line that says what to do."""
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on now. Another process may take it before the caller does."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class LocalKafka:
+    """
+    One Kafka node that keeps its data in a directory between starts.
+
+    The process has a session of its own, so that a terminal's Ctrl-C reaches only us and we stop it in order. It
+    inherits a file lock, `broker.lock`: whoever holds that lock is this directory's broker, also after we were killed
+    without a chance to stop it. The next start then ends the orphan first.
+
+    Args:
+        jars: Directory with Kafka's jars, as `make setup` fetches them.
+        directory: Data, configuration and log; created when missing.
+        port: Where clients connect, on loopback.
+        controller_port: Kafka's own port for its metadata quorum.
+    """
+
+    def __init__(self, *, jars: Path, directory: Path, port: int, controller_port: int) -> None:
+        self.jars = jars
+        self.directory = directory.absolute()
+        self.port = port
+        self.controller_port = controller_port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner_lock: IO[str] | None = None
+        self._log_start = 0
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "kafka.log"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process exists; a paused one does."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def process_id(self) -> int | None:
+        return self._process.pid if self._process is not None and self.is_running else None
+
+    def __enter__(self) -> LocalKafka:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """
+        Format the data directory if it is new, start the broker, and return when it answers.
+
+        Raises:
+            LocalKafkaError: Java or the jars are missing, a port is taken, another process uses the directory, or the
+                broker ended or did not answer in time. No process is left behind.
+        """
+        if self.is_running:
+            return
+        java = self._java()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock_directory()
+        try:
+            self._end_orphan()
+            for port in (self.port, self.controller_port):
+                _require_free(port)
+            self._write_configuration()
+            self._format(java)
+            self._launch(java)
+            self._wait_until_it_answers(timeout_seconds)
+        except BaseException:
+            # Ctrl-C in the middle of the start is one way to get here: it must not leave a broker behind.
+            self.kill()
+            raise
+
+    def stop(self, *, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Shut the broker down in order; kill it when it takes longer than *timeout_seconds*. Safe to call twice."""
+        if self._process is not None and self.is_running:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGCONT)  # A paused process handles no SIGTERM.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the broker at once, as a crash does. What it acknowledged is in the page cache and survives."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._owner_lock is not None:
+            self._owner_lock.close()
+            self._owner_lock = None
+
+    def restart(self) -> None:
+        """Stop in order and start again on the same data and ports."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the broker (SIGSTOP): connections stay open and nothing answers, as in a long collection or a hang."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused broker go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None or not self.is_running:
+            raise LocalKafkaError(f"the local Kafka does not run: {number.name} has nobody to go to")
+        self._process.send_signal(number)
+
+    def _java(self) -> str:
+        java = shutil.which("java")
+        if java is None:
+            raise LocalKafkaError("java is not installed (17 or newer is needed): run `make setup`")
+        if not any(self.jars.glob("kafka_*.jar")):
+            raise LocalKafkaError(f"no Kafka jars in {self.jars}: run `make setup`")
+        return java
+
+    def _lock_directory(self) -> None:
+        lock = (self.directory / "owner.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise LocalKafkaError(
+                f"{self.directory} is in use by process {holder}: stop the other `vod-pipeline up` first"
+            ) from None
+        _write_process_id(lock, os.getpid())
+        self._owner_lock = lock
+
+    def _end_orphan(self) -> None:
+        """Stop the broker of an owner that was killed: holding `broker.lock` proves that the process is ours."""
+        with (self.directory / "broker.lock").open("a+") as lock:
+            deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+            number = signal.SIGTERM
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    number = signal.SIGKILL
+                lock.seek(0)
+                with suppress(ProcessLookupError, ValueError):
+                    os.kill(int(lock.read()), number)
+                time.sleep(POLL_SECONDS)
+
+    def _write_configuration(self) -> None:
+        (self.directory / "log4j2.properties").write_text(_LOG4J2_PROPERTIES)
+        self._write_server_properties("server.properties", self.directory / "data")
+
+    def _write_server_properties(self, name: str, data: Path) -> None:
+        (self.directory / name).write_text(
+            _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller_port=self.controller_port, data=data)
+        )
+
+    def _format(self, java: str) -> None:
+        """Write the cluster id under another name and rename: a directory called `data` was formatted to the end."""
+        data, unfinished = self.directory / "data", self.directory / "data.unfinished"
+        if data.exists():
+            return
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._write_server_properties("format.properties", unfinished)
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        arguments = ["format", "--standalone", "-t", cluster_id, "-c", "format.properties"]
+        with self.log.open("ab") as log:
+            self._log_start = log.tell()
+            try:
+                done = subprocess.run(
+                    self._command(java, "kafka.tools.StorageTool", *arguments),
+                    cwd=self.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    timeout=FORMAT_TIMEOUT_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise LocalKafkaError(f"formatting {data} took over {FORMAT_TIMEOUT_SECONDS:.0f} s") from None
+        if done.returncode != 0:
+            raise LocalKafkaError(f"Kafka cannot format {data}: {self._last_log_line()} (all of it: {self.log})")
+        unfinished.rename(data)
+
+    def _launch(self, java: str) -> None:
+        with self.log.open("ab") as log, (self.directory / "broker.lock").open("a+") as lock:
+            self._log_start = log.tell()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._process = subprocess.Popen(
+                self._command(java, "kafka.Kafka", "server.properties"),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),
+            )
+            _write_process_id(lock, self._process.pid)
+
+    def _command(self, java: str, main: str, *arguments: str) -> list[str]:
+        jars = self.jars.absolute() / "*"
+        return [
+            java,
+            "-Xmx512m",
+            "-Dlog4j2.configurationFile=file:log4j2.properties",
+            "-cp",
+            str(jars),
+            main,
+            *arguments,
+        ]
+
+    def _wait_until_it_answers(self, timeout_seconds: float) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not _answers(self.port):
+            if not self.is_running:
+                raise LocalKafkaError(f"Kafka ended while starting: {self._last_log_line()} (all of it: {self.log})")
+            if time.monotonic() > deadline:
+                raise LocalKafkaError(f"Kafka did not answer within {timeout_seconds:.0f} s: see {self.log}")
+            time.sleep(POLL_SECONDS)
+
+    def _last_log_line(self) -> str:
+        """Return the last line of this start that is not part of a stack trace."""
+        with self.log.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        told = [line for line in lines if line.strip() and not line.startswith(("\t", " "))]
+        return told[-1] if told else "it wrote nothing"
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        # As the JVM does: without it, connections of the last run in TIME_WAIT count as a taken port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise LocalKafkaError(
+                f"port {port} on {HOST} cannot be used by the local Kafka ({error.strerror}): stop what listens there,"
+                " or set kafka.bootstrap_servers (VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS)"
+            ) from None
+
+
+def _answers(port: int) -> bool:
+    """
+    Whether a broker on *port* names at least one live broker, itself: before that, it takes no records.
+
+    One Metadata request of our own making: a client library would leave sockets behind for every attempt that fails.
+    Source: https://kafka.apache.org/protocol, Metadata version 4.
+    """
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection, connection.makefile("rb") as answer:
+            connection.sendall(struct.pack(">i", len(_METADATA_REQUEST)) + _METADATA_REQUEST)
+            head = answer.read(_METADATA_ANSWER_HEAD.size)
+    except OSError:
+        return False
+    if len(head) < _METADATA_ANSWER_HEAD.size:
+        return False
+    _, _, _, brokers = _METADATA_ANSWER_HEAD.unpack(head)
+    return bool(brokers > 0)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _write_process_id(file: IO[str], process_id: int) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(f"{process_id}\n")
+    file.flush()

@@ -1,0 +1,207 @@
+"""
+The whole product on one machine: a local Kafka (or the one configured), topics, bridge and worker, stopped in order.
+
+The parts are the same processes that production runs, started as subprocesses with the environment as their settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.ops import topics
+from pipeline.ops.kafka import LocalKafka
+from pipeline.settings import ENV_PREFIX, CallbackSettings, Settings
+
+DATA = Path(".local")
+KEY_FILE = DATA / "auth-key"
+JARS = DATA / "kafka-jars"
+CALLBACK_PATH = "/vod/callback"
+BOOTSTRAP_VARIABLE = f"{ENV_PREFIX}KAFKA__BOOTSTRAP_SERVERS"
+INSTANCE_ID = "up"  # Static membership: a killed worker goes on at once.
+READY_SECONDS = 60.0
+POLL_SECONDS = 0.1
+STOP_SECONDS = 25.0
+RESTARTS_MAX = 5
+RESTARTS_WINDOW_SECONDS = 60.0
+USAGE_EXIT_CODE = 2  # A setting is wrong: starting again would not help.
+
+
+class UpError(Exception):
+    """The product can't run; the message is one line for the operator."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One of our processes. Its session is its own, so that a terminal's Ctrl-C reaches only us."""
+
+    name: str
+    environ: dict[str, str]
+    ready_url: str
+    process: subprocess.Popen[bytes] | None = None
+    started_at: list[float] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        return DATA / "logs" / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Start the process; its log is appended to."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.started_at.append(time.monotonic())
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", self.name],
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for what takes longer than STOP_SECONDS."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def revive(self) -> str | None:
+        """
+        Start the process again if it ended; return a line that says so.
+
+        Raises:
+            UpError: it ended too often, or because of its settings.
+        """
+        code = self.process.poll() if self.process else None
+        if code is None:
+            return None
+        recent = [at for at in self.started_at if time.monotonic() - at < RESTARTS_WINDOW_SECONDS]
+        if code == USAGE_EXIT_CODE or len(recent) > RESTARTS_MAX:
+            raise UpError(f"the {self.name} ended with {code}: {self.last_words()} (all of it: {self.log})")
+        self.start()
+        return f"the {self.name} ended with {code} and was started again"
+
+    def last_words(self) -> str:
+        """Return the last line of the log."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return lines[-1] if lines else "it logged nothing"
+
+    def is_ready(self) -> bool:
+        """Ask the process itself."""
+        try:
+            with urllib.request.urlopen(self.ready_url, timeout=2) as answer:  # noqa: S310  # Our own http URL.
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def callback_of(settings: Settings) -> CallbackSettings:
+    """Return the configured callback, or one made for this machine whose key is kept in .local/auth-key."""
+    if settings.bridge.callbacks:
+        return settings.bridge.callbacks[0]
+    if not KEY_FILE.exists():
+        KEY_FILE.parent.mkdir(parents=True, exist_ok=True)
+        KEY_FILE.touch(mode=0o600)
+        KEY_FILE.write_text(f"Aa1{secrets.token_hex(12)}")  # VOD wants upper case, lower case and digits, at most 32.
+    url = f"http://{settings.bridge.host}:{settings.bridge.port}{CALLBACK_PATH}"
+    return CallbackSettings.model_validate({"url": url, "auth_keys": (KEY_FILE.read_text().strip(),)})
+
+
+def curl_line(callback: CallbackSettings, settings: Settings) -> str:
+    """Return a shell line that sends one signed callback, now and whenever it is pasted."""
+    signed = callback.callback
+    sign = (
+        f"""-H "X-VOD-TIMESTAMP: $T" -H "X-VOD-SIGNATURE: $(printf %s '{signed.url}|'$T'|{signed.auth_keys[0]}'"""
+        """ | md5sum | cut -c1-32)" """
+        if signed.auth_keys
+        else ""
+    )
+    body = (
+        '{\\"EventType\\":\\"DeleteMediaComplete\\",\\"EventTime\\":\\"$(date -u +%FT%TZ)\\",\\"Status\\":\\"fail\\",'
+        '\\"MediaType\\":\\"video\\",\\"DeleteType\\":\\"all\\",\\"MediaId\\":\\"media-$T\\",'
+        '\\"ErrorCode\\":\\"InvalidVideo.NotFound\\"}'
+    )
+    target = f"http://{settings.bridge.host}:{settings.bridge.port}{callback.path}"
+    return f"""T=$(date +%s); curl -w '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
+
+
+def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str) -> tuple[Part, Part]:
+    """Describe bridge and worker, configured as *settings* are, on *bootstrap_servers*."""
+    callback = callback_of(settings)
+    keys = [key.get_secret_value() for key in callback.auth_keys]
+    base = {**environ, BOOTSTRAP_VARIABLE: bootstrap_servers}
+    if not settings.bridge.callbacks:
+        base[f"{ENV_PREFIX}BRIDGE__CALLBACKS"] = json.dumps([{"url": callback.url, "auth_keys": keys}])
+    worker = dict(base)
+    if settings.worker.instance_id is None:
+        worker[f"{ENV_PREFIX}WORKER__INSTANCE_ID"] = INSTANCE_ID
+    return (
+        Part("bridge", base, f"http://{settings.bridge.metrics_host}:{settings.bridge.metrics_port}/readyz"),
+        Part("worker", worker, f"http://{settings.worker.metrics_host}:{settings.worker.metrics_port}/readyz"),
+    )
+
+
+@contextmanager
+def kafka_of(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
+    """Yield bootstrap servers: of the Kafka the environment names, else of a local one that runs meanwhile."""
+    if BOOTSTRAP_VARIABLE in os.environ:
+        yield settings.kafka.bootstrap_servers
+        return
+    port = int(settings.kafka.bootstrap_servers.rpartition(":")[2])
+    with LocalKafka(jars=JARS, directory=DATA / "kafka", port=port, controller_port=port + 1) as kafka:
+        say(f"Kafka 4.3.0 listens on {kafka.bootstrap_servers}")
+        yield kafka.bootstrap_servers
+        say("stopping Kafka")
+
+
+@contextmanager
+def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Part, Part]]:
+    """
+    Run everything while the context lasts.
+
+    Raises:
+        UpError, LocalKafkaError, TopicsError: one line for the operator; nothing is left running.
+    """
+    with kafka_of(settings, say) as bootstrap_servers:
+        at = settings.model_copy(
+            update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})}
+        )
+        with topics.connect(at) as admin:
+            topics.apply(admin, topics.plan(admin, at))
+        parts = parts_of(settings, dict(os.environ), bootstrap_servers)
+        try:
+            for part in parts:
+                part.start()
+            for part in parts:
+                _wait_until_ready(part)
+            yield parts
+        finally:
+            for part in parts:
+                say(f"stopping the {part.name}")
+                part.stop()
+
+
+def _wait_until_ready(part: Part) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not part.is_ready():
+        code = part.process.poll() if part.process else None
+        if code is not None:
+            raise UpError(f"the {part.name} did not start: {part.last_words()}")
+        if time.monotonic() > deadline:
+            raise UpError(f"the {part.name} is not ready after {READY_SECONDS:.0f} s; see {part.log}")
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,65 @@
+"""Fixtures on a real Kafka: one broker for the whole run, and names of its own for every test."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.ops import topics as ops_topics
+from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kafka.admin import KafkaAdminClient
+
+    from pipeline.core.records import Topics
+
+KAFKA_JARS = Path(__file__).parent.parent / ".local" / "kafka-jars"
+
+
+def new_kafka(directory: Path) -> LocalKafka:
+    """Build, but do not start, a broker on free ports."""
+    return LocalKafka(jars=KAFKA_JARS, directory=directory, port=free_port(), controller_port=free_port())
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """The broker that all tests share. Whoever pauses or stops it, resumes or starts it before the test ends."""
+    with new_kafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def fresh_settings(kafka: LocalKafka) -> Settings:
+    """Settings with a topic prefix and a group that no other test has; the topics do not exist yet."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
+        worker=WorkerSettings(group=name),
+    )
+
+
+@pytest.fixture
+def settings(fresh_settings: Settings) -> Settings:
+    """Settings whose topics exist as the contract has them."""
+    with ops_topics.connect(fresh_settings) as client:
+        ops_topics.apply(client, ops_topics.plan(client, fresh_settings))
+    return fresh_settings
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Topics:
+    """The names of this test's own topics, which exist."""
+    return settings.kafka.topics
+
+
+@pytest.fixture
+def admin(fresh_settings: Settings) -> Iterator[KafkaAdminClient]:
+    """An admin client of the shared broker."""
+    with ops_topics.connect(fresh_settings) as client:
+        yield client

@@ -1,0 +1,111 @@
+"""A worker as production runs it: a process of its own, to be killed, paused, and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.ops.kafka import free_port
+from pipeline.settings import Settings
+from tests.harness.recount import eventually
+
+STOP_SECONDS = 30
+
+
+class WorkerProcess:
+    """One `vod-pipeline worker`; its log goes to *directory*."""
+
+    def __init__(self, settings: Settings, directory: Path, *, name: str = "worker", instance_id: str | None = None) -> None:
+        self.port = free_port()
+        self.log = directory / f"{name}.log"
+        self.environ = {
+            "VOD_PIPELINE_CONFIG": os.devnull,
+            "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+            "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+            "VOD_PIPELINE_KAFKA__PARTITIONS": str(settings.kafka.partitions),
+            "VOD_PIPELINE_WORKER__GROUP": settings.worker.group,
+            "VOD_PIPELINE_WORKER__SESSION_TIMEOUT_SECONDS": str(settings.worker.session_timeout_seconds),
+            "VOD_PIPELINE_WORKER__WINDOW_SECONDS": str(settings.worker.window_seconds),
+            "VOD_PIPELINE_WORKER__ALLOWED_DELAY_SECONDS": str(settings.worker.allowed_delay_seconds),
+            "VOD_PIPELINE_WORKER__METRICS_PORT": str(self.port),
+            **({"VOD_PIPELINE_WORKER__INSTANCE_ID": instance_id} if instance_id else {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> WorkerProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start the process; it is ready when `ready` says so."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "pipeline", "worker"], env={**os.environ, **self.environ}, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def terminate(self) -> int:
+        """End it with SIGTERM and return its exit code."""
+        self._signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the exit code once it ended by itself."""
+        assert self._process is not None
+        return self._process.wait(STOP_SECONDS)
+
+    def pause(self) -> None:
+        """Freeze it: its connections stay open, its session runs out."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on where it was."""
+        self._signal(signal.SIGCONT)
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def records(self) -> dict[str, int]:
+        """Return pipeline_records_total by outcome, over the partitions this worker owns; empty if it does not answer."""
+        found: dict[str, int] = {}
+        for family in self._metrics():
+            if family.name == "pipeline_records":
+                for sample in family.samples:
+                    outcome = sample.labels["outcome"]
+                    found[outcome] = found.get(outcome, 0) + int(sample.value)
+        return found
+
+    def wait_until_working(self, *, records: int = 1, seconds: float = 30) -> None:
+        """Wait until the partitions it owns have taken in *records* in all."""
+        eventually(
+            lambda: [] if sum(self.records().values()) >= records else [f"{self.records()}; {self.tail()}"], seconds=seconds
+        )
+
+    def tail(self) -> str:
+        """Return the end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _metrics(self) -> list[object]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
+                return list(text_string_to_metric_families(answer.read().decode()))
+        except (urllib.error.URLError, OSError):
+            return []
