@@ -161,9 +161,11 @@ def accept(state: AcceptState, records: Iterable[Record]) -> Decisions:
     Returns:
         The rows to write and the figures to count. Every record is in exactly one of the outcomes.
     """
-    policy = state.policy
+    policy, buckets = state.policy, state.buckets
     decisions = Decisions()
-    stream_time, expiry, future = state.stream_time, policy.expiry(state.stream_time), policy.latest(state.stream_time)
+    accept_row = decisions.accepted.append
+    stream_time, highest = state.stream_time, state.highest
+    expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
     tally: dict[tuple[int, Content], int] = {}
     duplicates = 0
 
@@ -172,32 +174,34 @@ def accept(state: AcceptState, records: Iterable[Record]) -> Decisions:
             stream_time = record.timestamp
             expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
         try:
-            media_id, instant, content = _read(state, record)
-            if instant.at > future:
-                raise _refusal(Reason.EVENT_TIME_IN_FUTURE, _apart(instant.at, stream_time))
-            if instant.at < expiry:
-                raise _refusal(Reason.EVENT_TIME_EXPIRED, _apart(instant.at, stream_time))
-            seen = state.bucket_of(instant.window).seen
-            event = media_id + instant.suffix
+            media_id, (at, suffix, window), content = _read(state, record)
+            if at > future:
+                raise _refusal(Reason.EVENT_TIME_IN_FUTURE, _apart(at, stream_time))
+            if at < expiry:
+                raise _refusal(Reason.EVENT_TIME_EXPIRED, _apart(at, stream_time))
+            seen = (buckets.get(window) or state.bucket_of(window)).seen
+            event, fingerprint = media_id + suffix, content.fingerprint
             known = seen.get(event)
             if known is None:
-                seen[event] = content.fingerprint
-                decision = pack_decision(record.offset, content.fingerprint) + content.code_bytes
+                seen[event] = fingerprint
+                decision = pack_decision(record.offset, fingerprint) + content.code_bytes
                 headers = [*record.headers, (HEADER_DECISION, decision)]
-                decisions.accepted.append(Row(media_id, record.value, instant.at, headers))
-                cell = (instant.window, content)
+                accept_row((media_id, record.value, at, headers))
+                cell = (window, content)
                 tally[cell] = tally.get(cell, 0) + 1
-            elif known == content.fingerprint:
+                if at > highest:
+                    highest = at
+            elif known == fingerprint:
                 duplicates += 1
             else:
-                raise _refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(instant.at)} is known")
+                raise _refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(at)} is known")
         except _Refused as refused:
             _refuse(state, decisions, record, refused.outcome)
 
-    state.stream_time = stream_time
+    state.stream_time, state.highest = stream_time, highest
     _count(state, decisions, tally, duplicates)
     state.forget(expiry)
-    _advance(state, policy.watermark(state.highest, stream_time), decisions)
+    _advance(state, policy.watermark(highest, stream_time), decisions)
     return decisions
 
 
@@ -243,7 +247,7 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
         (HEADER_DETAIL, outcome.detail.encode(errors="replace")[:DETAIL_BYTES_MAX]),
     )
     key = rejected_key(state.partition, record.offset)
-    decisions.rejected.append(Row(key, record.value, record.timestamp, [*record.headers, *why]))
+    decisions.rejected.append((key, record.value, record.timestamp, [*record.headers, *why]))
 
 
 def tag(outcome: Outcome, reason: str = "") -> str:
@@ -261,9 +265,8 @@ def _count(
         changed[window, content.code] = counts[content.code] = counts.get(content.code, 0) + number
         decisions.deletions[content] += number
     for (window, code), number in changed.items():
-        decisions.partial_counts.append(Row(pack_count_key(state.partition, window, code), b"%d" % number, None, []))
+        decisions.partial_counts.append((pack_count_key(state.partition, window, code), b"%d" % number, None, []))
     if decisions.accepted:
-        state.highest = max(state.highest, *(row.timestamp for row in decisions.accepted))
         decisions.outcomes[tag(Outcome.ACCEPTED)] += len(decisions.accepted)
     if duplicates:
         decisions.outcomes[tag(Outcome.DUPLICATE)] += duplicates
@@ -276,7 +279,7 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
         return
     state.watermark = watermark
     value = {"watermark": watermark, "expiry": state.policy.settled(state.stream_time, watermark)}
-    decisions.partial_counts.append(Row(pack_watermark_key(state.partition), json.dumps(value).encode(), None, []))
+    decisions.partial_counts.append((pack_watermark_key(state.partition), json.dumps(value).encode(), None, []))
 
 
 def to_metadata(state: AcceptState) -> str:

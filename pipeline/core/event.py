@@ -5,9 +5,10 @@ Source of the schema: ApsaraVideo VOD, "DeleteMediaComplete"; field order and ex
 """
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
@@ -100,11 +101,13 @@ def explain(body: bytes | None, error: ValidationError) -> Ignored | Rejected:
     return Rejected(Reason.INVALID_FIELD, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
 
 
-class Content(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)  # Compared and hashed by identity: `fingerprint` says what is equal.
+class Content:
     """
-    What an event says, apart from which event it is: equal for equal content whatever the order or spacing.
+    What an event says, apart from which event it is.
 
-    `fingerprint` is 64 bits and stable across processes and versions, as it is stored in `accepted`.
+    `fingerprint` is equal for equal content, whatever the order or spacing: 64 bits, stable across processes and
+    versions, as it is stored in `accepted`.
     `code` is the ErrorCode a failure counts under, or SUCCESS; `code_bytes` the same in UTF-8.
     """
 
@@ -124,7 +127,7 @@ def content_of(event: DeleteMediaComplete) -> Content:
         ValueError: an unknown field holds a number JSON cannot hold (NaN, Infinity).
     """
     if len(event) == _REQUIRED_COUNT:  # The common case: nothing optional, nothing unknown.
-        return _content(event["Status"], event["MediaType"], event["DeleteType"], None, None, None, None)
+        return _plain(event["Status"], event["MediaType"], event["DeleteType"])
     job_ids = event.get("JobIds")
     extras = {name: value for name, value in event.items() if name not in _KNOWN}
     return _content(
@@ -140,6 +143,11 @@ def content_of(event: DeleteMediaComplete) -> Content:
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@lru_cache(maxsize=32)
+def _plain(status: str, media_type: str, delete_type: str) -> Content:
+    return _content(status, media_type, delete_type, None, None, None, None)
 
 
 # Contents repeat (most deletions succeed alike), so the digest is nearly always a look-up.

@@ -24,13 +24,9 @@ SUCCESS = ""  # The ErrorCode under which successes are counted; no failure can 
 Headers = Sequence[tuple[str, bytes]]
 
 
-class Row(NamedTuple):
-    """One record to be written: key, value, timestamp in ms since the epoch (None: now), headers."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int | None
-    headers: list[tuple[str, bytes]]
+# One record to be written: key, value, timestamp in ms since the epoch (None: now), headers. A plain tuple, as millions
+# are made: a NamedTuple costs 0.3 us more.
+Row = tuple[bytes | None, bytes | None, int | None, list[tuple[str, bytes]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

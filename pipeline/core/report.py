@@ -208,6 +208,6 @@ def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:
             "revision": rate.revision,
             "late": rate.late,
         }
-        return Row(f"{start}|{code or ''}".encode(), json.dumps(value).encode(), window, [])
+        return (f"{start}|{code or ''}".encode(), json.dumps(value).encode(), window, [])
 
     return [row(None, sum(rate.failures.values())), *(row(code, n) for code, n in sorted(rate.failures.items()))]

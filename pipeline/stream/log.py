@@ -23,7 +23,7 @@ REQUEST_TIMEOUT_MS = 10_000
 STOP_SECONDS = 2.0  # producer.stop() would wait without limit for what it cannot send.
 BATCH_BYTES_MAX = 900_000
 FETCH_BYTES = 4 << 20
-RECORD_OVERHEAD_BYTES = 64
+ROW_OVERHEAD_BYTES = 4096  # The most that key, reason and detail add to a row.
 
 logger = structlog.get_logger()
 
@@ -165,14 +165,13 @@ async def commit(
 def _batches(producer: AIOKafkaProducer, rows: list[Row], bytes_max: int) -> list[BatchBuilder]:
     """Fill batches of at most *bytes_max*; a single larger row has a batch of its own and the broker's judgement."""
     batches: list[BatchBuilder] = []
-    room = 0
+    batch: BatchBuilder | None = None
+    is_small = bytes_max < BATCH_BYTES_MAX  # Smaller than what the builder itself enforces.
     for key, value, timestamp, headers in rows:
-        size = len(value or b"") + RECORD_OVERHEAD_BYTES
-        if bytes_max < BATCH_BYTES_MAX:
-            size += len(key or b"") + sum(len(name) + len(header) for name, header in headers)
-        if size > room or batches[-1].append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
-            batches.append(producer.create_batch())
-            room = bytes_max
-            batches[-1].append(key=key, value=value, timestamp=timestamp, headers=headers)
-        room -= size
+        if batch is not None and is_small and batch.size() + len(value or b"") + ROW_OVERHEAD_BYTES > bytes_max:
+            batch = None
+        if batch is None or batch.append(key=key, value=value, timestamp=timestamp, headers=headers) is None:
+            batch = producer.create_batch()
+            batch.append(key=key, value=value, timestamp=timestamp, headers=headers)
+            batches.append(batch)
     return batches

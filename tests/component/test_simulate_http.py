@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,8 +13,11 @@ from pipeline.core.signature import Callback, Denial, deny
 from pipeline.ops.kafka import free_port
 from pipeline.ops.simulate import Kind, Plan, Target, callbacks, simulate
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
 NOW = 1_700_000_000.75
-PATH = "/your/call%20back?app=1"
+PATH = "/your/call%7eback?app=%61"  # Escapes that a URL library likes to tidy up.
 CALLBACK = Callback(url=f"https://www.example.com{PATH}", auth_keys=("Key1New", "Key0Old"))
 DROP = 0  # Closes the connection instead of answering.
 FIVE = Plan(rate=10, seconds=0.5)
@@ -137,10 +140,10 @@ async def test_every_callback_arrives_once_as_it_was_generated() -> None:
 
 
 async def test_the_signature_is_valid_and_made_with_the_first_key() -> None:
-    """The first key is the newest; the others are kept for what VOD still signs with them."""
+    """The first key is the newest; one request at a time, so that no time passes between signing and arrival."""
     clock = FakeClock()
     async with receiving(clock) as receiver:
-        await simulate(FIVE, receiver.target, clock=clock)
+        await simulate(FIVE, receiver.target, clock=clock, outstanding_max=1)
 
     newest = Callback(url=CALLBACK.url, auth_keys=("Key1New",))
     assert [request.denial() for request in receiver.requests] == [None] * 5

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -15,6 +16,11 @@ from pipeline.core.event import content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Rejected
 from pipeline.core.windows import TimePolicy, parse_time
 from pipeline.ops.simulate import Kind, Plan, PlanError, Simulated, callbacks
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from pipeline.core.records import Headers
 
 START = 1_700_000_000_000  # 2023-11-14T22:13:20Z.
 MIXED = Plan(rate=100, seconds=50, duplicates=0.2, failures=0.1, malformed=0.1, conflicts=0.1, seed=7)
@@ -37,8 +43,10 @@ class RawRecord:
     """A raw record as Kafka's client hands it out."""
 
     def __init__(self, offset: int, body: bytes) -> None:
-        self.offset, self.timestamp, self.headers = offset, START, ()
-        self.key, self.value = media_id_of(body), body
+        self.offset, self.timestamp = offset, START
+        self.key = media_id_of(body)
+        self.value: bytes | None = body
+        self.headers: Headers = ()
 
 
 def test_equal_seeds_give_equal_bodies() -> None:
@@ -80,8 +88,10 @@ def test_a_load_of_repetitions_alone_begins_with_an_event_to_repeat() -> None:
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
 def test_a_share_lies_between_0_and_1(share: str, value: float) -> None:
     """The message names the option."""
+    options: dict[str, Any] = {"rate": 1, "seconds": 1, share: value}
+
     with pytest.raises(PlanError, match=share):
-        Plan(rate=1, seconds=1, **{share: value})
+        Plan(**options)
 
 
 def test_shares_add_to_at_most_1() -> None:
@@ -96,8 +106,10 @@ def test_shares_add_to_at_most_1() -> None:
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
 def test_rate_and_duration_are_above_0(option: str, value: float) -> None:
     """Nothing to send, or sent for ever."""
+    options: dict[str, Any] = {"rate": 1, "seconds": 1} | {option: value}
+
     with pytest.raises(PlanError, match=option):
-        Plan(**({"rate": 1, "seconds": 1} | {option: value}))
+        Plan(**options)
 
 
 def test_the_event_time_is_the_second_in_which_the_callback_is_due() -> None:
@@ -175,14 +187,15 @@ def test_a_malformed_callback_is_refused_for_one_of_several_reasons() -> None:
     assert any(not body.isascii() for body in of_kind(Kind.MALFORMED))
 
 
+@settings(max_examples=50, deadline=None)
 @given(order=st.randoms(use_true_random=False))
-def test_in_any_order_of_arrival_each_kind_comes_to_its_outcome(order: object) -> None:
+def test_in_any_order_of_arrival_each_kind_comes_to_its_outcome(order: Random) -> None:
     """Concurrent requests overtake each other: the closing summary must add up nevertheless."""
     entries = load(Plan(rate=40, seconds=1, duplicates=0.3, failures=0.1, malformed=0.1, conflicts=0.3, seed=5))
-    order.shuffle(entries)  # type: ignore[attr-defined]  # hypothesis hands out a random.Random.
+    order.shuffle(entries)
     sent = Counter(entry.kind for entry in entries)
     state = AcceptState(0, TimePolicy())
-    # A malformed body without a MediaId has a null key; the others keep theirs.
+
     accept(state, [RawRecord(offset, entry.body) for offset, entry in enumerate(entries)])
 
     assert state.totals["accepted"] == sent[Kind.SUCCESS] + sent[Kind.FAILURE]

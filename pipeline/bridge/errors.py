@@ -1,0 +1,19 @@
+"""How publishing a record fails; the ingress turns each into its own answer."""
+
+from __future__ import annotations
+
+
+class PublishError(Exception):
+    """The record is not known to be in Kafka."""
+
+
+class OverloadedError(PublishError):
+    """As many records as allowed are waiting for Kafka already; this one was not taken."""
+
+
+class AckTimeoutError(PublishError):
+    """Kafka did not acknowledge in time."""
+
+
+class RefusedError(PublishError):
+    """Kafka, or the connection to it, failed the group the record was in."""

@@ -1,0 +1,352 @@
+"""
+What `make demo` shows in the terminal: the failure rates as they change, and at the end what was sent next to what
+the worker decided.
+
+Tables are pure; only `LiveRates` talks to Kafka. It knows the rows of failure-rates and the catalogue's figures, not
+how either comes about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kafka import KafkaConsumer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.core.outcome import Outcome, Reason
+from pipeline.ops.simulate import DELIVERED, Kind, Summary
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import RenderableType
+
+    from pipeline.settings import KafkaSettings
+
+WINDOWS_SHOWN_MAX = 3
+CODES_SHOWN_MAX = 4  # Three windows then just fit into a terminal of 24 lines.
+WINDOWS_KEPT_MAX = 100
+POLL_MILLISECONDS = 250
+RECORDS_METRIC = "pipeline_records_total"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateRow:
+    """A row of failure-rates; times are ``yyyy-MM-ddTHH:mm:ssZ``, `error_code` is None in the row for all codes."""
+
+    window_start: str
+    window_end: str
+    error_code: str | None
+    failures: int
+    total: int
+    rate: float
+    complete: bool
+    revision: int
+    late: int
+
+
+def read_row(value: bytes) -> RateRow:
+    """Read the value of a failure-rates record; fields this version does not know are left out."""
+    row = json.loads(value)
+    return RateRow(**{name: row[name] for name in RateRow.__slots__})
+
+
+class NewestRows:
+    """The newest row of each window and ErrorCode, for the newest WINDOWS_KEPT_MAX windows."""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, dict[str | None, RateRow]] = {}
+
+    def add(self, row: RateRow) -> None:
+        """Take a row in the topic's order: it replaces an earlier one with the same key."""
+        self._windows.setdefault(row.window_start, {})[row.error_code] = row
+        if len(self._windows) > WINDOWS_KEPT_MAX:
+            del self._windows[min(self._windows)]
+
+    def rows(self) -> list[RateRow]:
+        return [row for window in self._windows.values() for row in window.values()]
+
+
+def rates_table(
+    rows: Iterable[RateRow], *, windows_max: int = WINDOWS_SHOWN_MAX, codes_max: int = CODES_SHOWN_MAX
+) -> Table:
+    """
+    Return the table of the newest windows, the most recent first.
+
+    Args:
+        rows: At most one for each window and ErrorCode.
+        windows_max: How many windows.
+        codes_max: How many ErrorCodes of a window, those with the most failures first; one line counts the others.
+    """
+    windows: dict[str, dict[str | None, RateRow]] = {}
+    for row in rows:
+        windows.setdefault(row.window_start, {})[row.error_code] = row
+    shown = sorted(windows, reverse=True)[:windows_max]
+    day = shown[0][:10] if shown else ""
+    table = Table(
+        title=f"Failure rates by event time, {day} UTC" if shown else "Failure rates",
+        title_justify="left",
+        title_style="bold",
+        caption=None if shown else "No window yet.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    table.add_column("window", no_wrap=True)
+    table.add_column("ErrorCode")  # The only column that may shrink; its texts are cut, never wrapped.
+    for name in ("failures", "total", "rate"):
+        table.add_column(name, justify="right", min_width=7, no_wrap=True)
+    table.add_column("complete", justify="right", no_wrap=True)
+    table.add_column("revision", justify="right", no_wrap=True)
+    table.add_column("late", justify="right", no_wrap=True)
+    for start in shown:
+        _add_window(table, windows[start], day, codes_max)
+    return table
+
+
+def _add_window(table: Table, window: Mapping[str | None, RateRow], day: str, codes_max: int) -> None:
+    of_all = window.get(None)
+    codes = sorted(
+        (row for code, row in window.items() if code is not None), key=lambda row: (-row.failures, row.error_code)
+    )
+    if of_all is not None:
+        start = of_all.window_start
+        table.add_row(
+            Text(start[11:19] if start.startswith(day) else f"{start[5:10]} {start[11:19]}"),
+            Text("all"),
+            f"{of_all.failures:,}",
+            f"{of_all.total:,}",
+            f"{of_all.rate:.2%}",
+            Text("yes", style="green") if of_all.complete else Text("not yet", style="yellow"),
+            f"{of_all.revision:,}",
+            f"{of_all.late:,}",
+            style="bold",
+            end_section=not codes,
+        )
+    for row in codes[:codes_max]:
+        table.add_row("", _printable(row.error_code or ""), f"{row.failures:,}", "", f"{row.rate:.2%}")
+    others = codes[codes_max:]
+    if others:
+        failures, rate = sum(row.failures for row in others), sum(row.rate for row in others)
+        table.add_row("", Text(f"{len(others)} more", style="italic"), f"{failures:,}", "", f"{rate:.2%}")
+    if codes:
+        table.add_section()
+
+
+def _printable(code: str) -> Text:
+    """Return an ErrorCode that can't steer the terminal: it is any string of at most 128 characters."""
+    printable = "".join(c if c.isprintable() else "?" for c in code)
+    return Text(printable, no_wrap=True, overflow="ellipsis")
+
+
+class LiveRates:
+    """
+    Follows failure-rates and shows the table. For one run; `run` may be called in a thread.
+
+    Args:
+        kafka: Where failure-rates is.
+        since: Windows that start earlier are not shown; ms since the epoch.
+        console: Where to show the table; standard output by default.
+    """
+
+    def __init__(self, kafka: KafkaSettings, *, since: int = 0, console: Console | None = None) -> None:
+        self._kafka = kafka
+        self._since = since
+        self._console = console
+        self._newest = NewestRows()
+
+    def run(self, stop: threading.Event, *, above: RenderableType | None = None) -> None:
+        """
+        Show the table until *stop* is set; what it shows last stays in the terminal.
+
+        Args:
+            above: Shown over the table, such as a rich Progress that was not started itself: a terminal has one Live.
+
+        Raises:
+            KafkaError: no Kafka answers at the start.
+        """
+        partition = TopicPartition(self._kafka.topics.failure_rates, 0)
+        consumer = KafkaConsumer(
+            **self._kafka.client_options(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",  # Rows of an aborted transaction were never said.
+        )
+        try:
+            consumer.assign([partition])
+            self._seek(consumer, partition)
+            with Live(self._view(above), console=self._console) as live:
+                while not stop.is_set():
+                    self._poll(consumer)
+                    live.update(self._view(above))
+                self._poll(consumer)
+                live.update(self._view(above))
+        finally:
+            consumer.close()
+
+    def _seek(self, consumer: KafkaConsumer, partition: TopicPartition) -> None:
+        """Begin at the first row that can matter; a record's timestamp is its window's start."""
+        found = consumer.offsets_for_times({partition: self._since})[partition]
+        if found is None:
+            consumer.seek_to_end(partition)
+        else:
+            consumer.seek(partition, found.offset)
+
+    def _poll(self, consumer: KafkaConsumer) -> None:
+        for records in consumer.poll(timeout_ms=POLL_MILLISECONDS).values():
+            for record in records:
+                if record.timestamp >= self._since:
+                    self._newest.add(read_row(record.value))
+
+    def _view(self, above: RenderableType | None) -> RenderableType:
+        table = rates_table(self._newest.rows())
+        return table if above is None else Group(above, "", table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """How many records a worker decided on, by outcome; `rejected` by reason."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    ignored: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rejected_total(self) -> int:
+        return sum(self.rejected.values())
+
+    @property
+    def received(self) -> int:
+        return self.accepted + self.duplicate + self.ignored + self.rejected_total
+
+    def since(self, before: Outcomes) -> Outcomes:
+        """Return what was decided after *before*: the worker's totals go back to the first record ever."""
+        return Outcomes(
+            accepted=self.accepted - before.accepted,
+            duplicate=self.duplicate - before.duplicate,
+            ignored=self.ignored - before.ignored,
+            rejected={reason: n - before.rejected.get(reason, 0) for reason, n in self.rejected.items()},
+        )
+
+
+def read_outcomes(metrics: str) -> Outcomes:
+    """Read the totals of all partitions out of the text of a worker's /metrics."""
+    totals: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name != RECORDS_METRIC:
+                continue
+            outcome = sample.labels["outcome"]
+            if outcome == Outcome.REJECTED:
+                rejected[sample.labels["reason"]] += int(sample.value)
+            else:
+                totals[outcome] += int(sample.value)
+    return Outcomes(
+        accepted=totals[Outcome.ACCEPTED],
+        duplicate=totals[Outcome.DUPLICATE],
+        ignored=totals[Outcome.IGNORED],
+        rejected=dict(rejected),
+    )
+
+
+def closing(summary: Summary, outcomes: Outcomes) -> RenderableType:
+    """
+    Return the closing summary: what was sent next to what the worker decided, and whether the two agree.
+
+    Args:
+        outcomes: What the worker decided since just before the load began, read once it has caught up.
+    """
+    answered = ", ".join(f"{n:,} x {status}" for status, n in summary.answered.items()) or "none"
+    facts = Text.assemble(
+        f"Sent {summary.sent_total:,} callbacks in {summary.wall_seconds:.1f} s, {summary.rate:,.1f} a second.\n",
+        f"Answers: {answered}; {summary.unanswered:,} without one, {summary.retries:,} retries, ",
+        (f"{summary.lost_total:,} lost", "bold red" if summary.lost_total else ""),
+        ".\n",
+        f"From due to 200: p50 {_milliseconds(summary.latency_p50_seconds)}, "
+        f"p99 {_milliseconds(summary.latency_p99_seconds)}, max {_milliseconds(summary.latency_max_seconds)}.",
+    )
+    return Group("", facts, "", _ledger(summary, outcomes), verdict(summary, outcomes))
+
+
+def _ledger(summary: Summary, outcomes: Outcomes) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    table.add_column("sent by the simulator", "all")
+    table.add_column("callbacks", f"{summary.sent_total:,}", justify="right")
+    table.add_column("decided by the worker", "all")
+    table.add_column("records", f"{outcomes.received:,}", justify="right")
+    sent = [(kind.value, summary.sent.get(kind, 0)) for kind in (Kind.SUCCESS, Kind.FAILURE)]
+    table.add_row(*_cells(*sent[0]), *_cells("accepted", outcomes.accepted))
+    table.add_row(*_cells(*sent[1]), "", "")
+    table.add_row(
+        *_cells(Kind.DUPLICATE.value, summary.sent.get(Kind.DUPLICATE, 0)), *_cells("duplicate", outcomes.duplicate)
+    )
+    conflicts = outcomes.rejected.get(Reason.CONFLICT, 0)
+    table.add_row(
+        *_cells(Kind.CONFLICT.value, summary.sent.get(Kind.CONFLICT, 0)), *_cells("rejected: conflict", conflicts)
+    )
+    others = [(f"rejected: {reason}", n) for reason, n in sorted(outcomes.rejected.items()) if n]
+    others = [row for row in others if row[0] != f"rejected: {Reason.CONFLICT}"] or [("rejected: malformed", 0)]
+    table.add_row(*_cells(Kind.MALFORMED.value, summary.sent.get(Kind.MALFORMED, 0)), *_cells(*others[0]))
+    for name, number in [*others[1:], ("ignored", outcomes.ignored)]:
+        table.add_row("", "", *_cells(name, number))
+    return table
+
+
+def _cells(name: str, number: int) -> tuple[str, str]:
+    return name, f"{number:,}"
+
+
+def verdict(summary: Summary, outcomes: Outcomes) -> Text:
+    """
+    Say whether what was decided is what was sent.
+
+    Every attempt that was not answered 200 may have reached Kafka all the same, and its retry then is a duplicate, or
+    refused once more: so each figure may differ by as many as there were such attempts, and without any by nothing.
+    """
+    delivered = {kind: summary.sent.get(kind, 0) - summary.lost.get(kind, 0) for kind in Kind}
+    expected = {
+        "accepted": delivered[Kind.SUCCESS] + delivered[Kind.FAILURE],
+        "duplicate": delivered[Kind.DUPLICATE],
+        "rejected": delivered[Kind.CONFLICT] + delivered[Kind.MALFORMED],
+        "ignored": 0,
+    }
+    decided = {
+        "accepted": outcomes.accepted,
+        "duplicate": outcomes.duplicate,
+        "rejected": outcomes.rejected_total,
+        "ignored": outcomes.ignored,
+    }
+    differences = {name: decided[name] - number for name, number in expected.items() if decided[name] != number}
+    doubtful = summary.failed_attempts
+    if not differences:
+        return Text("They agree: every delivered callback was decided on exactly once.", style="bold green")
+    listed = ", ".join(f"{name} {difference:+,}" for name, difference in differences.items())
+    missing = sum(differences.values()) < 0  # Fewer records than answers of 200: no retry explains that.
+    if not missing and all(abs(difference) <= doubtful for difference in differences.values()):
+        return Text(
+            f"They agree but for {listed}: {doubtful:,} attempts were not answered {DELIVERED} and may have arrived"
+            " all the same.",
+            style="bold yellow",
+        )
+    return Text(
+        f"They do not agree: {listed} against what was delivered. Either the worker is behind, or another sender was"
+        " active, or records are wrong.",
+        style="bold red",
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"

@@ -1,0 +1,423 @@
+"""
+A load of signed VOD callbacks: what is sent (pure and seeded), and sending it over HTTP as VOD does.
+
+It knows the callback's contract, not what receives it. Source of the delivery rules (exactly 200 is success, 5 s to
+answer, three attempts 1 s apart, no redirects): ApsaraVideo VOD, "Overview of event notification".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import ceil, inf
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
+
+import aiohttp
+from yarl import URL
+
+from pipeline.core.event import EVENT_TYPE
+from pipeline.core.signature import sign
+from pipeline.core.windows import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pipeline.core.signature import Callback
+
+ATTEMPTS_MAX = 3
+RETRY_PAUSE_SECONDS = 1.0
+ANSWER_TIMEOUT_SECONDS = 5.0
+DELIVERED = 200
+OUTSTANDING_MAX = 256
+REPEATABLE_MAX = 1000  # Earlier events kept for repeating: bounds the memory of a long load.
+REORDERED_SHARE = 0.5  # Of the duplicates: the others repeat an earlier body byte for byte.
+
+# Codes that VOD documents for DeleteVideo and for any call, and the failure without a code; None of them has a
+# documented frequency. The weights are uneven so that the table of rates has something to rank.
+_FAILURES: Mapping[tuple[str, str] | None, int] = {
+    ("InvalidVideo.NotFound", "The video does not exist."): 50,
+    ("DeleteVideoFailed", "Failed to delete the video."): 22,
+    ("ServiceUnAvailable", "The service is unavailable."): 10,
+    ("InternalError", "The request failed due to an unknown error."): 8,
+    ("OperationDenied", "The operation is denied."): 4,
+    ("Forbidden", "You are not authorized to do this."): 1,
+    None: 5,
+}
+
+_Fields = dict[str, str]
+
+
+class PlanError(ValueError):
+    """The load is impossible; the message is one line for the operator."""
+
+
+class Kind(StrEnum):
+    """What a simulated callback is, and so what should become of it."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    DUPLICATE = "duplicate"
+    MALFORMED = "malformed"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    A load. Four kinds have a share of all callbacks, 0 .. 1; the rest are successes.
+
+    Args:
+        rate: Callbacks a second.
+        seconds: How long.
+        duplicates: Share that repeats an earlier event with the same content.
+        failures: Share of new events with Status fail.
+        malformed: Share that no valid event can be read from.
+        conflicts: Share that repeats an earlier event's MediaId and EventTime with other content.
+        seed: Equal seeds and starts give equal bodies.
+
+    Raises:
+        PlanError: a rate or duration that is not above 0, or shares outside 0 .. 1 or adding to over 1.
+    """
+
+    rate: float
+    seconds: float
+    duplicates: float = 0.0
+    failures: float = 0.0
+    malformed: float = 0.0
+    conflicts: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "seconds"):
+            if not 0 < getattr(self, name) < inf:
+                raise PlanError(f"{name} is {getattr(self, name)}: it must be above 0")
+        for name in ("duplicates", "failures", "malformed", "conflicts"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise PlanError(f"{name} is {getattr(self, name)}: a share lies between 0 and 1")
+        shares = self.duplicates + self.failures + self.malformed + self.conflicts
+        if shares > 1 + 1e-9:  # 0.7 + 0.2 + 0.1 is a little over 1 in some orders.
+            raise PlanError(f"duplicates, failures, malformed and conflicts add to {shares:g}: together at most 1")
+
+    @property
+    def total(self) -> int:
+        """How many callbacks the load has."""
+        return max(1, round(self.rate * self.seconds))
+
+
+class Simulated(NamedTuple):
+    """One callback; `due_seconds` after the start it is sent."""
+
+    kind: Kind
+    body: bytes
+    due_seconds: float
+
+
+def callbacks(plan: Plan, *, start: int) -> Iterator[Simulated]:
+    """
+    Generate the callbacks of *plan* in the order they are due.
+
+    An event is repeated either by duplicates or by conflicts, never by both: so the same number of callbacks is
+    accepted, doubled and refused in whatever order concurrent requests arrive. Where there is no earlier event to
+    repeat, a success takes the place.
+
+    Args:
+        start: When the load starts, ms since the epoch. EventTime is the second in which the callback is due.
+    """
+    writer = _Writer(plan)
+    for number in range(1, plan.total + 1):
+        due_seconds = number / plan.rate
+        kind, body = writer.write(format_time((start + int(due_seconds * 1000)) // 1000 * 1000))
+        yield Simulated(kind, body, due_seconds)
+
+
+@dataclass(slots=True)
+class _Earlier:
+    fields: _Fields
+    body: bytes
+    conflicts: int = 0
+
+
+class _Writer:
+    """Writes one body after the other, and remembers some events to repeat."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._random = Random(plan.seed)  # noqa: S311  # Repeatable on purpose; nothing here is a secret.
+        shares = {
+            Kind.DUPLICATE: plan.duplicates,
+            Kind.FAILURE: plan.failures,
+            Kind.MALFORMED: plan.malformed,
+            Kind.CONFLICT: plan.conflicts,
+        }
+        self._kinds = [*shares, Kind.SUCCESS]
+        self._weights = [*shares.values(), max(0.0, 1 - sum(shares.values()))]
+        self._fresh: list[_Earlier] = []
+        self._doubled: list[_Earlier] = []
+        self._disputed: list[_Earlier] = []
+
+    def write(self, event_time: str) -> tuple[Kind, bytes]:
+        kind = self._random.choices(self._kinds, self._weights)[0]
+        match kind:
+            case Kind.DUPLICATE | Kind.CONFLICT:
+                earlier = self._pick(self._doubled if kind is Kind.DUPLICATE else self._disputed)
+                if earlier is None:
+                    return Kind.SUCCESS, self._remember(self._event(event_time))
+                return kind, self._repeat(earlier) if kind is Kind.DUPLICATE else self._contradict(earlier)
+            case Kind.MALFORMED:
+                return kind, self._random.choice(_MALFORMATIONS)(self._event(event_time))
+            case Kind.FAILURE:
+                return kind, self._remember(self._event(event_time) | self._failure())
+            case Kind.SUCCESS:
+                return kind, self._remember(self._event(event_time))
+            case _:
+                assert_never(kind)
+
+    def _event(self, event_time: str) -> _Fields:
+        return {
+            "EventType": EVENT_TYPE,
+            "EventTime": event_time,
+            "Status": "success",
+            "MediaType": "video",
+            "DeleteType": "all",
+            "MediaId": f"{self._random.getrandbits(128):032x}",
+        }
+
+    def _failure(self) -> _Fields:
+        failure = self._random.choices([*_FAILURES], [*_FAILURES.values()])[0]
+        if failure is None:
+            return {"Status": "fail"}
+        return {"Status": "fail", "ErrorCode": failure[0], "ErrorMessage": failure[1]}
+
+    def _remember(self, fields: _Fields) -> bytes:
+        body = _encode(fields)
+        _keep(self._fresh, _Earlier(fields, body))
+        return body
+
+    def _pick(self, used: list[_Earlier]) -> _Earlier | None:
+        """Return an event that was not repeated yet and put it among *used*; if there is none, one of *used*."""
+        if not self._fresh:
+            return self._random.choice(used) if used else None
+        earlier = self._fresh.pop(self._random.randrange(len(self._fresh)))
+        _keep(used, earlier)
+        return earlier
+
+    def _repeat(self, earlier: _Earlier) -> bytes:
+        if self._random.random() >= REORDERED_SHARE:
+            return earlier.body
+        fields = [*earlier.fields.items()]
+        self._random.shuffle(fields)
+        return json.dumps(dict(fields), indent=1).encode()
+
+    def _contradict(self, earlier: _Earlier) -> bytes:
+        earlier.conflicts += 1  # In the message, so that conflicts of one event differ from each other, too.
+        status = "fail" if earlier.fields["Status"] == "success" else "success"
+        return _encode(earlier.fields | {"Status": status, "ErrorMessage": f"Told differently, {earlier.conflicts}."})
+
+
+def _keep(events: list[_Earlier], event: _Earlier) -> None:
+    if len(events) >= REPEATABLE_MAX:
+        del events[0]
+    events.append(event)
+
+
+def _encode(fields: _Fields) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _without(fields: _Fields, name: str) -> _Fields:
+    return {key: value for key, value in fields.items() if key != name}
+
+
+_MALFORMATIONS: tuple[Callable[[_Fields], bytes], ...] = (
+    lambda event: _encode(event)[:-1],  # Not JSON: cut off.
+    lambda event: b"[" + _encode(event) + b"]",
+    lambda event: _encode(event | {"Status": "deleted"}),
+    lambda event: _encode(_without(event, "EventTime")),
+    lambda event: _encode(_without(event, "MediaId")),
+    lambda event: _encode(event).replace(b"video", b"vid\xe9o"),  # Latin-1, not UTF-8.
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to send: `base_url` is where the bridge listens, `path` the callback URL's path with its query."""
+
+    base_url: str
+    path: str
+    callback: Callback
+
+
+class Clock(Protocol):
+    """Time as the sender needs it."""
+
+    def now(self) -> float: ...  # Seconds since the epoch, for signatures.
+    def monotonic(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """
+    What was sent and how it was answered.
+
+    `answered` counts attempts by HTTP status, `unanswered` those that timed out or broke; `lost` counts callbacks
+    without a 200 after all attempts. Latencies run from the instant a callback was due to its 200, retries included,
+    so a sender that is held up does not flatter the receiver; 0 when nothing was delivered.
+    """
+
+    sent: Mapping[Kind, int]
+    answered: Mapping[int, int]
+    unanswered: int
+    retries: int
+    lost: Mapping[Kind, int]
+    latency_p50_seconds: float
+    latency_p99_seconds: float
+    latency_max_seconds: float
+    wall_seconds: float
+
+    @property
+    def sent_total(self) -> int:
+        return sum(self.sent.values())
+
+    @property
+    def lost_total(self) -> int:
+        return sum(self.lost.values())
+
+    @property
+    def failed_attempts(self) -> int:
+        """Attempts without a 200. Each may have reached Kafka all the same: the answer can be what was lost."""
+        return self.unanswered + sum(n for status, n in self.answered.items() if status != DELIVERED)
+
+    @property
+    def rate(self) -> float:
+        """Callbacks a second that were really reached."""
+        return self.sent_total / self.wall_seconds if self.wall_seconds else 0.0
+
+
+@dataclass(slots=True)
+class _Tally:
+    sent: Counter[Kind] = field(default_factory=Counter)
+    answered: Counter[int] = field(default_factory=Counter)
+    unanswered: int = 0
+    retries: int = 0
+    lost: Counter[Kind] = field(default_factory=Counter)
+    latencies: array[float] = field(default_factory=lambda: array("d"))
+
+    def summary(self, wall_seconds: float) -> Summary:
+        latencies = sorted(self.latencies) or [0.0]
+        return Summary(
+            sent=dict(self.sent),
+            answered=dict(sorted(self.answered.items())),
+            unanswered=self.unanswered,
+            retries=self.retries,
+            lost=dict(self.lost),
+            latency_p50_seconds=_percentile(latencies, 50),
+            latency_p99_seconds=_percentile(latencies, 99),
+            latency_max_seconds=latencies[-1],
+            wall_seconds=wall_seconds,
+        )
+
+
+def _percentile(ascending: list[float], percent: int) -> float:
+    """Return the nearest-rank percentile."""
+    return ascending[ceil(len(ascending) * percent / 100) - 1]
+
+
+async def simulate(
+    plan: Plan,
+    target: Target,
+    *,
+    progress: Callable[[int], object] = lambda done: None,
+    outstanding_max: int = OUTSTANDING_MAX,
+    clock: Clock | None = None,
+) -> Summary:
+    """
+    Send the callbacks of *plan*, each when it is due, whatever the answers to earlier ones take (an open loop).
+
+    Args:
+        progress: Called with the number of callbacks that are answered or lost so far, out of `plan.total`.
+        outstanding_max: With so many unanswered, sending waits: the rate reached then falls below the planned one.
+        clock: The machine's by default.
+
+    Returns:
+        The summary, once every callback is answered or lost. A receiver that refuses or is away is no exception.
+    """
+    clock = clock or SystemClock()
+    tally, slots = _Tally(), asyncio.Semaphore(outstanding_max)
+    timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_SECONDS)
+    connector = aiohttp.TCPConnector(limit=outstanding_max)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session, asyncio.TaskGroup() as group:
+        sender = _Sender(session, target, clock, tally)
+        begin = clock.monotonic()
+
+        async def deliver(simulated: Simulated) -> None:
+            try:
+                await sender.deliver(simulated, begin + simulated.due_seconds)
+            finally:
+                slots.release()
+            progress(len(tally.latencies) + tally.lost.total())
+
+        for simulated in callbacks(plan, start=int(clock.now() * 1000)):
+            await slots.acquire()
+            # Against the start, not the last callback: a late one does not delay those that follow.
+            wait_seconds = begin + simulated.due_seconds - clock.monotonic()
+            if wait_seconds > 0:
+                await clock.sleep(wait_seconds)
+            tally.sent[simulated.kind] += 1
+            group.create_task(deliver(simulated))
+    return tally.summary(clock.monotonic() - begin)
+
+
+class _Sender:
+    def __init__(self, session: aiohttp.ClientSession, target: Target, clock: Clock, tally: _Tally) -> None:
+        self._session = session
+        self._url = URL(target.base_url + target.path, encoded=True)  # The path is sent exactly as it is configured.
+        self._callback = target.callback
+        self._clock = clock
+        self._tally = tally
+
+    async def deliver(self, simulated: Simulated, due: float) -> None:
+        """Try as often as VOD does, and count."""
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            if attempt > 1:
+                self._tally.retries += 1
+                await self._clock.sleep(RETRY_PAUSE_SECONDS)
+            if await self._attempt(simulated.body) == DELIVERED:
+                self._tally.latencies.append(self._clock.monotonic() - due)
+                return
+        self._tally.lost[simulated.kind] += 1
+
+    async def _attempt(self, body: bytes) -> int | None:
+        """Return the status, or None where no answer came."""
+        try:
+            async with self._session.post(
+                self._url, data=body, headers=self._headers(), allow_redirects=False
+            ) as response:
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError):
+            self._tally.unanswered += 1
+            return None
+        self._tally.answered[status] += 1
+        return status
+
+    def _headers(self) -> dict[str, str]:
+        """Sign this attempt: the timestamp is the attempt's, not the event's."""
+        headers = {"Content-Type": "application/json"}
+        if self._callback.auth_keys:
+            timestamp = str(int(self._clock.now()))
+            headers["X-VOD-TIMESTAMP"] = timestamp
+            headers["X-VOD-SIGNATURE"] = sign(self._callback.url, timestamp, self._callback.auth_keys[0])
+        return headers

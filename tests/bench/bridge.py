@@ -1,0 +1,215 @@
+"""
+Load on the bridge: requests per second and CPU per request on one core, beside a bare uvicorn application.
+
+``python -m tests.bench.bridge`` starts what it needs: the server under test on core 0, wrk on core 1, and for the
+bridge a topic on the Kafka that VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS names (default 127.0.0.1:9092).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import uvloop
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from prometheus_client import CollectorRegistry
+
+from pipeline.bridge.server import serve
+from pipeline.core.signature import sign
+from pipeline.monitor import listen, running
+from pipeline.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
+
+URL = "http://127.0.0.1/vod/callback"
+KEYS = ("Bench1Key", "Bench2Key")  # The second one signs: the rotation case, in which every key is computed.
+SERVER_CORE, LOAD_CORE = "0", "1"
+CONNECTIONS = 64
+BODY_BYTES = 230
+START_SECONDS_MAX = 20
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+LUA = """
+local n = 0
+local headers = {{["X-VOD-TIMESTAMP"] = "{timestamp}", ["X-VOD-SIGNATURE"] = "{signature}"}}
+local pad = string.rep("x", {body_bytes})
+request = function()
+  n = n + 1
+  local body = string.format('{{"EventType":"DeleteMediaComplete","EventTime":"2026-01-01T00:00:00Z",' ..
+    '"Status":"success","MediaType":"video","DeleteType":"all","MediaId":"%032x","JobIds":"', n)
+  return wrk.format("POST", "/vod/callback", headers, body .. string.sub(pad, 1, {body_bytes} - #body - 2) .. '"}}')
+end
+"""
+
+
+class Figures(NamedTuple):
+    """What one run measured."""
+
+    requests_per_second: float
+    cpu_microseconds: float
+    p50: str
+    p99: str
+    errors: str
+
+
+def main() -> int:
+    """Run the load and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--serve", choices=("bridge", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--prefix", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        uvloop.run(
+            _serve_bare(options.port) if options.serve == "bare" else _serve_bridge(options.port, options.prefix)
+        )
+        return 0
+    if shutil.which("wrk") is None:
+        print("wrk is missing: apt-get install wrk", file=sys.stderr)
+        return 1
+    prefix = f"bench-{os.getpid()}."
+    asyncio.run(_create_topic(prefix))
+    try:
+        print(f"{CONNECTIONS} connections, {BODY_BYTES}-byte bodies, {options.seconds} s, server on one core")
+        print(f"{'server':<16} {'requests/s':>11} {'CPU us/request':>15} {'p50':>9} {'p99':>9}  errors")
+        for name in ("bare", "bridge"):
+            figures = _measure(name, seconds=options.seconds, prefix=prefix)
+            label = {"bare": "bare uvicorn", "bridge": "bridge, acks=all"}[name]
+            print(
+                f"{label:<16} {figures.requests_per_second:>11,.0f} {figures.cpu_microseconds:>15.1f} "
+                f"{figures.p50:>9} {figures.p99:>9}  {figures.errors}"
+            )
+    finally:
+        asyncio.run(_delete_topic(prefix))
+    return 0
+
+
+def _kafka(prefix: str) -> KafkaSettings:
+    servers = os.environ.get("VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9092")
+    return KafkaSettings(bootstrap_servers=servers, topic_prefix=prefix)
+
+
+async def _create_topic(prefix: str) -> None:
+    kafka = _kafka(prefix)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    configs = {"max.message.bytes": "131072", "message.timestamp.type": "LogAppendTime"}
+    await admin.create_topics([NewTopic(kafka.topics.raw, kafka.partitions, 1, topic_configs=configs)])
+    await admin.close()
+
+
+async def _delete_topic(prefix: str) -> None:
+    kafka = _kafka(prefix)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.delete_topics([kafka.topics.raw])
+    await admin.close()
+
+
+async def _serve_bridge(port: int, prefix: str) -> None:
+    callbacks = (CallbackSettings.model_validate({"url": URL, "auth_keys": KEYS}),)
+    bridge = BridgeSettings(port=port, callbacks=callbacks, metrics_port=_free_port(), timestamp_tolerance_seconds=900)
+    settings = Settings(kafka=_kafka(prefix), bridge=bridge)
+    await serve(settings, stop=_stop_on_sigterm(), registry=CollectorRegistry())
+
+
+async def _serve_bare(port: int) -> None:
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+    end = {"type": "http.response.body", "body": b""}
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start)
+        await send(end)
+
+    bound = listen("127.0.0.1", port, setting="--port")
+    async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=75):
+        await _stop_on_sigterm().wait()
+
+
+def _stop_on_sigterm() -> asyncio.Event:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    return stop
+
+
+def _measure(name: str, *, seconds: int, prefix: str) -> Figures:
+    port = _free_port()
+    arguments = ["--serve", name, "--port", str(port), "--prefix", prefix]
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "tests.bench.bridge", *arguments]
+    server = subprocess.Popen(command)
+    try:
+        _wait_for(port)
+        _load(port, seconds=2)  # Connects to Kafka, fills caches.
+        before = _cpu_seconds(server.pid)
+        output = _load(port, seconds=seconds)
+        cpu_seconds = _cpu_seconds(server.pid) - before
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    requests = int(_find(r"(\d+) requests in", output))
+    errors = "; ".join(line.strip() for line in output.splitlines() if "errors" in line or "Non-2xx" in line) or "none"
+    return Figures(
+        requests_per_second=float(_find(r"Requests/sec:\s+([\d.]+)", output)),
+        cpu_microseconds=cpu_seconds * 1e6 / requests,
+        p50=_find(r"\n\s+50%\s+(\S+)", output),
+        p99=_find(r"\n\s+99%\s+(\S+)", output),
+        errors=errors,
+    )
+
+
+def _load(port: int, *, seconds: int) -> str:
+    timestamp = str(int(time.time()))
+    script = LUA.format(timestamp=timestamp, signature=sign(URL, timestamp, KEYS[-1]), body_bytes=BODY_BYTES)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "load.lua"
+        path.write_text(script)
+        command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
+        run = [*command, "-s", str(path), f"http://127.0.0.1:{port}"]
+        return subprocess.run(run, check=True, capture_output=True, text=True).stdout
+
+
+def _find(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise ValueError(f"no {pattern!r} in wrk's output: {text}")
+    return found[1]
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process so far: fields 14 and 15 of /proc/<pid>/stat."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,409 @@
+"""The event schema: both sides of every border, and when two bodies say the same."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.core.event import OTHER_EVENT_TYPES, Content, content_of, explain, media_id_of, validate
+from pipeline.core.outcome import Ignored, Reason, Rejected
+from tests.vectors.delete_media_complete import FAILURE, SUCCESS
+
+if TYPE_CHECKING:
+    from random import Random
+
+DEPTH_MAX = 200  # Of pydantic's parser: it refuses what is nested deeper, so nothing of ours recurses without limit.
+
+EVENT: dict[str, object] = json.loads(SUCCESS)
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({**EVENT, **fields}).encode()
+
+
+def without(name: str) -> bytes:
+    return json.dumps({key: value for key, value in EVENT.items() if key != name}).encode()
+
+
+def with_text(text: bytes) -> bytes:
+    """Append members as they stand: json.dumps cannot write what these tests need."""
+    return SUCCESS[:-1] + b"," + text + b"}"
+
+
+def judge(raw: bytes) -> Content | Ignored | Rejected:
+    """Do what the accept stage does with a body."""
+    try:
+        event = validate(raw)
+    except ValidationError as error:
+        return explain(raw, error)
+    return content_of(event)
+
+
+def reason_of(raw: bytes) -> Reason | None:
+    verdict = judge(raw)
+    return verdict.reason if isinstance(verdict, Rejected) else None
+
+
+def content(raw: bytes) -> Content:
+    verdict = judge(raw)
+    assert isinstance(verdict, Content), verdict
+    return verdict
+
+
+def fields_of(found: Content) -> tuple[object, ...]:
+    """All a content consists of: it is compared by its fingerprint in the product, and by everything here."""
+    return found.fingerprint, found.code, found.code_bytes, found.status, found.media_type, found.delete_type
+
+
+def test_the_documented_success_is_an_event() -> None:
+    """
+    The example of the documentation is the one body that must pass.
+
+    The fingerprint is stored in `accepted`, so it is a literal: another value would make every known event a conflict.
+    It is the first 8 bytes of blake2b over `["success","video","all",null,null,null,null]`.
+    """
+    assert fields_of(content(SUCCESS)) == (3973961277112153619, "", b"", "success", "video", "all")
+
+
+def test_the_documented_failure_counts_under_its_code() -> None:
+    """The one documented ErrorCode; its fingerprint is a literal for the same reason."""
+    assert fields_of(content(FAILURE)) == (
+        16776715926900260005,
+        "InvalidVideo.NotFound",
+        b"InvalidVideo.NotFound",
+        "fail",
+        "video",
+        "all",
+    )
+
+
+def test_fingerprints_of_optional_and_unknown_fields_never_change() -> None:
+    """Stored as well: JobIds and unknown fields take the other path through content_of."""
+    assert content(body(JobIds="a,b")).fingerprint == 16816985246576814368
+    assert content(body(x=1)).fingerprint == 17236036741144163156
+
+
+@pytest.mark.parametrize(
+    ("media_id", "is_valid"),
+    [("", False), ("m", True), ("m" * 256, True), ("m" * 257, False), ("é" * 256, True), ("é" * 257, False)],
+    ids=["0", "1", "256", "257", "256 of two bytes", "257 of two bytes"],
+)
+def test_a_media_id_has_1_to_256_characters(media_id: str, is_valid: bool) -> None:
+    """It is a record key and remembered for days, so it is bounded; characters, as the documentation counts."""
+    assert (reason_of(body(MediaId=media_id)) is None) is is_valid
+
+
+@pytest.mark.parametrize(("length", "is_valid"), [(0, True), (1, True), (128, True), (129, False)])
+def test_an_error_code_has_at_most_128_characters(length: int, is_valid: bool) -> None:
+    """It is part of keys of partial-counts, so it is bounded; empty is no worse than missing."""
+    assert (reason_of(body(Status="fail", ErrorCode="c" * length)) is None) is is_valid
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("Status", value) for value in ("success", "fail")),
+        *(("MediaType", value) for value in ("video", "image", "attached")),
+        *(("DeleteType", value) for value in ("all", "mezzanine", "stream")),
+    ],
+)
+def test_every_documented_value_is_valid(name: str, value: str) -> None:
+    """The documentation's closed sets, whole."""
+    assert reason_of(body(**{name: value})) is None
+
+
+@pytest.mark.parametrize("name", ["Status", "MediaType", "DeleteType"])
+@pytest.mark.parametrize("value", ["", "Success", "success ", "failed", "videos", "ALL", "streams"])
+def test_any_other_value_is_rejected(name: str, value: str) -> None:
+    """These become metric labels: a near miss (IMS says Success) must not open the set."""
+    assert reason_of(body(**{name: value})) is Reason.INVALID_FIELD
+
+
+@pytest.mark.parametrize("value", ["", "a", "a,b", [], ["a", "b"], ["a,b"]])
+def test_job_ids_are_a_string_or_an_array_of_strings(value: object) -> None:
+    """The documentation has no example: both forms exist in the product's other callbacks."""
+    assert reason_of(body(JobIds=value)) is None
+
+
+@pytest.mark.parametrize("value", [None, 1, True, {}, [1], ["a", None], [["a"]]])
+def test_job_ids_of_another_form_are_rejected(value: object) -> None:
+    """Nothing of a guess: what is neither form is shown to the operator."""
+    assert reason_of(body(JobIds=value)) is Reason.INVALID_FIELD
+
+
+FIELDS = ["EventType", "EventTime", "Status", "MediaType", "DeleteType", "MediaId"]
+
+
+@pytest.mark.parametrize("name", [*FIELDS, "ErrorCode", "ErrorMessage"])
+@pytest.mark.parametrize("value", [None, 1, 1.5, True, [], {}, ["success"]])
+def test_a_known_field_that_is_not_a_string_is_rejected_by_name(name: str, value: object) -> None:
+    """Strict: 1 is not "1". The detail names the field, as an operator has to find it."""
+    verdict = judge(body(**{name: value}))
+
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.INVALID_FIELD
+    assert verdict.detail.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_missing_field_is_rejected_by_name(name: str) -> None:
+    """All six are documented as required."""
+    assert judge(without(name)) == Rejected(Reason.INVALID_FIELD, f"{name}: Field required")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"  ",
+        b"{",
+        b"nope",
+        b"NaN",
+        b"\x00" * 8,
+        SUCCESS[:-1],
+        SUCCESS + b"x",
+        SUCCESS.replace(b'"', b"'"),
+        b"\xef\xbb\xbf" + SUCCESS,
+        SUCCESS.decode().encode("utf-16"),
+        with_text(b'"x":"\xff"'),
+        with_text(b'"x":"\xed\xa0\x80"'),
+        with_text(b'"x":"\\ud800"'),
+        with_text(b'"\\udfff":1'),
+        with_text(b'"x":"\x00"'),
+        with_text(b'"x":01'),
+        with_text(b'"x":' + b"9" * 10_000),
+        with_text(b'"x":' + b"[" * 5000 + b"]" * 5000),
+        with_text(b'"Status":NaN'),
+        with_text(b""),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_not_json_in_utf_8_is_rejected(raw: bytes) -> None:
+    """Whatever the parser dislikes has one reason: a retry cannot repair it."""
+    assert reason_of(raw) is Reason.INVALID_JSON
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [(b"null", "NoneType"), (b"[]", "list"), (b'"x"', "str"), (b"1", "int"), (b"1.5", "float"), (b"true", "bool")],
+)
+def test_json_that_is_not_an_object_is_rejected(raw: bytes, kind: str) -> None:
+    """Its own reason: the sender is not VOD at all."""
+    assert judge(raw) == Rejected(Reason.NOT_AN_OBJECT, f"the body is a JSON {kind}")
+
+
+def test_a_tombstone_is_explained_as_no_json() -> None:
+    """Explain takes a record's value, which Kafka lets be null."""
+    with pytest.raises(ValidationError) as caught:
+        validate(b"")
+
+    verdict = explain(None, caught.value)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.INVALID_JSON
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e99999", b"-1e99999"])
+def test_a_number_that_json_cannot_hold_has_no_content(number: bytes) -> None:
+    """The parser lets them through in unknown fields; written back they would not be JSON. The docstring says how."""
+    event = validate(with_text(b'"x":' + number))
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        content_of(event)
+
+
+def test_a_number_of_4300_digits_is_kept_and_one_of_4301_is_no_json() -> None:
+    """Python refuses to print longer integers: were one parsed, the fingerprint would fail."""
+    assert reason_of(with_text(b'"x":' + b"9" * 4300)) is None
+    assert reason_of(with_text(b'"x":' + b"9" * 4301)) is Reason.INVALID_JSON
+
+
+def test_nesting_up_to_the_parsers_limit_has_content_and_deeper_is_no_json() -> None:
+    """What the parser accepts, the canonical form must be able to write without overflowing the stack."""
+    assert reason_of(with_text(b'"x":' + b"[" * DEPTH_MAX + b"]" * DEPTH_MAX)) is None
+    assert reason_of(with_text(b'"x":' + b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1))) is Reason.INVALID_JSON
+
+
+@pytest.mark.parametrize("raw", [with_text(b'"x":"\\u0000"'), with_text(b'"x":"\\ud83d\\ude00"')])
+def test_an_escaped_nul_and_a_surrogate_pair_are_text(raw: bytes) -> None:
+    """Both are valid JSON, however odd."""
+    assert reason_of(raw) is None
+
+
+@pytest.mark.parametrize("event_type", sorted(OTHER_EVENT_TYPES))
+def test_a_documented_event_of_another_type_is_ignored_by_name(event_type: str) -> None:
+    """One URL gets them all (EventTypeList=ALL): they are counted by type, and no error."""
+    assert judge(b'{"EventType":"%b","MediaId":"m"}' % event_type.encode()) == Ignored(event_type)
+
+
+@pytest.mark.parametrize("event_type", ["", "Foo", "deletemediacomplete", "DeleteMediaComplete ", "é|\x00", "F" * 9999])
+def test_an_undocumented_event_type_is_ignored_as_other(event_type: str) -> None:
+    """It becomes a metric label, so the set is closed."""
+    assert judge(body(EventType=event_type)) == Ignored("other")
+
+
+def test_another_event_type_is_ignored_before_anything_else_is_looked_at() -> None:
+    """Other events have other fields: Status may be Succeed, MediaId may be missing."""
+    assert judge(b'{"EventType":"WorkflowTaskComplete","Status":5,"EventTime":[]}') == Ignored("WorkflowTaskComplete")
+
+
+def test_of_a_doubled_key_the_last_counts() -> None:
+    """JSON leaves it open; what matters is that key and content are read alike, or an event had two identities."""
+    raw = with_text(b'"MediaId":"n","Status":"fail"')
+
+    assert media_id_of(raw) == b"n"
+    assert validate(raw)["MediaId"] == "n"
+    assert content(raw).status == "fail"
+    assert judge(with_text(b'"EventType":"TranscodeComplete"')) == Ignored("TranscodeComplete")
+
+
+def test_order_and_spacing_say_nothing() -> None:
+    """A retry through a proxy may be written differently, and is still a duplicate."""
+    reordered = json.dumps(dict(reversed(json.loads(FAILURE).items())), indent=4).encode()
+
+    assert fields_of(content(reordered)) == fields_of(content(FAILURE))
+    assert content(body(x={"a": 1, "b": [1]})).fingerprint == content(with_text(b'"x" : {"b":[ 1],"a":1}')).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "array"), [("a,b", ["a", "b"]), ("a", ["a"]), ("", [""]), ("a,,b", ["a", "", "b"]), ("é", ["é"])]
+)
+def test_job_ids_as_a_string_equal_the_array(text: str, array: list[str]) -> None:
+    """The form is not documented, so a retry must not become a conflict over it."""
+    assert content(body(JobIds=text)).fingerprint == content(body(JobIds=array)).fingerprint
+
+
+def test_a_content_that_left_the_cache_is_the_same_again() -> None:
+    """8,192 contents are kept; a message per event must cost time, never a duplicate."""
+    before = fields_of(content(FAILURE))
+
+    for number in range(8193):
+        content(with_text(b'"ErrorMessage":"%d"' % number))
+
+    assert fields_of(content(FAILURE)) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (body(), body(JobIds=[])),
+        (body(JobIds=[]), body(JobIds="")),
+        (body(JobIds="a,b"), body(JobIds="b,a")),
+        (body(JobIds=["a,b"]), body(JobIds=["a", "b"])),
+        (body(), body(ErrorMessage="")),
+        (body(ErrorCode="x"), body(ErrorMessage="x")),
+        (body(Status="fail"), body(Status="fail", ErrorCode="unknown")),
+        (body(), body(x=None)),
+        (body(x=1), body(y=1)),
+        (body(x=1), body(x="1")),
+        (body(x=1), body(x=True)),
+        (body(x=1), body(x=1.0)),
+        (body(x=[1, 2]), body(x=[2, 1])),
+        (body(MediaType="video"), body(MediaType="image")),
+        (body(DeleteType="all"), body(DeleteType="stream")),
+    ],
+)
+def test_any_other_difference_is_one(one: bytes, other: bytes) -> None:
+    """Two real events can share MediaId and second: to take them for a duplicate would lose one."""
+    assert content(one).fingerprint != content(other).fingerprint
+
+
+def test_an_error_code_on_a_success_is_content_but_no_failure() -> None:
+    """It is valid whatever the Status, and must not count under the code."""
+    odd = content(body(ErrorCode="InvalidVideo.NotFound"))
+
+    assert (odd.code, odd.status) == ("", "success")
+    assert odd.fingerprint != content(SUCCESS).fingerprint
+
+
+@pytest.mark.parametrize("raw", [body(Status="fail"), body(Status="fail", ErrorCode="")])
+def test_a_failure_without_a_code_counts_as_unknown(raw: bytes) -> None:
+    """The empty code is where successes are counted."""
+    assert (content(raw).code, content(raw).code_bytes) == ("unknown", b"unknown")
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        (SUCCESS, b"1234343b689jsi3ka5422dfe1e47****"),
+        (b'{"MediaId":"\xc3\xa9"}', b"\xc3\xa9"),
+        (b'{"MediaId":"\\u00e9"}', b"\xc3\xa9"),
+        (b'{"MediaId":"m","x":NaN}', b"m"),
+        (b'{"MediaId":""}', None),
+        (b'{"MediaId":5}', None),
+        (b'{"MediaId":null}', None),
+        (b'{"VideoId":"m"}', None),
+        (b"[]", None),
+        (b"", None),
+        (b"\xff", None),
+    ],
+)
+def test_the_record_key_is_the_media_id_or_none(raw: bytes, key: bytes | None) -> None:
+    """Equal ids must reach one partition however they are escaped; no id is no reason to lose the body."""
+    assert media_id_of(raw) == key
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+members = st.dictionaries(st.sampled_from([*FIELDS, "JobIds", "ErrorCode", "ErrorMessage", "x"]), json_values)
+hostile_bodies = st.one_of(
+    st.binary(max_size=300),
+    st.text(st.characters(codec=None), max_size=50).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    members.map(lambda some: body(**some)),
+    st.builds(lambda at, junk: SUCCESS[:at] + junk + SUCCESS[at + 1 :], st.integers(0, len(SUCCESS)), st.binary()),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(hostile_bodies)
+def test_any_bytes_have_a_verdict(raw: bytes) -> None:
+    """An exception nobody expects stops the partition for ever: only the two documented ones may come out."""
+    try:
+        event = validate(raw)
+    except ValidationError as error:
+        verdict = explain(raw, error)
+        is_no_json = error.errors()[0]["type"] == "json_invalid"
+
+        assert isinstance(verdict, Ignored | Rejected)
+        assert not is_no_json or verdict == Rejected(Reason.INVALID_JSON, verdict.detail)  # type: ignore[union-attr]
+        return
+    try:
+        found = content_of(event)
+    except ValueError:
+        return
+    assert 0 <= found.fingerprint < 2**64
+
+
+@settings(max_examples=100, deadline=None)
+@given(hostile_bodies)
+def test_any_bytes_have_a_record_key_or_none(raw: bytes) -> None:
+    """The bridge calls it before anything is safe: it must be total, and agree with the validated event."""
+    key = media_id_of(raw)
+
+    assert key is None or 1 <= len(key.decode()) <= 256
+    try:
+        assert validate(raw)["MediaId"].encode() == key
+    except ValidationError:
+        return
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.randoms(use_true_random=False))
+def test_content_does_not_depend_on_the_order_of_members(extras: dict[str, object], random: Random) -> None:
+    """Unknown fields count, but a sender may order them as it likes."""
+    fields = list({**extras, **EVENT}.items())
+    shuffled = random.sample(fields, len(fields))
+    one, other = (json.dumps(dict(items)).encode() for items in (fields, shuffled))
+    try:
+        expected = content_of(validate(one))
+    except ValueError:
+        return
+
+    assert fields_of(content_of(validate(other))) == fields_of(expected)

@@ -1,0 +1,297 @@
+"""The settings: where they come from, and that a wrong one stops the start with one line that names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from pipeline.core.windows import TimePolicy
+from pipeline.settings import (
+    BridgeSettings,
+    CallbackSettings,
+    KafkaSettings,
+    Settings,
+    SettingsError,
+    WorkerSettings,
+    load,
+)
+
+CONFIG = Path(__file__).parents[2] / "config" / "pipeline.toml"
+CALLBACK = '[[bridge.callbacks]]\nurl = "https://example.com/vod"\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration file to be written by the test; empty at first."""
+    path = tmp_path / "pipeline.toml"
+    path.write_text("")
+    return path
+
+
+def problem(config: Path, text: str = "", **environ: str) -> str:
+    """The one line an operator gets."""
+    config.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(config, environ)
+    return str(caught.value)
+
+
+def test_the_documented_configuration_equals_the_defaults() -> None:
+    """It is the reference an operator reads: every key but the one without a default, and no other value."""
+    assert load(CONFIG, {}) == Settings()
+
+    documented = {section: set(keys) for section, keys in _tree(CONFIG).items()}
+    known = {section: set(type(getattr(Settings(), section)).model_fields) for section in Settings.model_fields}
+    assert {section: known[section] - documented[section] for section in known} == {
+        "kafka": set(),
+        "bridge": set(),
+        "worker": {"instance_id"},
+    }
+
+
+def _tree(path: Path) -> dict[str, dict[str, object]]:
+    import tomllib
+
+    return tomllib.loads(path.read_text())
+
+
+def test_the_file_overrides_the_defaults(config: Path) -> None:
+    """Key by key: what it does not say stays."""
+    config.write_text('[kafka]\ntopic_prefix = "x."\n' + CALLBACK)
+
+    settings = load(config, {})
+
+    assert settings.kafka == KafkaSettings(topic_prefix="x.")
+    assert settings.bridge.callbacks == (CallbackSettings(url="https://example.com/vod"),)
+    assert settings.worker == WorkerSettings()
+
+
+def test_the_environment_overrides_the_file_key_by_key(config: Path) -> None:
+    """A container changes one key of the image's file."""
+    config.write_text('[bridge]\nhost = "h"\nport = 1234\n')
+
+    bridge = load(config, {"VOD_PIPELINE_BRIDGE__PORT": "9000"}).bridge
+
+    assert (bridge.host, bridge.port) == ("h", 9000)
+
+
+def test_variables_of_others_do_not_matter(config: Path) -> None:
+    """An environment is full of them."""
+    assert load(config, {"PATH": "/bin", "VOD_PIPELINES": "1", "BRIDGE__PORT": "9000"}) == Settings()
+
+
+def test_the_environment_can_name_the_file(config: Path, tmp_path: Path) -> None:
+    """An argument is stronger."""
+    config.write_text("[bridge]\nport = 1234\n")
+    other = tmp_path / "other.toml"
+    other.write_text("[bridge]\nport = 4321\n")
+    environ = {"VOD_PIPELINE_CONFIG": str(config)}
+
+    assert load(None, environ).bridge.port == 1234
+    assert load(other, environ).bridge.port == 4321
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config/pipeline.toml is looked for where the process starts, and may be missing."""
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {}) == Settings()
+
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "pipeline.toml").write_text("[bridge]\nport = 1234\n")
+    assert load(None, {}).bridge.port == 1234
+
+
+def test_lists_in_the_environment_are_json(config: Path) -> None:
+    """Old and new key of a callback, in one variable."""
+    value = json.dumps([{"url": "https://example.com/vod", "auth_keys": ["new", "old"]}])
+
+    (callback,) = load(config, {"VOD_PIPELINE_BRIDGE__CALLBACKS": value}).bridge.callbacks
+
+    assert callback.callback.auth_keys == ("new", "old")
+
+
+def test_a_secret_can_come_from_a_file(config: Path, tmp_path: Path) -> None:
+    """As container platforms mount them: with a line break at the end."""
+    secret = tmp_path / "secret"
+    secret.write_text('[{"url": "https://example.com/vod", "auth_keys": ["s3cret"]}]\n')
+
+    (callback,) = load(config, {"VOD_PIPELINE_BRIDGE__CALLBACKS_FILE": str(secret)}).bridge.callbacks
+
+    assert callback.callback.auth_keys == ("s3cret",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nope = 1", "nope: unknown key"),
+        ("[nope]", "nope: unknown key"),
+        ("[bridge]\nnope = 1", "bridge.nope: unknown key"),
+        ("bridge = 5", "bridge: Input should be a valid dictionary or instance of BridgeSettings"),
+        ("[bridge]\nport = 0", "bridge.port: Input should be greater than or equal to 1"),
+        ("[bridge]\nport = 65536", "bridge.port: Input should be less than or equal to 65535"),
+        ("[bridge]\nack_timeout_seconds = 5", "bridge.ack_timeout_seconds: Input should be less than 5"),
+        ("[bridge]\nbody_bytes_max = 65537", "bridge.body_bytes_max: Input should be less than or equal to 65536"),
+        ('[kafka]\ntopic_prefix = "a b"', "kafka.topic_prefix: String should match pattern '^[A-Za-z0-9._-]*$'"),
+        ('[worker]\ngroup = ""', "worker.group: String should match pattern '^[A-Za-z0-9._-]+$'"),
+        (CALLBACK + 'auth_key = ["x"]', "bridge.callbacks.0.auth_key: unknown key"),
+        (
+            '[[bridge.callbacks]]\nurl = "ftp://example.com/vod"',
+            "bridge.callbacks.0.url: Value error, not an http or https URL",
+        ),
+        ('[[bridge.callbacks]]\nurl = "https:///vod"', "bridge.callbacks.0.url: Value error, not an http or https URL"),
+        (
+            "[worker]\ndedupe_horizon_seconds = 89",
+            "worker: Value error, dedupe_horizon_seconds is shorter than window_seconds + allowed_delay_seconds",
+        ),
+        ("[bridge]\nnope = 1\nhost = 1", "bridge.host: Input should be a valid string; bridge.nope: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(config: Path, text: str, message: str) -> None:
+    """A typo must not become a default that nobody chose."""
+    assert problem(config, text) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("BRIDGE__NOPE", "1", "bridge.nope: unknown key"),
+        ("BRIDGE__PORT__NOPE", "1", "bridge.port: Input should be a valid integer"),
+        ("NOPE__A", "1", "VOD_PIPELINE_NOPE__A: no such section; there are kafka, bridge, worker"),
+        ("CONFIGS", "1", "VOD_PIPELINE_CONFIGS: no such section; there are kafka, bridge, worker"),
+        (
+            "BRIDGE__CALLBACKS_FILE",
+            "/nonexistent",
+            "VOD_PIPELINE_BRIDGE__CALLBACKS_FILE: cannot read /nonexistent: No such file or directory",
+        ),
+        (
+            "BRIDGE__CALLBACKS",
+            "https://example.com",
+            'error parsing value for field "bridge" from source "EnvSettingsSource": '
+            "a list or table in the environment is written as JSON",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_refused_in_one_line(config: Path, name: str, value: str, message: str) -> None:
+    """The same for the environment, where a typo is easier still."""
+    assert problem(config, "", **{f"VOD_PIPELINE_{name}": value}) == message
+
+
+def test_an_unreadable_file_is_refused_by_name(config: Path, tmp_path: Path) -> None:
+    """Missing, a directory, not TOML: each is the operator's to repair."""
+    with pytest.raises(SettingsError, match=r"cannot read the configuration .*missing: No such file or directory"):
+        load(tmp_path / "missing", {})
+    with pytest.raises(SettingsError, match=r"cannot read the configuration .*: Is a directory"):
+        load(tmp_path, {})
+    assert f"the configuration {config} is not valid TOML" in problem(config, "[bridge")
+
+
+def test_a_key_with_a_line_break_is_refused_in_one_line(config: Path) -> None:
+    """TOML can quote anything into a key; what reads the log splits it at line breaks."""
+    message = problem(config, '[bridge]\n"a\\nb" = 1')
+
+    assert message.startswith("bridge.a")
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_utf_8_is_refused_by_name(config: Path) -> None:
+    """A traceback instead of a line would print what is in the file."""
+    config.write_bytes(b'[kafka]\ntopic_prefix = "\xff"\n')
+
+    with pytest.raises(SettingsError, match=config.name):
+        load(config, {})
+
+
+def test_a_secret_file_that_is_not_utf_8_is_refused_by_name(config: Path, tmp_path: Path) -> None:
+    """The decoder's own message holds the bytes, which are the secret."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s3cret\xff")
+
+    with pytest.raises(SettingsError, match="VOD_PIPELINE_WORKER__GROUP_FILE") as caught:
+        load(config, {"VOD_PIPELINE_WORKER__GROUP_FILE": str(secret)})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        '[{"url": "https://example.com/vod", "auth_keys": "s3cret"}]',
+        '[{"url": "https://example.com/vod", "auth_keys": ["s3cret", 5]}]',
+        '[{"url": "https://example.com/vod", "auth_key": ["s3cret"]}]',
+        '[{"url": "ftp://example.com/vod", "auth_keys": ["s3cret"]}]',
+        '[{"url": "https://example.com/vod", "auth_keys": ["s3cret"]}',
+        "s3cret",
+    ],
+)
+def test_an_error_never_shows_a_key(config: Path, callbacks: str) -> None:
+    """The line goes into logs and tickets."""
+    message = problem(config, "", VOD_PIPELINE_BRIDGE__CALLBACKS=callbacks)
+
+    assert "s3cret" not in message
+    assert "\n" not in message
+
+
+def test_a_key_is_never_shown() -> None:
+    """Not by repr, not by a dump: `config show` prints these."""
+    callback = CallbackSettings(url="https://example.com/vod", auth_keys=(SecretStr("s3cret"),))
+    settings = Settings(bridge=BridgeSettings(callbacks=(callback,)))
+
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert callback.callback.auth_keys == ("s3cret",)
+
+
+@pytest.mark.parametrize(
+    "other", ["https://example.com/vod", "https://other.example.com/vod", "http://example.com:80/vod"]
+)
+def test_two_callbacks_on_one_path_are_refused(config: Path, other: str) -> None:
+    """A request names a path alone, so it would be anybody's guess which keys may sign it."""
+    assert problem(config, CALLBACK + f'[[bridge.callbacks]]\nurl = "{other}"') == (
+        "bridge.callbacks: Value error, two callbacks share the path /vod: put both keys into one entry"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://example.com", "/"),
+        ("https://example.com/", "/"),
+        ("https://example.com/vod", "/vod"),
+        ("https://example.com/vod/", "/vod/"),
+        ("https://example.com:8443/vod?tenant=1&x=%20", "/vod?tenant=1&x=%20"),
+    ],
+)
+def test_a_callback_is_found_by_the_path_of_its_url(url: str, path: str) -> None:
+    """The signed string is the URL as configured: a query and a trailing slash belong to it."""
+    callback = CallbackSettings(url=url)
+
+    assert callback.path == path
+    assert callback.callback.url == url
+
+
+@pytest.mark.parametrize(("length", "is_valid"), [(256, True), (257, False)])
+def test_a_callback_url_has_at_most_256_characters(length: int, is_valid: bool) -> None:
+    """VOD's own limit."""
+    url = "https://example.com/" + "v" * (length - 20)
+    if is_valid:
+        assert len(CallbackSettings(url=url).url) == 256
+        return
+    with pytest.raises(ValidationError):
+        CallbackSettings(url=url)
+
+
+def test_seconds_become_the_milliseconds_of_the_policy() -> None:
+    """Kafka's unit inside, the operator's outside."""
+    worker = WorkerSettings(window_seconds=10, dedupe_horizon_seconds=7200, allowed_delay_seconds=5)
+
+    assert worker.policy == TimePolicy(window=10_000, horizon=7_200_000, future=600_000, delay=5_000)
+    assert WorkerSettings().policy == TimePolicy()
+
+
+def test_bootstrap_servers_are_separated_by_commas() -> None:
+    """Both clients take a list."""
+    kafka = KafkaSettings(bootstrap_servers="a:1,b:2", topic_prefix="x.")
+
+    assert kafka.client_options() == {"bootstrap_servers": ["a:1", "b:2"]}
+    assert kafka.topics.raw == "x.raw"
