@@ -26,7 +26,7 @@ SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 class CodeLabels:
-    """Bounds the error_code label: the first 50 codes seen keep their name, later ones are `other`."""
+    """Bounds the error_code label: the first 50 codes seen keep their name; later ones, and `all`, are `other`."""
 
     def __init__(self, *, limit: int = ERROR_CODES_MAX) -> None:
         self._limit = limit
@@ -36,7 +36,7 @@ class CodeLabels:
         """Return the label value of an ErrorCode: printable, and itself only while there is room for it."""
         known = self._known.get(code)
         if known is None:
-            if len(self._known) >= self._limit:
+            if code == ALL_CODES or len(self._known) >= self._limit:
                 return OTHER_CODE
             known = self._known[code] = "".join(c if c.isprintable() else "?" for c in code)
         return known

@@ -31,7 +31,7 @@ ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
 DEFAULT_CONFIG = Path("config/pipeline.toml")
 FILE_SUFFIX = "_FILE"
-FOLD_RETENTION_SECONDS = 30 * 86_400  # How long accepted is kept: a longer horizon could not be folded back.
+HORIZON_SECONDS_MAX = 23 * 86_400  # accepted is kept for 30 d, and must outlast raw (7 d) + horizon.
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[int, Field(gt=0)]
@@ -107,7 +107,7 @@ class BridgeSettings(_Section):
         paths = [callback.path for callback in callbacks]
         twice = {path for path in paths if paths.count(path) > 1}
         if twice:
-            raise ValueError(f"two callbacks share the path {min(twice)}: put both keys into one entry")
+            raise ValueError("two callbacks share a path: put the keys of both into one entry")
         return callbacks
 
 
@@ -117,7 +117,7 @@ class WorkerSettings(_Section):
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] = "vod-pipeline"
     instance_id: Annotated[str, Field(max_length=200)] | None = None
     session_timeout_seconds: Annotated[int, Field(ge=6, le=300)] = 10
-    dedupe_horizon_seconds: Annotated[int, Field(ge=60, lt=FOLD_RETENTION_SECONDS)] = 8 * 86_400
+    dedupe_horizon_seconds: Annotated[int, Field(ge=60, le=HORIZON_SECONDS_MAX)] = 8 * 86_400
     window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     allowed_delay_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
     metrics_host: str = "127.0.0.1"
@@ -155,7 +155,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take keyword arguments alone: only `load` looks at files and the environment."""
         return (init_settings,)
@@ -184,7 +189,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            **_: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             env = EnvSettingsSource(settings_cls)
             env.env_vars = variables
@@ -207,6 +214,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"cannot read the configuration {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the configuration {path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"the configuration {path} is not UTF-8 text") from None
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
@@ -223,6 +232,8 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
                 value = Path(value).read_text().strip()  # noqa: PLW2901  # The file's text is the variable's value.
             except OSError as error:
                 raise SettingsError(f"{name}: cannot read {value}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise SettingsError(f"{name}: what {value} holds is not UTF-8 text") from None
         ours[name.removesuffix(FILE_SUFFIX).lower()] = value
     return ours
 
@@ -233,4 +244,4 @@ def _one_line(error: ValidationError) -> str:
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(map(str, problem["loc"]))
         problems.append(f"{key}: " + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]))
-    return "; ".join(problems)
+    return " ".join("; ".join(problems).split())

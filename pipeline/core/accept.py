@@ -300,8 +300,9 @@ def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptSt
     state = AcceptState(partition, policy)
     try:
         known = json.loads(metadata)
-        stream_time, watermark, totals = int(known["stream_time"]), int(known["watermark"]), Counter(known["totals"])
-    except (ValueError, KeyError, TypeError):
+        stream_time, watermark = int(known["stream_time"]), int(known["watermark"])
+        totals = Counter({str(name): int(number) for name, number in known["totals"].items()})
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return state
     state.stream_time, state.watermark, state.totals = stream_time, watermark, totals
     return state

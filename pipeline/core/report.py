@@ -92,11 +92,12 @@ def recall_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
             state.dirty.add(key.window)
         else:
             _recall_watermark(state, key, json.loads(record.value))
-    if state.watermark > before:
+    after = state.watermark
+    if after > before:
         state.dirty.update(
             window
             for window in state.counts
-            if window + state.width <= state.watermark and not _is_complete(state.published.get(window))
+            if window + state.width <= after and not _is_complete(state.published.get(window))
         )
 
 
@@ -105,7 +106,9 @@ def _is_complete(rate: WindowRate | None) -> bool:
 
 
 def _recall_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
-    state.watermarks[key.partition] = Watermark(value["watermark"], value["expiry"])
+    # The highest ever said: after a lost offset commit a partition may start over with a lower one.
+    known = state.watermarks.get(key.partition, Watermark(NEVER, NEVER))
+    state.watermarks[key.partition] = Watermark(max(known.at, value["watermark"]), max(known.expiry, value["expiry"]))
 
 
 def recall_row(state: ReportState, value: bytes) -> None:
@@ -129,40 +132,50 @@ def settle(state: ReportState) -> None:
     """
     End a recall: forget what retention may have taken a part of.
 
-    A window before the expiry had its row in the transaction that brought its counts. Only a late correction that
-    waited for its interval can be missing, and that raises the total; less than what was published is a remainder.
+    A window before the expiry had its first row in the transaction that brought its first counts, so one without a row
+    has outlived it, and less than what was published is a remainder. A later row can have been waiting for its interval.
     """
     expiry = state.expiry
     for window in [window for window in state.dirty if window < expiry]:
         published = state.published.get(window)
-        if published is None or sum(state.counts[window].values()) <= published.total:
+        if published is None or sum(state.counts[window].values()) < published.total:
             state.dirty.discard(window)
     _drop(state)
 
 
-def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> list[Row]:
+class Report(NamedTuple):
+    """The rows to write, and how many deletions among them were late."""
+
+    rows: list[Row]
+    late: int
+
+
+def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> Report:
     """
-    Merge a chunk of partial counts and return the rows to write.
+    Merge a chunk of partial counts.
 
     Args:
         state: Changed to what it is once the rows are committed.
         records: May be empty: windows that had to wait for their interval are written then.
-        now: The clock in ms. It decides only when a row is written, never what is in it.
+        now: The clock in ms. It decides when a row is written, never its failures and total.
     """
     recall_counts(state, records)
     _drop(state)
     rows: list[Row] = []
+    late = 0
     for window in sorted(state.dirty):
-        if now - state.written_at.get(window, -ROW_INTERVAL) < ROW_INTERVAL:
+        if 0 <= now - state.written_at.get(window, -ROW_INTERVAL) < ROW_INTERVAL:
             continue
         state.dirty.discard(window)
         rate = _rate(state, window)
-        if rate == state.published.get(window):
+        before = state.published.get(window)
+        if rate == before:
             continue
+        late += rate.late - (before.late if before else 0)
         state.published[window] = rate
         state.written_at[window] = now
         rows += rows_of(window, rate, width=state.width)
-    return rows
+    return Report(rows, late)
 
 
 def _rate(state: ReportState, window: int) -> WindowRate:

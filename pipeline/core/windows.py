@@ -82,4 +82,4 @@ def parse_time(text: str) -> int:
 
 def format_time(at: int) -> str:
     """Write *at*, a whole number of seconds in ms, as ``yyyy-MM-ddTHH:mm:ssZ``: the inverse of parse_time."""
-    return f"{EPOCH + timedelta(milliseconds=at):%Y-%m-%dT%H:%M:%SZ}"
+    return (EPOCH + timedelta(milliseconds=at)).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

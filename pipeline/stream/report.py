@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka import TopicPartition
 
 from pipeline.core import report
-from pipeline.core.records import Row, Topics
+from pipeline.core.records import Topics
 from pipeline.core.report import ReportState
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.log import BATCH_BYTES_MAX, Committed, Log
@@ -45,24 +45,21 @@ class ReportStage:
 
     def step(self, state: ReportState, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
-        late_before = sum(rate.late for rate in state.published.values())
-        rows = report.report(state, chunk.records, now=chunk.now)
+        rows, late = report.report(state, chunk.records, now=chunk.now)
         if not rows and not chunk.records:
             return None
-        late = sum(rate.late for rate in state.published.values()) - late_before
-        return Output([(self._rates, rows, BATCH_BYTES_MAX)], "", self._on_committed(state, chunk, rows, late))
+        return Output(
+            [(self._rates, rows, BATCH_BYTES_MAX)],
+            "",
+            lambda seconds: self._on_committed(state, chunk, len(rows), late, seconds),
+        )
 
-    def _on_committed(self, state: ReportState, chunk: Chunk, rows: list[Row], late: int):  # type: ignore[no-untyped-def]
-        def show(seconds: float) -> None:
-            metrics = self._metrics
-            metrics.of_chunk(
-                self.name, chunk.partition, records=len(chunk.records), seconds=seconds, behind=chunk.behind
-            )
-            metrics.rows.inc(len(rows))
-            metrics.late.inc(late)
-            metrics.show_rates(state.last_complete)
-
-        return show
+    def _on_committed(self, state: ReportState, chunk: Chunk, rows: int, late: int, seconds: float) -> None:
+        metrics = self._metrics
+        metrics.of_chunk(self.name, chunk.partition, records=len(chunk.records), seconds=seconds, behind=chunk.behind)
+        metrics.rows.inc(rows)
+        metrics.late.inc(late)
+        metrics.show_rates(state.last_complete)
 
     def on_failed(self) -> None:
         """Count an attempt that has to be repeated."""

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core import report as core
 from pipeline.core.records import pack_count_key, pack_watermark_key
-from pipeline.core.report import ReportState, WindowRate, recall_counts, recall_row, report, settle
+from pipeline.core.report import ReportState, WindowRate, recall_counts, recall_row, settle
 from pipeline.core.windows import NEVER, format_time
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ class Record:
 
     key: bytes
     value: bytes
+
+
+
+def report(state: ReportState, records: Sequence[Any], *, now: int) -> list[Row]:
+    """Return the rows alone."""
+    return core.report(state, records, now=now).rows
 
 
 def count(number: int, *, code: str = "", partition: int = 0, window: int = NOON) -> Record:
@@ -522,3 +529,22 @@ def test_memory_ends_at_the_expiry(plan: list[Step]) -> None:
 
     assert all(window >= state.expiry for window in state.counts)
     assert set(state.counts) >= set(state.published) >= set(state.written_at)
+
+
+def test_late_deletions_are_counted_once_and_never_taken_back() -> None:
+    """The figure feeds a counter: a window that is forgotten later takes nothing from it."""
+    state = new_state()
+    late = [
+        core.report(state, records, now=NOW + 1000 * step).late
+        for step, records in enumerate(
+            (
+                [count(1), mark(NOON + MINUTE)],
+                [count(4)],
+                [count(1, window=NOON + 5 * MINUTE), mark(NOON + 6 * MINUTE, expiry=NOON + MINUTE)],
+                [mark(NOON + 7 * MINUTE, expiry=NOON + MINUTE)],
+            )
+        )
+    ]
+
+    assert late == [0, 3, 0, 0]
+    assert NOON not in state.published

@@ -248,7 +248,7 @@ def test_a_key_is_never_shown() -> None:
 def test_two_callbacks_on_one_path_are_refused(config: Path, other: str) -> None:
     """A request names a path alone, so it would be anybody's guess which keys may sign it."""
     assert problem(config, CALLBACK + f'[[bridge.callbacks]]\nurl = "{other}"') == (
-        "bridge.callbacks: Value error, two callbacks share the path /vod: put both keys into one entry"
+        "bridge.callbacks: Value error, two callbacks share a path: put the keys of both into one entry"
     )
 
 
