@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -18,15 +20,27 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import logs, settings as configuration
+from pipeline import logs
+from pipeline import settings as configuration
 from pipeline.monitor import ListenError
-from pipeline.ops import offsets as group_offsets, topics as kafka_topics, up as local
+from pipeline.ops import offsets as group_offsets
+from pipeline.ops import topics as kafka_topics
+from pipeline.ops import up as local
 from pipeline.ops.kafka import LocalKafkaError
+from pipeline.ops.simulate import Plan, PlanError
 from pipeline.settings import Settings, SettingsError
 
 USAGE_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
-EXPECTED = (ListenError, LocalKafkaError, local.UpError, kafka_topics.TopicsError, group_offsets.OffsetsError)
+EXPECTED = (
+    ListenError,
+    LocalKafkaError,
+    PlanError,
+    local.UpError,
+    kafka_topics.TopicsError,
+    group_offsets.OffsetsError,
+)
+DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
 
 out = Console()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -97,7 +111,7 @@ def bridge(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
     """
     Receive callbacks over HTTP and publish them to Kafka.
 
-    Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://example.com/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
+    Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://a.example/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
     """
     from pipeline.bridge.server import serve  # noqa: PLC0415  # Each service loads only what it needs.
 
@@ -118,7 +132,9 @@ def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
 
 @app.command()
 def up(
-    demo: Annotated[bool, typer.Option("--demo", help="Simulate callbacks, show the rates live, sum up, stop.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Simulate callbacks, show the rates live, sum up, stop.")
+    ] = False,
     seconds: Annotated[int, typer.Option(help="How long the demo lasts.", min=1, max=3600)] = 60,
     rate: Annotated[float, typer.Option(help="Callbacks a second in the demo.", min=1, max=10_000)] = 200,
     config: Config = None,
@@ -128,7 +144,7 @@ def up(
 
     Example: vod-pipeline up --demo --seconds 30
     """
-    from pipeline import demo as demonstration  # noqa: PLC0415  # Loads an HTTP client that `up` alone never needs.
+    from pipeline.ops import demo as demonstration  # noqa: PLC0415  # Loads an HTTP client that `up` alone never needs.
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = configuration.load(config)
@@ -138,11 +154,57 @@ def up(
         with local.running(settings, lambda line: out.print(f"[dim]{line}[/dim]")) as parts:
             _say_where(settings, parts)
             if demo:
-                demonstration.run(settings, out, rate=rate, seconds=seconds)
+                plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
+                demonstration.run(local.on_kafka_of(parts, settings), local.callback_of(settings), plan, out)
             else:
                 _watch(parts)
     except KeyboardInterrupt:
         out.print("[dim]stopped[/dim]")
+
+
+Share = Annotated[float, typer.Option(help="Share of all callbacks, 0 to 1.", min=0, max=1)]
+
+
+@app.command()
+def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
+    rate: Annotated[float, typer.Option(help="Callbacks a second.", min=0.1, max=100_000)] = 100,
+    seconds: Annotated[float, typer.Option(help="How long.", min=0.1, max=86_400)] = 10,
+    duplicates: Share = DEMO_SHARES["duplicates"],
+    failures: Share = DEMO_SHARES["failures"],
+    malformed: Share = DEMO_SHARES["malformed"],
+    conflicts: Share = DEMO_SHARES["conflicts"],
+    seed: Annotated[int, typer.Option(help="The same seed sends the same callbacks.")] = 0,
+    config: Config = None,
+) -> None:
+    """
+    Send signed callbacks to the bridge, as VOD does, and compare what was sent with what the worker decided.
+
+    Example: vod-pipeline simulate --rate 500 --seconds 30 --failures 0.3 --seed 7
+    """
+    from pipeline.ops import demo as demonstration  # noqa: PLC0415  # As above.
+
+    settings = configuration.load(config)
+    plan = Plan(
+        rate=rate, seconds=seconds, duplicates=duplicates, failures=failures, malformed=malformed,
+        conflicts=conflicts, seed=seed,
+    )  # fmt: skip
+    demonstration.run(settings, local.callback_of(settings), plan, out)
+
+
+@app.command()
+def rates(config: Config = None) -> None:
+    """
+    Follow the failure-rate rows in the terminal. Ctrl-C ends it.
+
+    Example: vod-pipeline rates
+    """
+    from pipeline.ops.live import LiveRates  # noqa: PLC0415  # As above.
+
+    settings = configuration.load(config)
+    with kafka_topics.connect(settings):  # Says in one line if no Kafka answers.
+        pass
+    with contextlib.suppress(KeyboardInterrupt):
+        LiveRates(settings.kafka, console=out).run(threading.Event())
 
 
 def _watch(parts: tuple[local.Part, ...]) -> None:
@@ -170,7 +232,9 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
     out.print(table)
     out.print("\nSend a signed callback:\n")
     out.print(local.curl_line(callback, settings), markup=False, highlight=False, soft_wrap=True)
-    out.print("\nand see the failure-rate rows: [bold].venv/bin/vod-pipeline rates[/bold]    (Ctrl-C stops everything)\n")
+    out.print(
+        "\nand see the failure-rate rows: [bold].venv/bin/vod-pipeline rates[/bold]    (Ctrl-C stops everything)\n"
+    )
 
 
 def _plan_table(changes: tuple[kafka_topics.Change, ...]) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
+
 @lru_cache(maxsize=1024)  # One layout per key length; a key has at most 1,024 bytes (256 characters in UTF-8).
 def _words(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}I")
@@ -18,8 +19,8 @@ def murmur2(data: bytes) -> int:
     """
     Return Kafka's 32-bit murmur2 hash of *data*, as an unsigned number.
 
-    Whole words are read by one struct.unpack, and the hash is cut to 32 bits once at the end: products and exclusive-ors
-    never carry downwards. 2.2 us for 32 bytes, where aiokafka's own takes 5.8.
+    Whole words are read by one struct.unpack, and the hash is cut to 32 bits once at the end, as products and
+    exclusive-ors never carry downwards: 2.2 us for 32 bytes, where aiokafka's own takes 5.8.
     """
     m, bits, length = 0x5BD1E995, 0xFFFFFFFF, len(data)  # In locals, as this is the bridge's hottest loop.
     hashed = 0x9747B28C ^ length

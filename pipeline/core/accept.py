@@ -68,7 +68,7 @@ class _Instant(NamedTuple):
     window: int
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A record that is not an event of ours; carries why."""
 
     def __init__(self, outcome: Ignored | Rejected) -> None:
@@ -189,13 +189,12 @@ def accept(state: AcceptState, records: Iterable[Record]) -> Decisions:
                 accept_row((media_id, record.value, at, headers))
                 cell = (window, content)
                 tally[cell] = tally.get(cell, 0) + 1
-                if at > highest:
-                    highest = at
+                highest = max(highest, at)
             elif known == fingerprint:
                 duplicates += 1
             else:
                 raise _refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(at)} is known")
-        except _Refused as refused:
+        except _RefusedError as refused:
             _refuse(state, decisions, record, refused.outcome)
 
     state.stream_time, state.highest = stream_time, highest
@@ -214,7 +213,7 @@ def _read(state: AcceptState, record: Record) -> tuple[bytes, _Instant, Content]
     try:
         event = validate(body)
     except ValidationError as error:
-        raise _Refused(explain(body, error)) from error
+        raise _RefusedError(explain(body, error)) from error
     media_id = event["MediaId"].encode()
     if media_id != record.key:
         raise _refusal(Reason.INVALID_FIELD, "MediaId: not the record's key")
@@ -228,8 +227,8 @@ def _read(state: AcceptState, record: Record) -> tuple[bytes, _Instant, Content]
         raise _refusal(Reason.INVALID_JSON, str(error)) from error
 
 
-def _refusal(reason: Reason, detail: str) -> _Refused:
-    return _Refused(Rejected(reason, detail))
+def _refusal(reason: Reason, detail: str) -> _RefusedError:
+    return _RefusedError(Rejected(reason, detail))
 
 
 def _apart(at: int, stream_time: int) -> str:
@@ -255,9 +254,7 @@ def tag(outcome: Outcome, reason: str = "") -> str:
     return f"{outcome}/{reason}" if reason else outcome.value
 
 
-def _count(
-    state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int
-) -> None:
+def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int) -> None:
     """Fold a chunk's tally into the counts, and write those that changed, cumulative: a reader replaces, never adds."""
     changed: dict[tuple[int, str], int] = {}
     for (window, content), number in tally.items():

@@ -24,13 +24,30 @@ CONTENTS_CACHED_MAX = 8192
 
 # Every event type VOD documents: the labels under which other types are counted. The set is closed, as labels must be.
 OTHER_EVENT_TYPES = frozenset(
-    """
-    FileUploadComplete ImageUploadComplete AttachedMediaUploadComplete UploadByURLComplete StreamTranscodeComplete
-    TranscodeComplete SnapshotComplete DynamicImageComplete AddLiveRecordVideoComplete LiveRecordVideoComposeStart
-    CreateAuditComplete AIMediaAuditComplete AIMediaDNAComplete AIVideoTagComplete AIVideoCensorComplete
-    VideoAnalysisComplete ProduceMediaComplete MediaBaseChangeComplete UpdateMediaStorageClassComplete
-    RestoreMediaComplete SubmitMediaRefreshComplete WorkflowTaskComplete
-    """.split()
+    {
+        "FileUploadComplete",
+        "ImageUploadComplete",
+        "AttachedMediaUploadComplete",
+        "UploadByURLComplete",
+        "StreamTranscodeComplete",
+        "TranscodeComplete",
+        "SnapshotComplete",
+        "DynamicImageComplete",
+        "AddLiveRecordVideoComplete",
+        "LiveRecordVideoComposeStart",
+        "CreateAuditComplete",
+        "AIMediaAuditComplete",
+        "AIMediaDNAComplete",
+        "AIVideoTagComplete",
+        "AIVideoCensorComplete",
+        "VideoAnalysisComplete",
+        "ProduceMediaComplete",
+        "MediaBaseChangeComplete",
+        "UpdateMediaStorageClassComplete",
+        "RestoreMediaComplete",
+        "SubmitMediaRefreshComplete",
+        "WorkflowTaskComplete",
+    }
 )
 
 MediaId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -152,7 +169,7 @@ def _plain(status: str, media_type: str, delete_type: str) -> Content:
 
 # Contents repeat (most deletions succeed alike), so the digest is nearly always a look-up.
 @lru_cache(maxsize=CONTENTS_CACHED_MAX)
-def _content(
+def _content(  # noqa: PLR0917  # Positional, as keywords make a cached call twice as slow.
     status: str,
     media_type: str,
     delete_type: str,

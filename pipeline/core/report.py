@@ -133,7 +133,7 @@ def settle(state: ReportState) -> None:
     End a recall: forget what retention may have taken a part of.
 
     A window before the expiry had its first row in the transaction that brought its first counts, so one without a row
-    has outlived it, and less than what was published is a remainder. A later row can have been waiting for its interval.
+    has outlived it, and less than what was published is a remainder. A later row can have waited for its interval.
     """
     expiry = state.expiry
     for window in [window for window in state.dirty if window < expiry]:

@@ -2,7 +2,7 @@
 Callback authentication: is this request from someone who knows a key of this callback URL?
 
 Pure: no clock, no HTTP. Source of the algorithm: ApsaraVideo VOD, "HTTP callback authentication":
-``X-VOD-SIGNATURE = md5(<callback URL>|<X-VOD-TIMESTAMP>|<AuthKey>)`` over the URL as configured. The body is not signed.
+``X-VOD-SIGNATURE = md5(<callback URL>|<X-VOD-TIMESTAMP>|<AuthKey>)``, the URL as configured. The body is not signed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 import time
@@ -126,8 +127,8 @@ def curl_line(callback: CallbackSettings, settings: Settings) -> str:
     """Return a shell line that sends one signed callback, now and whenever it is pasted."""
     signed = callback.callback
     sign = (
-        f"""-H "X-VOD-TIMESTAMP: $T" -H "X-VOD-SIGNATURE: $(printf %s '{signed.url}|'$T'|{signed.auth_keys[0]}'"""
-        """ | md5sum | cut -c1-32)" """
+        f"""-H "X-VOD-TIMESTAMP: $T" -H "X-VOD-SIGNATURE: $(printf %s {shlex.quote(signed.url)}"|$T|"""
+        f""""{shlex.quote(signed.auth_keys[0])} | md5sum | cut -c1-32)" """
         if signed.auth_keys
         else ""
     )
@@ -167,6 +168,12 @@ def kafka_of(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
         say(f"Kafka 4.3.0 listens on {kafka.bootstrap_servers}")
         yield kafka.bootstrap_servers
         say("stopping Kafka")
+
+
+def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:
+    """Return *settings* with the Kafka that *parts* were started on."""
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": parts[0].environ[BOOTSTRAP_VARIABLE]})
+    return settings.model_copy(update={"kafka": kafka})
 
 
 @contextmanager

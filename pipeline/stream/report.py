@@ -18,9 +18,7 @@ class ReportStage:
 
     name = "report"
 
-    def __init__(
-        self, *, topics: Topics, group: str, partitions: int, window_ms: int, metrics: WorkerMetrics
-    ) -> None:
+    def __init__(self, *, topics: Topics, group: str, partitions: int, window_ms: int, metrics: WorkerMetrics) -> None:
         self.source = topics.partial_counts
         self.group = group
         self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -55,10 +55,11 @@ class Chunk:
     behind: int
 
 
-class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust's driver is untyped here.
+class ChunkThread(driver.AIOKafkaConsumerThread):
     """Fetches chunks, and makes an empty one for a partition that has been idle for a while."""
 
     logger = driver.logger
+    transport: ChunkTransport
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +110,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         coordinator.reset_generation = lost
 
     async def _fetch_records(
-        self, consumer: AIOKafkaConsumer, active: set[TP], timeout: float | None = None, max_records: int | None = None
+        self,
+        consumer: AIOKafkaConsumer,
+        active: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109  # Faust's signature.
+        max_records: int | None = None,
     ) -> dict[TP, list[Chunk]]:
         chunks = await self._drain(consumer, active)
         if not chunks:
@@ -156,7 +161,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust
         return True
 
 
-class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
+class ChunkConsumer(driver.Consumer):
     """Turns a chunk into the one message Faust carries to the agent."""
 
     logger = driver.logger
@@ -169,12 +174,21 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         # Whether a chunk continues the state is for the stage to judge, so Faust remembers no such offset.
         self._read_offset.pop(tp, None)
         return ConsumerMessage(
-            chunk.topic, chunk.partition, chunk.begin, chunk.now / 1000, 0, (), None, chunk, None, 0, 0, tp,
+            topic=chunk.topic,
+            partition=chunk.partition,
+            offset=chunk.begin,
+            timestamp=chunk.now / 1000,
+            timestamp_type=0,
+            headers=[],
+            key=None,
+            value=cast("Any", chunk),
+            checksum=None,
+            tp=tp,
             generation_id=self.app.consumer_generation_id,
-        )  # fmt: skip
+        )
 
 
-class ChunkTransport(driver.Transport):  # type: ignore[misc]
+class ChunkTransport(driver.Transport):
     """Faust's aiokafka transport with chunks; `build_app` fills in what it needs to know."""
 
     Consumer = ChunkConsumer

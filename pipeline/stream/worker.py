@@ -18,8 +18,8 @@ from pipeline.settings import Settings
 from pipeline.stream.app import build_app
 from pipeline.stream.partition import ExitCode
 
-# Chunks are tens of thousands of short-lived objects in no cycles, and the state is bytes and ints: the cyclic collector
-# finds nothing there, and costs 8% at 50,000.
+# Chunks are tens of thousands of short-lived objects in no cycles, and the state is bytes and ints: the cyclic
+# collector finds nothing there, and costs 8% at 50,000.
 GC_THRESHOLD = 1_000_000
 STOP_SECONDS = 20.0
 CRASH_CHECK_SECONDS = 1.0

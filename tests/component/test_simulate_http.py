@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.ops.kafka import free_port
-from pipeline.ops.simulate import Kind, Plan, Target, callbacks, simulate
+from pipeline.ops.send import Target, simulate
+from pipeline.ops.simulate import Kind, Plan, callbacks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

@@ -1,4 +1,4 @@
-"""Raw records for the tests: written to `raw` as the bridge writes them, by another client than the worker reads with."""
+"""Raw records for the tests, written to `raw` as the bridge writes them, but by another client."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def mixture(number: int, *, seed: int, now: datetime | None = None) -> list[Raw]
         elif kind < 0.11:
             records.append(Raw(None, rnd.choice([b"{", b"[]", b"\xff", b'"text"', b'{"MediaId":1}'])))
         elif kind < 0.12:
-            records.append(Raw(media_id.encode(), b'{"EventType":"TranscodeComplete","MediaId":"%s"}' % media_id.encode()))
+            records.append(
+                Raw(media_id.encode(), b'{"EventType":"TranscodeComplete","MediaId":"%s"}' % media_id.encode())
+            )
         elif kind < 0.13 and records:
             again = rnd.choice(records[-500:])
             other = again.value.replace(b'"all"', b'"stream"')

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.ops.kafka import free_port
@@ -22,7 +23,9 @@ STOP_SECONDS = 30
 class WorkerProcess:
     """One `vod-pipeline worker`; its log goes to *directory*."""
 
-    def __init__(self, settings: Settings, directory: Path, *, name: str = "worker", instance_id: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, directory: Path, *, name: str = "worker", instance_id: str | None = None
+    ) -> None:
         self.port = free_port()
         self.log = directory / f"{name}.log"
         self.environ = {
@@ -49,7 +52,9 @@ class WorkerProcess:
     def start(self) -> None:
         """Start the process; it is ready when `ready` says so."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "pipeline", "worker"], env={**os.environ, **self.environ}, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", "worker"], env={**os.environ, **self.environ}, stdout=log, stderr=log
+            )
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -80,7 +85,7 @@ class WorkerProcess:
         return self._process is not None and self._process.poll() is None
 
     def records(self) -> dict[str, int]:
-        """Return pipeline_records_total by outcome, over the partitions this worker owns; empty if it does not answer."""
+        """Return pipeline_records_total by outcome, over the partitions it owns; empty if it does not answer."""
         found: dict[str, int] = {}
         for family in self._metrics():
             if family.name == "pipeline_records":
@@ -92,7 +97,8 @@ class WorkerProcess:
     def wait_until_working(self, *, records: int = 1, seconds: float = 30) -> None:
         """Wait until the partitions it owns have taken in *records* in all."""
         eventually(
-            lambda: [] if sum(self.records().values()) >= records else [f"{self.records()}; {self.tail()}"], seconds=seconds
+            lambda: [] if sum(self.records().values()) >= records else [f"{self.records()}; {self.tail()}"],
+            seconds=seconds,
         )
 
     def tail(self) -> str:
@@ -103,7 +109,7 @@ class WorkerProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def _metrics(self) -> list[object]:
+    def _metrics(self) -> list[Metric]:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
                 return list(text_string_to_metric_families(answer.read().decode()))

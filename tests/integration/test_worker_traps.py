@@ -21,7 +21,6 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata as KafkaOffset
 
-from pipeline.core.records import Topics
 from pipeline.ops import offsets
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.stream.log import Log
@@ -177,7 +176,9 @@ def test_an_offset_above_the_log_end_stops_the_worker_with_the_command_to_run(
     environ = {**os.environ, **worker.environ}
     # The dead worker is a member until its session ends: the command says so until then.
     eventually(
-        lambda: [] if subprocess.run(command, env=environ, capture_output=True, check=False).returncode == 0 else ["no"],
+        lambda: (
+            [] if subprocess.run(command, env=environ, capture_output=True, check=False).returncode == 0 else ["no"]
+        ),
         seconds=20,
     )
     with worker:

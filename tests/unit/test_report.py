@@ -35,7 +35,6 @@ class Record:
     value: bytes
 
 
-
 def report(state: ReportState, records: Sequence[Any], *, now: int) -> list[Row]:
     """Return the rows alone."""
     return core.report(state, records, now=now).rows

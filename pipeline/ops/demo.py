@@ -1,0 +1,69 @@
+"""A demonstration on a running product: simulated callbacks, the failure rates live, and a closing summary."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from rich.console import Console
+from rich.progress import Progress
+
+from pipeline.ops.closing import Outcomes, closing, read_outcomes
+from pipeline.ops.live import LiveRates
+from pipeline.ops.send import Summary, Target, simulate
+from pipeline.ops.simulate import Plan
+from pipeline.settings import CallbackSettings, Settings
+
+SETTLE_SECONDS = 20.0
+POLL_SECONDS = 0.1
+
+
+def target_of(settings: Settings, callback: CallbackSettings) -> Target:
+    """Return where the bridge of *settings* takes *callback*."""
+    base_url = f"http://{settings.bridge.host}:{settings.bridge.port}"
+    return Target(base_url=base_url, path=callback.path, callback=callback.callback)
+
+
+def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> None:
+    """Send what *plan* says, show the rates meanwhile, and say in the end whether all was decided on exactly once."""
+    width = settings.worker.window_seconds * 1000
+    now = int(time.time() * 1000)
+    before = _outcomes(settings)
+    progress = Progress(console=console)
+    task = progress.add_task("callbacks", total=plan.total)
+    stop = threading.Event()
+    live = LiveRates(settings.kafka, since=now - now % width, console=console)
+    shown = threading.Thread(target=live.run, args=(stop,), kwargs={"above": progress})
+    shown.start()
+    try:
+        summary = asyncio.run(
+            simulate(plan, target_of(settings, callback), progress=lambda done: progress.update(task, completed=done))
+        )
+        after = _settled(settings, before, summary)
+    finally:
+        stop.set()
+        shown.join()
+    console.print()
+    console.print(closing(summary, after))
+
+
+def _settled(settings: Settings, before: Outcomes, summary: Summary) -> Outcomes:
+    """Return what the worker decided since *before*, once that is as much as was delivered (or does not become so)."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        since = _outcomes(settings).since(before)
+        if since.received >= summary.sent_total - summary.lost_total or time.monotonic() > deadline:
+            return since
+        time.sleep(POLL_SECONDS)
+
+
+def _outcomes(settings: Settings) -> Outcomes:
+    url = f"http://{settings.worker.metrics_host}:{settings.worker.metrics_port}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # Our own http URL.
+            return read_outcomes(answer.read().decode())
+    except (urllib.error.URLError, OSError):
+        return Outcomes(accepted=0, duplicate=0, ignored=0, rejected={})
