@@ -8,7 +8,7 @@ import sys
 import structlog
 
 # What these libraries say at INFO and below is about themselves; what matters of it is logged by us.
-QUIET = ("faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")
+QUIET = ("pipeline.stream.transport", "faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")
 
 
 def configure(*, json: bool) -> None:

@@ -138,7 +138,7 @@ def curl_line(callback: CallbackSettings, settings: Settings) -> str:
         '\\"ErrorCode\\":\\"InvalidVideo.NotFound\\"}'
     )
     target = f"http://{settings.bridge.host}:{settings.bridge.port}{callback.path}"
-    return f"""T=$(date +%s); curl -w '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
+    return f"""T=$(date +%s); curl -sw '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
 
 
 def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str) -> tuple[Part, Part]:
