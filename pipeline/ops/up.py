@@ -166,8 +166,10 @@ def kafka_of(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
     port = int(settings.kafka.bootstrap_servers.rpartition(":")[2])
     with LocalKafka(jars=JARS, directory=DATA / "kafka", port=port, controller_port=port + 1) as kafka:
         say(f"Kafka 4.3.0 listens on {kafka.bootstrap_servers}")
-        yield kafka.bootstrap_servers
-        say("stopping Kafka")
+        try:
+            yield kafka.bootstrap_servers
+        finally:
+            say("stopping Kafka")
 
 
 def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:

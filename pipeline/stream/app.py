@@ -6,6 +6,7 @@ Built as often as wanted in one process; nothing here runs at import.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import faust
@@ -26,7 +27,26 @@ FETCH_BYTES = 1 << 20
 HEARTBEATS_PER_SESSION = 5
 
 
-def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> faust.App:
+@dataclass(frozen=True, slots=True)
+class WorkerApp:
+    """The Faust application, and the partitions its agents have."""
+
+    faust: faust.App
+    partitions: dict[TP, Partition[Any]]
+
+    def problems(self) -> list[str]:
+        """Say why the worker is not ready: not a member yet, or still folding the state of what it owns."""
+        if self.faust.rebalancing or not self.faust.consumer.assignment():
+            return ["no partitions assigned (yet)"]
+        closed = {tp for tp in self.faust.consumer.assignment() if not self._is_open(tp)}
+        return [f"opening {tp.topic}[{tp.partition}]" for tp in sorted(closed)]
+
+    def _is_open(self, tp: TP) -> bool:
+        partition = self.partitions.get(tp)
+        return partition is not None and partition.is_open
+
+
+def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp:
     """
     Wire the agents.
 
@@ -35,6 +55,7 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> faust.App
         metrics: What the stages count into.
         die: Ends the process; see partition.Die.
     """
+    partitions: dict[TP, Partition[Any]] = {}
     check_versions()
     app = _app(settings)
     app.transport = _transport(app, settings, die)
@@ -53,7 +74,9 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> faust.App
         partition: Partition[Any] | None = None
         try:
             async for chunk in stream:
-                partition = partition or Partition(stage, chunk.partition, log=log, seek=seek, die=die)
+                if partition is None:
+                    partition = Partition(stage, chunk.partition, log=log, seek=seek, die=die)
+                    partitions[TP(stage.source, chunk.partition)] = partition
                 await partition.handle(chunk)
         finally:
             if partition is not None:
@@ -67,7 +90,7 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> faust.App
     async def report(stream: StreamT[Any]) -> None:
         await consume(report_stage, stream)
 
-    return app
+    return WorkerApp(app, partitions)
 
 
 def _app(settings: Settings) -> faust.App:

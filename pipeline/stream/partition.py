@@ -133,6 +133,11 @@ class Partition(Generic[State]):
         self._revoked = False
         self._logger = logger.bind(stage=stage.name, partition=number)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its state is folded and its producer works."""
+        return self._session is not None
+
     async def handle(self, chunk: Chunk) -> None:
         """
         Process *chunk* to the end, however often Kafka fails meanwhile.

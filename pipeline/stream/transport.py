@@ -10,6 +10,7 @@ The private names used here are Faust's and aiokafka's; both versions are pinned
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -154,8 +155,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         return {TP(tp.topic, tp.partition): state.position for tp, state in states.items() if state.has_valid_position}
 
     def _has_been_quiet(self, tp: TP) -> bool:
+        # A partition that was never seen is due at once, so that an idle one is opened, too, when it is assigned.
         now = time.monotonic()
-        if now - self._quiet_since.setdefault(tp, now) < self.transport.idle_seconds(tp.topic):
+        if now - self._quiet_since.get(tp, -math.inf) < self.transport.idle_seconds(tp.topic):
             return False
         self._quiet_since[tp] = now
         return True

@@ -41,11 +41,12 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         ListenError: metrics_host:metrics_port can't be bound.
     """
     worker = settings.worker
-    app = build_app(settings, WorkerMetrics(registry), die)
+    built = build_app(settings, WorkerMetrics(registry), die)
+    app = built.faust
     app.finalize()
 
     def problems() -> list[str]:
-        return ["rebalancing"] if app.rebalancing or app.unassigned else []
+        return ["stopping"] if stop.is_set() else built.problems() if app.started else ["starting"]
 
     async with monitoring(
         registry, problems, host=worker.metrics_host, port=worker.metrics_port, setting="worker.metrics_port"
