@@ -145,16 +145,17 @@ def content_of(event: DeleteMediaComplete) -> Content:
     """
     if len(event) == _REQUIRED_COUNT:  # The common case: nothing optional, nothing unknown.
         return _plain(event["Status"], event["MediaType"], event["DeleteType"])
-    job_ids = event.get("JobIds")
-    extras = {name: value for name, value in event.items() if name not in _KNOWN}
+    job_ids, error_code, error_message = event.get("JobIds"), event.get("ErrorCode"), event.get("ErrorMessage")
+    known = _REQUIRED_COUNT + (job_ids is not None) + (error_code is not None) + (error_message is not None)
+    extras = {name: event[name] for name in event if name not in _KNOWN} if len(event) > known else None  # type: ignore[literal-required]
     return _content(
         event["Status"],
         event["MediaType"],
         event["DeleteType"],
         None if job_ids is None else tuple(job_ids.split(",") if isinstance(job_ids, str) else job_ids),
-        event.get("ErrorCode"),
-        event.get("ErrorMessage"),
-        _canonical(extras) if extras else None,
+        error_code,
+        error_message,
+        None if extras is None else _canonical(extras),
     )
 
 

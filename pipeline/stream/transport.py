@@ -12,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecord
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -50,10 +53,53 @@ class Chunk:
     partition: int
     begin: int
     end: int
-    records: Sequence[ConsumerRecord]
+    records: Sequence[DefaultRecord]
     idle: bool
     now: int
     behind: int
+
+
+class _Unpacked:
+    """Stands in for aiokafka's iterator: its position is the fetch's before it is iterated, and the next one after."""
+
+    def __init__(self, records: list[DefaultRecord], *, begin: int, end: int) -> None:
+        self.next_fetch_offset = begin
+        self._records = records
+        self._end = end
+
+    def __iter__(self) -> Iterator[DefaultRecord]:
+        self.next_fetch_offset = self._end
+        return iter(self._records)
+
+
+def unpack(result: FetchResult) -> None:
+    """
+    Decode what a fetch brought, a batch at a time, in place.
+
+    It does what aiokafka's PartitionRecords._unpack_records does, in the same order and with its own helpers, but has
+    no generator, no method call and no ConsumerRecord for each record: 0.9 us an event instead of 2.2.
+    """
+    fetched = result._partition_records
+    if isinstance(fetched, _Unpacked):
+        return
+    unpacked: list[DefaultRecord] = []
+    offset = begin = fetched.next_fetch_offset
+    while fetched._records.has_next():
+        batch = fetched._records.next_batch()
+        if not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {fetched._tp}")
+        if batch.producer_id is not None:
+            fetched._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and fetched._contains_abort_marker(batch):
+                fetched._aborted_producers.discard(batch.producer_id)
+            aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
+        else:
+            aborted = False
+        if not aborted and not batch.is_control_batch:
+            # A fetch in the middle of a batch brings all of it.
+            unpacked.extend(batch if batch.base_offset >= offset else (r for r in batch if r.offset >= offset))
+        offset = batch.next_offset
+    result._partition_records = _Unpacked(unpacked, begin=begin, end=offset)
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
@@ -133,6 +179,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         if consumer._fetcher._subscriptions.reassignment_in_progress:
             return {}
         before = self._positions(consumer)
+        for result in consumer._fetcher._records.values():
+            if isinstance(result, FetchResult) and result.has_more():
+                unpack(result)
         fetched = await super()._fetch_records(consumer, active, 0, None)
         after = self._positions(consumer)
         now = int(time.time() * 1000)

@@ -80,6 +80,12 @@ class WorkerProcess:
         """Let it go on where it was."""
         self._signal(signal.SIGCONT)
 
+    @property
+    def process_id(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def is_running(self) -> bool:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
