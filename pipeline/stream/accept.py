@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 
 from pipeline.core import accept
 from pipeline.core.accept import AcceptState, Decisions
@@ -12,6 +12,7 @@ from pipeline.core.records import (
     HEADER_DECISION,
     HEADER_RAW_OFFSET,
     HEADER_RECEIVED_AT,
+    Row,
     Topics,
     header,
     unpack_decision,
@@ -58,8 +59,8 @@ class AcceptStage:
 
     def step(self, state: AcceptState, chunk: Chunk) -> Output | None:
         """Decide on the chunk's records; an idle one is a tick."""
-        if chunk.records:
-            decisions = accept.accept(state, chunk.records)
+        if chunk.batches:
+            decisions = accept.accept(state, chunk.records())
         elif chunk.idle:
             decisions = accept.tick(state, chunk.now)
         else:
@@ -70,22 +71,23 @@ class AcceptStage:
             (TopicPartition(self._topics.rejected, partition), decisions.rejected, REJECTED_BATCH_BYTES_MAX),
             (TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts, BATCH_BYTES_MAX),
         ]
-        received_at = _received_at(chunk.records[0]) if decisions.accepted else None
+        totals = dict(state.totals)  # As of this chunk: the next one is decided on before this one is committed.
         return Output(
             rows,
             accept.to_metadata(state),
-            lambda seconds: self._on_committed(state, chunk, decisions, received_at, seconds),
+            lambda seconds: self._on_committed(state, totals, chunk, decisions, seconds),
         )
 
     def _on_committed(
-        self, state: AcceptState, chunk: Chunk, decisions: Decisions, received_at: float | None, seconds: float
+        self, state: AcceptState, totals: dict[str, int], chunk: Chunk, decisions: Decisions, seconds: float
     ) -> None:
         metrics, partition = self._metrics, state.partition
-        metrics.totals.update(partition, state.totals)
+        metrics.totals.update(partition, totals)
         metrics.count_deletions(decisions.deletions)
-        metrics.of_chunk(self.name, partition, records=len(chunk.records), seconds=seconds, behind=chunk.behind)
+        metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
         metrics.state_keys.labels(partition).set(state.keys)
         metrics.watermark.labels(partition).set(state.watermark / 1000)
+        received_at = _received_at(decisions.accepted[0]) if decisions.accepted else None
         if received_at is not None:
             metrics.accepted_seconds.observe(max(0.0, time.time() - received_at))
 
@@ -108,8 +110,7 @@ class AcceptStage:
         self._metrics.forget(self.name, partition)
 
 
-def _received_at(record: ConsumerRecord) -> float:
-    """Return when the bridge received *record*, in seconds; the broker's timestamp where it came another way."""
-    value = header(record.headers, HEADER_RECEIVED_AT)
-    milliseconds = int(value) if value and value.isdigit() and len(value) < 16 else record.timestamp
-    return float(milliseconds) / 1000
+def _received_at(row: Row) -> float | None:
+    """Return when the bridge received the event of *row*, in seconds since the epoch; None if it came another way."""
+    value = header(row[3], HEADER_RECEIVED_AT)
+    return int(value) / 1000 if value and value.isdigit() and len(value) < 16 else None

@@ -109,6 +109,8 @@ class _Session(Generic[State]):
     producer: AIOKafkaProducer
     state: State
     next: int
+    """Where the state ends: after the last chunk taken in, whether or not that is committed yet."""
+    committing: asyncio.Task[None] | None = None
 
 
 class Partition(Generic[State]):
@@ -140,7 +142,10 @@ class Partition(Generic[State]):
 
     async def handle(self, chunk: Chunk) -> None:
         """
-        Process *chunk* to the end, however often Kafka fails meanwhile.
+        Take *chunk* in, or have it fetched again, however often Kafka fails meanwhile.
+
+        It is committed while the next one is decided on. Should that fail, the next one finds out, and both are fetched
+        again: the state is folded anew.
 
         A cancellation (rebalance, SIGTERM) lets a transaction in flight finish, for HANDOVER_SECONDS at most, and is
         raised then. Nothing depends on that: a successor fences this producer.
@@ -155,8 +160,10 @@ class Partition(Generic[State]):
             raise
 
     async def close(self) -> None:
-        """Let go of the partition."""
+        """Let go of the partition, once what is being committed is done or HANDOVER_SECONDS are over."""
         self._revoked = True
+        if self._session is not None and self._session.committing is not None:
+            await asyncio.wait([self._session.committing], timeout=HANDOVER_SECONDS)
         await self._drop()
         self._stage.on_closed(self._number)
 
@@ -166,7 +173,10 @@ class Partition(Generic[State]):
             try:
                 if self._session is None:
                     self._session = await self._open()
-                await self._process(self._session, chunk)
+                if failures:  # The failed attempt has read the chunk: fetch it again.
+                    await self._seek(self._tp, self._session.next)
+                else:
+                    await self._process(self._session, chunk)
             except KAFKA_FAILURES as error:
                 failures += 1
                 self._stage.on_failed()
@@ -222,11 +232,19 @@ class Partition(Generic[State]):
             return
         began = time.perf_counter()
         output = self._stage.step(session.state, chunk)
-        if output is not None:
-            position = OffsetAndMetadata(chunk.end, output.metadata)
-            await commit(session.producer, output.rows, self._tp, position, self._stage.group)
-            output.on_committed(time.perf_counter() - began)
         session.next = chunk.end
+        if session.committing is not None:
+            await session.committing
+            session.committing = None
+        if output is not None:
+            session.committing = asyncio.create_task(self._commit(session.producer, chunk.end, output, began))
+            # Nobody waits for the last one of a session that is dropped: its failure is what dropped it.
+            session.committing.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:
+        position = OffsetAndMetadata(end, output.metadata)
+        await commit(producer, output.rows, self._tp, position, self._stage.group)
+        output.on_committed(time.perf_counter() - began)
 
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
         """Make the consumer read on where the state ends: the chunk came from before a rebalance, or from too far."""
@@ -237,5 +255,8 @@ class Partition(Generic[State]):
 
     async def _drop(self) -> None:
         session, self._session = self._session, None
-        if session is not None:
-            await close_producer(session.producer)
+        if session is None:
+            return
+        if session.committing is not None:
+            session.committing.cancel()
+        await close_producer(session.producer)

@@ -6,7 +6,7 @@ from aiokafka import TopicPartition
 
 from pipeline.core import report
 from pipeline.core.records import Topics
-from pipeline.core.report import ReportState
+from pipeline.core.report import ReportState, WindowRate
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.log import BATCH_BYTES_MAX, Committed, Log
 from pipeline.stream.partition import Opened, Output
@@ -43,21 +43,25 @@ class ReportStage:
 
     def step(self, state: ReportState, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
-        rows, late = report.report(state, chunk.records, now=chunk.now)
-        if not rows and not chunk.records:
+        records = list(chunk.records())
+        rows, late = report.report(state, records, now=chunk.now)
+        if not rows and not records:
             return None
+        last_complete = state.last_complete  # As of this chunk: the next one may come before this one is committed.
         return Output(
             [(self._rates, rows, BATCH_BYTES_MAX)],
             "",
-            lambda seconds: self._on_committed(state, chunk, len(rows), late, seconds),
+            lambda seconds: self._on_committed(last_complete, chunk, (len(records), len(rows), late), seconds),
         )
 
-    def _on_committed(self, state: ReportState, chunk: Chunk, rows: int, late: int, seconds: float) -> None:
-        metrics = self._metrics
-        metrics.of_chunk(self.name, chunk.partition, records=len(chunk.records), seconds=seconds, behind=chunk.behind)
+    def _on_committed(
+        self, last_complete: tuple[int, WindowRate] | None, chunk: Chunk, figures: tuple[int, int, int], seconds: float
+    ) -> None:
+        metrics, (records, rows, late) = self._metrics, figures
+        metrics.of_chunk(self.name, chunk.partition, records=records, seconds=seconds, behind=chunk.behind)
         metrics.rows.inc(rows)
         metrics.late.inc(late)
-        metrics.show_rates(state.last_complete)
+        metrics.show_rates(last_complete)
 
     def on_failed(self) -> None:
         """Count an attempt that has to be repeated."""

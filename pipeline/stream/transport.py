@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecord
+from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -47,42 +48,49 @@ class Chunk:
     between may be missing (control records, aborted transactions, compaction). It is `idle` if the partition was read
     to its end some time ago and nothing came since. `now` is the clock in ms since the epoch, `behind` how many offsets
     the log end is ahead of `end`.
+
+    The batches are decoded while they are iterated, once: a record is then used while it is in the processor's cache,
+    and what waits for its turn is bytes and not thousands of objects.
     """
 
     topic: str
     partition: int
     begin: int
     end: int
-    records: Sequence[DefaultRecord]
+    batches: Sequence[Iterable[DefaultRecord]]
     idle: bool
     now: int
     behind: int
 
+    def records(self) -> Iterator[DefaultRecord]:
+        """Decode and yield the records. A chunk can be read once; after a failure it is fetched again."""
+        return chain.from_iterable(self.batches)
 
-class _Unpacked:
-    """Stands in for aiokafka's iterator: its position is the fetch's before it is iterated, and the next one after."""
 
-    def __init__(self, records: list[DefaultRecord], *, begin: int, end: int) -> None:
+class _Batches:
+    """Stands in for aiokafka's records: its position is the fetch's before it is iterated, and the next one after."""
+
+    def __init__(self, batches: list[Iterable[DefaultRecord]], *, begin: int, end: int) -> None:
         self.next_fetch_offset = begin
-        self._records = records
+        self._batches = batches
         self._end = end
 
-    def __iter__(self) -> Iterator[DefaultRecord]:
+    def __iter__(self) -> Iterator[Iterable[DefaultRecord]]:
         self.next_fetch_offset = self._end
-        return iter(self._records)
+        return iter(self._batches)
 
 
-def unpack(result: FetchResult) -> None:
+def keep_batches(result: FetchResult) -> None:
     """
-    Decode what a fetch brought, a batch at a time, in place.
+    Have *result* hand out its batches of committed records instead of the records.
 
-    It does what aiokafka's PartitionRecords._unpack_records does, in the same order and with its own helpers, but has
-    no generator, no method call and no ConsumerRecord for each record: 0.9 us an event instead of 2.2.
+    It does what aiokafka's PartitionRecords._unpack_records does, in the same order and with its own helpers, but
+    without a generator step, three calls and a ConsumerRecord for each record: those cost more than the decoding.
     """
     fetched = result._partition_records
-    if isinstance(fetched, _Unpacked):
+    if isinstance(fetched, _Batches):
         return
-    unpacked: list[DefaultRecord] = []
+    batches: list[Iterable[DefaultRecord]] = []
     offset = begin = fetched.next_fetch_offset
     while fetched._records.has_next():
         batch = fetched._records.next_batch()
@@ -92,14 +100,16 @@ def unpack(result: FetchResult) -> None:
             fetched._consume_aborted_up_to(batch.base_offset)
             if batch.is_control_batch and fetched._contains_abort_marker(batch):
                 fetched._aborted_producers.discard(batch.producer_id)
-            aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
-        else:
-            aborted = False
-        if not aborted and not batch.is_control_batch:
-            # A fetch in the middle of a batch brings all of it.
-            unpacked.extend(batch if batch.base_offset >= offset else (r for r in batch if r.offset >= offset))
+        is_aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
+        if not is_aborted and not batch.is_control_batch:
+            batches.append(batch if batch.base_offset >= offset else _from_offset(batch, offset))
         offset = batch.next_offset
-    result._partition_records = _Unpacked(unpacked, begin=begin, end=offset)
+    result._partition_records = _Batches(batches, begin=begin, end=offset)
+
+
+def _from_offset(batch: DefaultRecordBatch, offset: int) -> Iterator[DefaultRecord]:
+    """Leave out what lies before *offset*: a fetch in the middle of a batch brings all of it."""
+    return (record for record in batch if record.offset >= offset)
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
@@ -181,7 +191,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         before = self._positions(consumer)
         for result in consumer._fetcher._records.values():
             if isinstance(result, FetchResult) and result.has_more():
-                unpack(result)
+                keep_batches(result)
         fetched = await super()._fetch_records(consumer, active, 0, None)
         after = self._positions(consumer)
         now = int(time.time() * 1000)

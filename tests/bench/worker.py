@@ -1,0 +1,153 @@
+"""
+Load on the worker: events per second and CPU per event on one core, exactly once, on a real Kafka.
+
+``python -m tests.bench.worker`` fills `raw` with 230-byte deletions in 4 partitions (1% malformed, 10% duplicates, 10%
+failures), starts a worker on core 0 with the broker on core 1, and looks at its committed totals. What validating one
+body takes says how fast this machine is right now: a shared one differs by a factor of two from minute to minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer
+
+from pipeline.bridge.partition import partition_of
+from pipeline.core.event import validate
+from pipeline.core.windows import format_time
+from pipeline.ops import topics
+from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from tests.harness.load import CODES
+from tests.harness.worker import WorkerProcess
+
+EVENTS = 1_000_000
+BODY_BYTES = 230
+WORKER_CORE, BROKER_CORE = 0, 1
+RAW_BATCH_BYTES_MAX = 120_000
+PAGES_PER_SECOND = os.sysconf("SC_CLK_TCK")
+JARS = Path(".local/kafka-jars")
+
+
+def body(rnd: random.Random, now: int) -> tuple[bytes, bytes]:
+    """Return the key and the body of one deletion, padded to BODY_BYTES."""
+    media_id = f"{rnd.getrandbits(128):032x}"
+    at = format_time(now - rnd.randrange(120) * 1000)
+    code = f',"ErrorCode":"{rnd.choice(CODES)}"' if rnd.random() < 0.1 else ""
+    event = (
+        f'{{"EventType":"DeleteMediaComplete","EventTime":"{at}","Status":"{"fail" if code else "success"}",'
+        f'"MediaType":"video","DeleteType":"all","MediaId":"{media_id}"{code}'
+    )
+    return media_id.encode(), f'{event},"ErrorMessage":"{"x" * (BODY_BYTES - len(event) - 18)}"}}'.encode()
+
+
+async def fill(settings: Settings, events: int) -> None:
+    """Write *events* raw records as the bridge does: partitions, headers, acks."""
+    rnd = random.Random(1)
+    now = int(time.time() * 1000)
+    async with AIOKafkaProducer(
+        **settings.kafka.client_options(), enable_idempotence=True, acks="all", max_batch_size=RAW_BATCH_BYTES_MAX
+    ) as producer:
+        filling = {partition: producer.create_batch() for partition in range(settings.kafka.partitions)}
+        earlier: list[tuple[bytes, bytes]] = []
+        sent: list[asyncio.Future[object]] = []
+        headers = [("source", b"http"), ("received-at", b"%d" % now)]
+        for _ in range(events):
+            draw = rnd.random()
+            if draw < 0.01:
+                key, value = b"%032x" % rnd.getrandbits(128), b"{" + b" " * (BODY_BYTES - 1)
+            elif draw < 0.11 and earlier:
+                key, value = rnd.choice(earlier)
+            else:
+                key, value = body(rnd, now)
+                earlier = [*earlier[-999:], (key, value)] if rnd.random() < 0.01 else earlier or [(key, value)]
+            partition = partition_of(key, settings.kafka.partitions)
+            if filling[partition].append(key=key, value=value, timestamp=now, headers=headers) is None:
+                sent.append(
+                    await producer.send_batch(filling[partition], settings.kafka.topics.raw, partition=partition)
+                )
+                filling[partition] = producer.create_batch()
+                filling[partition].append(key=key, value=value, timestamp=now, headers=headers)
+        for partition, batch in filling.items():
+            if batch.record_count():
+                sent.append(await producer.send_batch(batch, settings.kafka.topics.raw, partition=partition))
+        await asyncio.gather(*sent)
+
+
+def validation_microseconds() -> float:
+    """Return what validating one body takes right now: the yardstick for this machine at this minute."""
+    _, value = body(random.Random(1), 1_800_000_000_000)
+    best = float("inf")
+    for _ in range(20):
+        began = time.thread_time()
+        for _ in range(5000):
+            validate(value)
+        best = min(best, time.thread_time() - began)
+    return best / 5000 * 1e6
+
+
+def pin(process_id: int | None, core: int) -> None:
+    """Keep every thread of a process on one core."""
+    for thread in Path(f"/proc/{process_id}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Return user and system time of a process so far."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / PAGES_PER_SECOND
+
+
+def measure(settings: Settings, directory: Path, events: int) -> tuple[float, float, float]:
+    """Return events per second, CPU microseconds per event and resident MiB, from the first to the last commit."""
+    with WorkerProcess(settings, directory) as worker:
+        process_id = worker.process_id
+        pin(process_id, WORKER_CORE)
+        worker.wait_until_working()
+        began, cpu, first = time.perf_counter(), cpu_seconds(process_id), sum(worker.records().values())
+        while sum(worker.records().values()) < events:
+            time.sleep(0.2)
+        seconds, cpu = time.perf_counter() - began, cpu_seconds(process_id) - cpu
+        resident = int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    done = events - first
+    return done / seconds, cpu / done * 1e6, resident
+
+
+def main() -> None:
+    """Fill, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--rounds", type=int, default=1, help="how often the same raw records are processed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        kafka = LocalKafka(jars=JARS, directory=directory / "kafka", port=free_port(), controller_port=free_port())
+        with kafka:
+            pin(kafka.process_id, BROKER_CORE)
+            for number in range(arguments.rounds):
+                prefix = f"bench-{uuid.uuid4().hex[:8]}."
+                settings = Settings(
+                    kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix),
+                    worker=WorkerSettings(group=f"bench-{number}"),
+                )
+                with topics.connect(settings) as admin:
+                    topics.apply(admin, topics.plan(admin, settings))
+                asyncio.run(fill(settings, arguments.events))
+                yardstick = validation_microseconds()
+                per_second, microseconds, resident = measure(settings, directory, arguments.events)
+                print(
+                    f"worker, exactly once: {per_second:,.0f} events/s, {microseconds:.2f} us CPU an event,"
+                    f" {resident:.0f} MiB (validating one body: {yardstick:.2f} us)",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
