@@ -31,7 +31,7 @@ ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
 DEFAULT_CONFIG = Path("config/pipeline.toml")
 FILE_SUFFIX = "_FILE"
-HORIZON_SECONDS_MAX = 23 * 86_400  # accepted is kept for 30 d, and must outlast raw (7 d) + horizon.
+HORIZON_SECONDS_MAX = 30 * 86_400  # How long accepted is kept; `config check` and `topics` also make room for raw.
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[int, Field(gt=0)]
