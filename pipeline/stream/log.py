@@ -7,13 +7,14 @@ Every client option that matters is written down; every wait is bounded.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupLoadInProgressError, IllegalOperation, KafkaError, KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.core.records import Row
@@ -63,12 +64,16 @@ class Log:
     async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
         """Return what *group* committed for *tp*. Stale unless the partition's producer was started before."""
         admin = AIOKafkaAdminClient(**self._options, request_timeout_ms=REQUEST_TIMEOUT_MS)
-        await admin.start()
         try:
-            found = (await admin.list_consumer_group_offsets(group, partitions=[tp])).get(tp)
+            await admin.start()
+            answer = await admin.list_consumer_group_offsets(group, partitions=[tp])
         finally:
             await admin.close()
-        return Committed(found.offset, found.metadata) if found and found.offset >= 0 else None
+        if tp not in answer:
+            # aiokafka 0.14.0 overlooks the error of the whole answer: it is not that nothing was committed (-1).
+            raise GroupLoadInProgressError(f"no answer for {tp}")
+        found = answer[tp]
+        return Committed(found.offset, found.metadata) if found.offset >= 0 else None
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """Return the log start and the log end offset of *tp*."""
@@ -98,8 +103,15 @@ class Log:
             else:
                 found = (await consumer.offsets_for_times({tp: since}))[tp]
                 consumer.seek(tp, found.offset if found else end)
-            while await consumer.position(tp) < end:
+            progress = time.monotonic()
+            position = await self._position(consumer, tp)
+            while position < end:
                 records = (await consumer.getmany(tp, timeout_ms=200)).get(tp, [])
+                before, position = position, await self._position(consumer, tp)
+                if position > before:
+                    progress = time.monotonic()
+                elif time.monotonic() - progress > REQUEST_TIMEOUT_MS / 1000:
+                    raise KafkaTimeoutError(f"{tp} cannot be read on from {position}")
                 if records and records[-1].offset >= end:
                     records = [record for record in records if record.offset < end]
                 if records:
@@ -116,9 +128,18 @@ class Log:
             max_partition_fetch_bytes=FETCH_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
-        await consumer.start()
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
         consumer.assign([tp])
         return consumer
+
+    @staticmethod
+    async def _position(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            return int(await consumer.position(tp))
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
@@ -126,7 +147,7 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await producer.stop()
-    except (KafkaError, TimeoutError, OSError, AssertionError) as error:
+    except (KafkaError, IllegalOperation, TimeoutError, OSError, AssertionError) as error:
         logger.info("producer_abandoned", error=repr(error))
         sender = producer._sender
         if sender is not None and sender.sender_task is not None:

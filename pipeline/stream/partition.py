@@ -17,7 +17,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.core.records import Row
@@ -27,10 +27,11 @@ from pipeline.stream.transport import Chunk
 FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 5.0
-HANDOVER_SECONDS = 5.0  # How long a chunk in flight may take to finish once its partition is taken away.
+HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the partition is taken away.
 
 # What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
-KAFKA_FAILURES = (KafkaError, OSError, TimeoutError, AssertionError)
+# IllegalOperation: the transaction was ended while a batch waited for metadata.
+KAFKA_FAILURES = (KafkaError, IllegalOperation, OSError, TimeoutError, AssertionError)
 
 State = TypeVar("State")
 
@@ -132,7 +133,8 @@ class Partition(Generic[State]):
         self._seek = seek
         self._die = die
         self._session: _Session[State] | None = None
-        self._revoked = False
+        self._revoked_at: float | None = None
+        self._failures = 0
         self._logger = logger.bind(stage=stage.name, partition=number)
 
     @property
@@ -154,43 +156,57 @@ class Partition(Generic[State]):
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._revoked = True
-            await asyncio.wait([task], timeout=HANDOVER_SECONDS)
-            task.cancel()
+            try:
+                await asyncio.wait([task], timeout=self._handover_seconds())
+            finally:
+                task.cancel()
             raise
 
     async def close(self) -> None:
         """Let go of the partition, once what is being committed is done or HANDOVER_SECONDS are over."""
-        self._revoked = True
+        seconds = self._handover_seconds()
         if self._session is not None and self._session.committing is not None:
-            await asyncio.wait([self._session.committing], timeout=HANDOVER_SECONDS)
+            await asyncio.wait([self._session.committing], timeout=seconds)
         await self._drop()
         self._stage.on_closed(self._number)
 
+    def _handover_seconds(self) -> float:
+        """Return how long what is in flight may still take; the first call starts the clock."""
+        if self._revoked_at is None:
+            self._revoked_at = time.monotonic()
+        return max(0.0, self._revoked_at + HANDOVER_SECONDS - time.monotonic())
+
     async def _handle(self, chunk: Chunk) -> None:
-        failures = 0
-        while not self._revoked:
+        is_read = False
+        while self._revoked_at is None:
             try:
                 if self._session is None:
                     self._session = await self._open()
-                if failures:  # The failed attempt has read the chunk: fetch it again.
+                if self._revoked_at is not None:
+                    await self._drop()
+                elif is_read:  # By the attempt that failed: fetch it again.
                     await self._seek(self._tp, self._session.next)
                 else:
                     await self._process(self._session, chunk)
             except KAFKA_FAILURES as error:
-                failures += 1
-                self._stage.on_failed()
-                self._logger.warning("transaction_failed", error=repr(error), failures=failures)
+                is_read = True
                 await self._drop()
-                if failures >= FAILURES_MAX:
-                    self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {failures} failures in a row, the last {error!r}")
-                backoff = min(BACKOFF_SECONDS * 2**failures, BACKOFF_SECONDS_MAX)
-                await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # Jitter is no secret.
+                await self._back_off(error)
             except Exception:
                 self._logger.exception("bug")
                 self._die(ExitCode.BUG, f"{self._tp}: unexpected error, see the traceback above")
             else:
                 return
+
+    async def _back_off(self, error: BaseException) -> None:
+        """Wait before the next attempt, longer each time until a commit succeeds; give up after FAILURES_MAX."""
+        self._failures += 1
+        self._stage.on_failed()
+        self._logger.warning("transaction_failed", error=repr(error), failures=self._failures)
+        if self._failures >= FAILURES_MAX:
+            self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {self._failures} failures in a row, the last {error!r}")
+        backoff = min(BACKOFF_SECONDS * 2**self._failures, BACKOFF_SECONDS_MAX)
+        await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # Jitter is no secret.
 
     async def _open(self) -> _Session[State]:
         """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
@@ -244,12 +260,12 @@ class Partition(Generic[State]):
     async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)
         await commit(producer, output.rows, self._tp, position, self._stage.group)
+        self._failures = 0
         output.on_committed(time.perf_counter() - began)
 
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
-        """Make the consumer read on where the state ends: the chunk came from before a rebalance, or from too far."""
-        if chunk.begin > session.next:
-            session.next = await self._start_of(session.next)
+        """Make the consumer read on where the state ends, if the log still has that: it may have lost either end."""
+        session.next = await self._start_of(session.next)
         self._logger.info("seek", begin=chunk.begin, next=session.next)
         await self._seek(self._tp, session.next)
 

@@ -30,6 +30,7 @@ PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that was busy when the fetch was sent.
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 1.0
+FRESH_SECONDS = 3 * FETCH_WAIT_MS / 1000
 
 
 def check_versions() -> None:
@@ -175,7 +176,10 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     ) -> dict[TP, list[Chunk]]:
         chunks = await self._drain(consumer, active)
         if not chunks:
-            await asyncio.wait([consumer._fetcher._create_fetch_waiter()], timeout=POLL_SECONDS)
+            waiter = consumer._fetcher._create_fetch_waiter()
+            await asyncio.wait([waiter], timeout=POLL_SECONDS)
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.result()  # aiokafka reports a lost authorisation here.
             chunks = await self._drain(consumer, active)
         return {tp: [chunk] for tp, chunk in chunks.items()}
 
@@ -183,8 +187,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         """
         Take what has been fetched, together with the positions before and after.
 
-        With a timeout of 0 nothing else runs on this loop in between, so neither a reset nor a rebalance can move a
-        position unseen; a seek from the other thread makes aiokafka discard the records.
+        With a timeout of 0 nothing else runs on this loop in between, so no reset, rebalance or seek (which runs here,
+        too) can move a position unseen.
         """
         if consumer._fetcher._subscriptions.reassignment_in_progress:
             return {}
@@ -198,7 +202,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         chunks = {}
         for tp in active & before.keys() & after.keys():
             begin, end, log_end = before[tp], after[tp], consumer.highwater(tp)
-            idle = end == log_end and begin == end and self._has_been_quiet(tp)
+            idle = end == log_end and begin == end and self._is_fresh(consumer, tp) and self._has_been_quiet(tp)
             if begin != end:
                 self._quiet_since[tp] = time.monotonic()
             if begin != end or idle:
@@ -212,6 +216,15 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             return {}
         states = {tp: subscription.assignment.state_value(tp) for tp in subscription.assignment.tps}
         return {TP(tp.topic, tp.partition): state.position for tp, state in states.items() if state.has_valid_position}
+
+    async def seek_here(self, tp: TP, offset: int) -> None:
+        """Seek on the consumer's own loop: aiokafka's fetcher is not made for a second thread."""
+        self.seek(tp, offset)
+
+    def _is_fresh(self, consumer: AIOKafkaConsumer, tp: TP) -> bool:
+        """Whether a broker said lately where the log ends; a partition without leader only looks idle."""
+        state = consumer._subscription.subscription.assignment.state_value(tp)
+        return state.timestamp is not None and time.time() - state.timestamp / 1000 < FRESH_SECONDS
 
     def _has_been_quiet(self, tp: TP) -> bool:
         # A partition that was never seen is due at once, so that an idle one is opened, too, when it is assigned.
@@ -229,6 +242,9 @@ class ChunkConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ChunkThread:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        await self._thread.call_thread(cast("ChunkThread", self._thread).seek_here, partition, offset)
 
     def _to_message(self, tp: TP, chunk: Chunk) -> ConsumerMessage:
         # Faust would drop what lies below the offset it read last, such as everything after a log was recreated.

@@ -56,8 +56,11 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         await app.start()
         logger.info("worker_started", group=worker.group, instance_id=worker.instance_id)
         await _stopped_or_crashed(app, stop)
-        async with asyncio.timeout(STOP_SECONDS):
-            await app.stop()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await app.stop()
+        except TimeoutError:
+            logger.warning("worker_stop_cut_short", seconds=STOP_SECONDS)
     logger.info("worker_stopped")
 
 

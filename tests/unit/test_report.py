@@ -547,3 +547,16 @@ def test_late_deletions_are_counted_once_and_never_taken_back() -> None:
 
     assert late == [0, 3, 0, 0]
     assert NOON not in state.published
+
+
+def test_a_total_never_falls_while_a_compacted_count_has_not_been_read_again() -> None:
+    """Compaction removes a count before its successor is read: the row waits for that one instead of being wrong."""
+    state = new_state(2)
+    report(state, [count(5), count(2, partition=1)], now=NOW)
+    del state.counts[NOON][0, ""]
+
+    waiting = report(state, [count(3, partition=1)], now=NOW + 1000)
+    rows = report(state, [count(6)], now=NOW + 2000)
+
+    assert waiting == []
+    assert figures(rows) == [(None, 0, 9, False, 0, 0)]
