@@ -6,6 +6,9 @@ Built as often as wanted in one process; nothing here runs at import.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,17 +73,23 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
         await app.consumer.seek(TP(tp.topic, tp.partition), offset)
 
     async def consume(stage: Stage[Any], stream: StreamT[Any]) -> None:
-        """Hand each chunk to the partition, for as long as it is assigned: an actor has one partition."""
+        """
+        Hand each chunk to the partition, for as long as it is assigned: an actor has one partition.
+
+        A cancellation is how Faust takes the partition away. It ends here: raised on, Faust's supervisor would take the
+        actor for crashed, start it again for a partition that is another worker's, and in the end give up the process.
+        """
         partition: Partition[Any] | None = None
-        try:
-            async for chunk in stream:
-                if partition is None:
-                    partition = Partition(stage, chunk.partition, log=log, seek=seek, die=die)
-                    partitions[TP(stage.source, chunk.partition)] = partition
-                await partition.handle(chunk)
-        finally:
-            if partition is not None:
-                await partition.close()
+        with suppress(asyncio.CancelledError):
+            try:
+                async for chunk in stream:
+                    if partition is None:
+                        partition = Partition(stage, chunk.partition, log=log, seek=seek, die=die)
+                        partitions[TP(stage.source, chunk.partition)] = partition
+                    await partition.handle(chunk)
+            finally:
+                if partition is not None:
+                    await _uninterrupted(partition.close())
 
     @app.agent(_source(app, topics.raw), name="accept", isolated_partitions=True)
     async def accept(stream: StreamT[Any]) -> None:
@@ -91,6 +100,14 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
         await consume(report_stage, stream)
 
     return WorkerApp(app, partitions)
+
+
+async def _uninterrupted(bounded: Coroutine[Any, Any, None]) -> None:
+    """Finish *bounded*, which must be just that, however often this task is cancelled: Faust does it twice."""
+    task = asyncio.create_task(bounded)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
 
 
 def _app(settings: Settings) -> faust.App:
