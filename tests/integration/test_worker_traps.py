@@ -13,6 +13,7 @@ import sys
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -20,11 +21,16 @@ from aiokafka.structs import OffsetAndMetadata
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata as KafkaOffset
+from prometheus_client import CollectorRegistry
 
+from pipeline.metrics import WorkerMetrics
 from pipeline.ops import offsets
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
-from pipeline.stream.log import Log
-from pipeline.stream.partition import ExitCode
+from pipeline.stream.accept import AcceptStage
+from pipeline.stream.log import Committed, Log
+from pipeline.stream.partition import ExitCode, Partition
+from pipeline.stream.transport import Chunk
+from pipeline.stream.worker import die
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess
@@ -94,6 +100,43 @@ def test_an_offset_is_read_only_after_the_predecessor_is_fenced(settings: Settin
     found = asyncio.run(read_after_each_commit())
 
     assert found == list(range(1, 16))
+
+
+async def no_seek(tp: TopicPartition, offset: int) -> None:
+    raise AssertionError(f"nothing to go back to: {tp} {offset}")
+
+
+class WatchedLog(Log):
+    """The real log, which notes in what order a partition is opened."""
+
+    def __init__(self, client_options: dict[str, Any]) -> None:
+        super().__init__(client_options)
+        self.calls: list[str] = []
+
+    async def open_producer(self, transactional_id: str) -> AIOKafkaProducer:
+        producer = await super().open_producer(transactional_id)
+        self.calls.append("fenced")
+        return producer
+
+    async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
+        self.calls.append("read")
+        return await super().committed(group, tp)
+
+
+def test_a_partition_is_opened_by_fencing_first(settings: Settings) -> None:
+    """The order alone makes the read above a true one."""
+
+    async def opened() -> list[str]:
+        log = WatchedLog(settings.kafka.client_options())
+        metrics = WorkerMetrics(CollectorRegistry())
+        topics, group = settings.kafka.topics, settings.worker.group
+        stage = AcceptStage(topics=topics, group=group, policy=settings.worker.policy, metrics=metrics)
+        partition = Partition(stage, 0, log=log, seek=no_seek, die=die)
+        await partition.handle(Chunk(topics.raw, 0, 0, 0, (), idle=False, now=0, behind=0))
+        await partition.close()
+        return log.calls
+
+    assert asyncio.run(opened()) == ["fenced", "read"]
 
 
 def test_gaps_inside_a_chunk_are_not_losses(settings: Settings, tmp_path: Path) -> None:
