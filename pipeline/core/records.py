@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 HEADER_SOURCE = "source"
 HEADER_RECEIVED_AT = "received-at"
@@ -27,6 +27,13 @@ Headers = Sequence[tuple[str, bytes]]
 # One record to be written: key, value, timestamp in ms since the epoch (None: now), headers. A plain tuple, as millions
 # are made: a NamedTuple costs 0.3 us more.
 Row = tuple[bytes | None, bytes | None, int | None, list[tuple[str, bytes]]]
+
+
+class Rows(Protocol):
+    """Where rows go: a list, or whatever encodes them as they come."""
+
+    def append(self, row: Row, /) -> None:
+        """Take one more row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

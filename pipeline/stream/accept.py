@@ -19,7 +19,7 @@ from pipeline.core.records import (
 )
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.metrics import WorkerMetrics
-from pipeline.stream.log import BATCH_BYTES_MAX, Committed, Log
+from pipeline.stream.log import Batches, Committed, Log
 from pipeline.stream.partition import Opened, Output
 from pipeline.stream.transport import Chunk
 
@@ -59,27 +59,38 @@ class AcceptStage:
 
     def step(self, state: AcceptState, chunk: Chunk) -> Output | None:
         """Decide on the chunk's records; an idle one is a tick."""
+        partition = state.partition
+        accepted = Batches(TopicPartition(self._topics.accepted, partition))
         if chunk.batches:
-            decisions = accept.accept(state, chunk.records())
+            decisions = accept.accept(state, chunk.records(), accepted)
         elif chunk.idle:
             decisions = accept.tick(state, chunk.now)
         else:
             return None
-        partition = state.partition
+        rejected = TopicPartition(self._topics.rejected, partition)
         rows = [
-            (TopicPartition(self._topics.accepted, partition), decisions.accepted, BATCH_BYTES_MAX),
-            (TopicPartition(self._topics.rejected, partition), decisions.rejected, REJECTED_BATCH_BYTES_MAX),
-            (TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts, BATCH_BYTES_MAX),
+            accepted,
+            Batches(rejected, decisions.rejected, bytes_max=REJECTED_BATCH_BYTES_MAX),
+            Batches(TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts),
         ]
         totals = dict(state.totals)  # As of this chunk: the next one is decided on before this one is committed.
         return Output(
             rows,
             accept.to_metadata(state),
-            lambda seconds: self._on_committed(state, totals, chunk, decisions, seconds),
+            lambda seconds: self._on_committed(
+                state, chunk, decisions, totals=totals, first=accepted.first, seconds=seconds
+            ),
         )
 
     def _on_committed(
-        self, state: AcceptState, totals: dict[str, int], chunk: Chunk, decisions: Decisions, seconds: float
+        self,
+        state: AcceptState,
+        chunk: Chunk,
+        decisions: Decisions,
+        *,
+        totals: dict[str, int],
+        first: Row | None,
+        seconds: float,
     ) -> None:
         metrics, partition = self._metrics, state.partition
         metrics.totals.update(partition, totals)
@@ -87,7 +98,7 @@ class AcceptStage:
         metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
         metrics.state_keys.labels(partition).set(state.keys)
         metrics.watermark.labels(partition).set(state.watermark / 1000)
-        received_at = _received_at(decisions.accepted[0]) if decisions.accepted else None
+        received_at = _received_at(first) if first else None
         if received_at is not None:
             metrics.accepted_seconds.observe(max(0.0, time.time() - received_at))
 

@@ -20,8 +20,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.core.records import Row
-from pipeline.stream.log import Committed, Log, close_producer, commit
+from pipeline.stream.log import Batches, Committed, Log, close_producer, commit
 from pipeline.stream.transport import Chunk
 
 FAILURES_MAX = 20
@@ -55,9 +54,9 @@ class Die(Protocol):
 
 @dataclass(slots=True)
 class Output:
-    """What a chunk led to: rows by partition (with the batch limit there), metadata, and what to do once committed."""
+    """What a chunk led to: rows for each partition, metadata, and what to do once committed."""
 
-    rows: list[tuple[TopicPartition, list[Row], int]]
+    rows: list[Batches]
     metadata: str
     on_committed: Callable[[float], None]
 

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.accept import AcceptState, Decisions, accept, from_metadata, recall, tag, tick, to_metadata
+from pipeline.core import accept as core
+from pipeline.core.accept import AcceptState, from_metadata, recall, tag, tick, to_metadata
 from pipeline.core.event import OTHER_EVENT_TYPES, media_id_of
 from pipeline.core.outcome import Outcome, Reason
 from pipeline.core.records import header, unpack_decision
 from pipeline.core.windows import NEVER, TimePolicy, format_time, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pipeline.core.records import Headers, Row
 
@@ -71,6 +72,19 @@ def raw(offset: int, value: bytes, timestamp: int = NOON) -> Raw:
 
 def new_state() -> AcceptState:
     return AcceptState(3, POLICY)
+
+
+@dataclass
+class Decisions(core.Decisions):
+    """All rows of a chunk, those for `accepted` included."""
+
+    accepted: list[Row] = field(default_factory=list)
+
+
+def accept(state: AcceptState, records: Iterable[Raw]) -> Decisions:
+    accepted: list[Row] = []
+    decided = core.accept(state, records, accepted)
+    return Decisions(decided.rejected, decided.partial_counts, decided.outcomes, decided.deletions, accepted)
 
 
 def run(*records: Raw, state: AcceptState | None = None) -> Decisions:
@@ -328,17 +342,6 @@ def test_what_was_forgotten_is_expired_and_never_accepted_again() -> None:
     assert reasons_of(decisions) == ["event_time_expired"]
 
 
-def test_an_event_time_is_understood_again_after_the_cache_was_full() -> None:
-    """20,000 distinct seconds empty the cache: it must cost time, never an answer."""
-    state = AcceptState(0, TimePolicy())
-    wanted = [NOON - second * 1000 for second in range(20_001)]
-
-    assert [state.instant_of(format_time(at)).at for at in wanted] == wanted
-    assert len(state.instants) == 1
-    assert state.instant_of(AT_NOON) == (NOON, NOON.to_bytes(8), NOON)
-    assert state.instant_of(AT_NOON) is state.instant_of(AT_NOON)
-
-
 # --- Counts and watermarks.
 
 
@@ -419,7 +422,7 @@ def test_a_tick_moves_the_watermark_of_an_idle_partition() -> None:
     assert outs(decisions.partial_counts) == [
         Out(b"watermark|3", b'{"watermark": 1704114000000, "expiry": 1704106800000}', None, [])
     ]
-    assert (decisions.accepted, decisions.rejected, decisions.outcomes) == ([], [], {})
+    assert (decisions.rejected, decisions.outcomes) == ([], {})
     assert (state.watermark, state.stream_time) == (NOON + 3_600_000, NOON)
 
 

@@ -196,7 +196,7 @@ def test_in_any_order_of_arrival_each_kind_comes_to_its_outcome(order: Random) -
     sent = Counter(entry.kind for entry in entries)
     state = AcceptState(0, TimePolicy())
 
-    accept(state, [RawRecord(offset, entry.body) for offset, entry in enumerate(entries)])
+    accept(state, [RawRecord(offset, entry.body) for offset, entry in enumerate(entries)], [])
 
     assert state.totals["accepted"] == sent[Kind.SUCCESS] + sent[Kind.FAILURE]
     assert state.totals["duplicate"] == sent[Kind.DUPLICATE]
