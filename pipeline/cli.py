@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import uvloop
@@ -90,9 +90,7 @@ def main() -> None:
         sys.exit(FAILURE_EXIT_CODE)
 
 
-def _serve(
-    serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, loop: Callable[[], Any]
-) -> None:
+def _serve(serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat) -> None:
     """Run a service until SIGTERM or SIGINT."""
     logs.configure(json=log_format is LogFormat.JSON)
 
@@ -102,7 +100,7 @@ def _serve(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve(settings, stop=stop, registry=CollectorRegistry())
 
-    with asyncio.Runner(loop_factory=loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
 
 
@@ -115,7 +113,7 @@ def bridge(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
     """
     from pipeline.bridge.server import serve  # noqa: PLC0415  # Each service loads only what it needs.
 
-    _serve(serve, configuration.load(config), log_format, loop=uvloop.new_event_loop)
+    _serve(serve, configuration.load(config), log_format)
 
 
 @app.command()
@@ -127,7 +125,7 @@ def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
     """
     from pipeline.stream.worker import serve  # noqa: PLC0415  # As above.
 
-    _serve(serve, configuration.load(config), log_format, loop=asyncio.new_event_loop)
+    _serve(serve, configuration.load(config), log_format)
 
 
 @app.command()

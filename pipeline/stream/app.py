@@ -25,8 +25,8 @@ from pipeline.stream.partition import Die, ExitCode, Partition, Stage
 from pipeline.stream.report import ReportStage
 from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport, check_versions
 
-CHUNKS_BUFFERED = 4  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
-FETCH_BYTES = 1 << 20
+CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
+FETCH_BYTES = 4 << 20
 HEARTBEATS_PER_SESSION = 5
 
 
