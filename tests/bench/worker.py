@@ -16,6 +16,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
@@ -32,7 +33,8 @@ EVENTS = 1_000_000
 BODY_BYTES = 230
 WORKER_CORE, BROKER_CORE = 0, 1
 RAW_BATCH_BYTES_MAX = 120_000
-PAGES_PER_SECOND = os.sysconf("SC_CLK_TCK")
+LOOK_SECONDS = 0.5
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 JARS = Path(".local/kafka-jars")
 
 
@@ -102,22 +104,35 @@ def pin(process_id: int | None, core: int) -> None:
 def cpu_seconds(process_id: int) -> float:
     """Return user and system time of a process so far."""
     fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / PAGES_PER_SECOND
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+class Look(NamedTuple):
+    """What a worker has done so far."""
+
+    at: float
+    cpu_seconds: float
+    events: int
+
+
+def _look(worker: WorkerProcess) -> Look:
+    return Look(time.perf_counter(), cpu_seconds(worker.process_id), sum(worker.records().values()))
 
 
 def measure(settings: Settings, directory: Path, events: int) -> tuple[float, float, float]:
-    """Return events per second, CPU microseconds per event and resident MiB, from the first to the last commit."""
+    """Return events per second, CPU microseconds per event and resident MiB, between two looks while it was busy."""
     with WorkerProcess(settings, directory) as worker:
         process_id = worker.process_id
         pin(process_id, WORKER_CORE)
         worker.wait_until_working()
-        began, cpu, first = time.perf_counter(), cpu_seconds(process_id), sum(worker.records().values())
-        while sum(worker.records().values()) < events:
-            time.sleep(0.2)
-        seconds, cpu = time.perf_counter() - began, cpu_seconds(process_id) - cpu
+        looks = [_look(worker)]
+        while looks[-1].events < events:
+            time.sleep(LOOK_SECONDS)
+            looks.append(_look(worker))
         resident = int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    done = events - first
-    return done / seconds, cpu / done * 1e6, resident
+    first, last = looks[0], looks[-2]  # At the last look it may have been done for a while.
+    done = last.events - first.events
+    return done / (last.at - first.at), (last.cpu_seconds - first.cpu_seconds) / done * 1e6, resident
 
 
 def main() -> None:
@@ -126,6 +141,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--rounds", type=int, default=1, help="how often the same raw records are processed")
     arguments = parser.parse_args()
+    os.sched_setaffinity(0, {BROKER_CORE})  # Looking at the worker must not take time from it.
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         kafka = LocalKafka(jars=JARS, directory=directory / "kafka", port=free_port(), controller_port=free_port())
