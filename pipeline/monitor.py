@@ -65,9 +65,9 @@ class EmbeddedServer(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def running(
     app: Any, bound: socket.socket, *, stop_seconds_max: int, keep_alive_seconds: int
-) -> AsyncIterator[None]:
+) -> AsyncIterator[uvicorn.Server]:
     """
-    Serve the ASGI application *app* on *bound* while the context lasts.
+    Serve the ASGI application *app* on *bound* while the context lasts; yields the server.
 
     On leaving, requests that have begun are answered first, for up to *stop_seconds_max*.
     """
@@ -91,7 +91,9 @@ async def running(
     server = EmbeddedServer(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")
     try:
-        yield
+        while not (server.started or serving.done()):  # uvicorn 0.54 has no event for it.
+            await asyncio.sleep(0.005)
+        yield server
     finally:
         server.should_exit = True
         await serving

@@ -7,11 +7,11 @@ Frameworks cost 1.5 to 6 times what all of this does, hence none.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError
+from pipeline.bridge.patience import CUT_OFF
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
@@ -57,62 +57,12 @@ class _Answer:
         await send(self.end)
 
 
-class _BodyTimeoutError(Exception):
-    """The body did not arrive in time."""
-
-
 class _BodyTooLargeError(Exception):
     """The body grew over the cap."""
 
 
 class _ClientGoneError(Exception):
     """The client disconnected before its body was complete."""
-
-
-class BodyDeadlines:
-    """
-    Cuts off requests whose body takes too long, without a timer for each.
-
-    All have the same patience, so the oldest is always the next to expire and one timer is enough.
-    """
-
-    def __init__(self, timeout_seconds: float) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._deadlines: dict[asyncio.Task[Any], float] = {}
-        self._cut: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._deadlines)
-
-    def enter(self, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to time *task*, which waits for a body."""
-        deadline = self._deadlines[task] = loop.time() + self._timeout_seconds
-        if self._timer is None:
-            self._timer = loop.call_at(deadline, self._expire, loop)
-
-    def leave(self, task: asyncio.Task[Any]) -> None:
-        """Stop timing *task*."""
-        del self._deadlines[task]
-
-    def was_cut(self, task: asyncio.Task[Any]) -> bool:
-        """Return whether *task* was cancelled by us, and take that back."""
-        if task not in self._cut:
-            return False
-        self._cut.remove(task)
-        task.uncancel()
-        return True
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        now = loop.time()
-        for task, deadline in self._deadlines.items():
-            if deadline > now:
-                self._timer = loop.call_at(deadline, self._expire, loop)
-                return
-            if task not in self._cut:
-                self._cut.add(task)
-                task.cancel()
 
 
 class BridgeApp:
@@ -138,16 +88,16 @@ class BridgeApp:
         self._body_bytes_max = settings.body_bytes_max
         self._publisher = publisher
         self._clock = clock
-        self._reading = BodyDeadlines(settings.body_timeout_seconds)
+        self._reading = 0
         self._reading_max = settings.in_flight_max
         self._denials = {denial: metrics.denials.labels(denial.value).inc for denial in Denial}
+        self._cut_off = metrics.requests.labels(BridgeAnswer.BODY_TIMEOUT.value).inc
         self._gone = metrics.requests.labels(BridgeAnswer.CLIENT_GONE.value).inc
         self._published = _Answer(metrics, BridgeAnswer.PUBLISHED, 200)
         self._denied = _Answer(metrics, BridgeAnswer.DENIED, 403, _CLOSE)
         self._not_found = _Answer(metrics, BridgeAnswer.NOT_FOUND, 404, _CLOSE)
         self._not_post = _Answer(metrics, BridgeAnswer.METHOD_NOT_ALLOWED, 405, (b"allow", b"POST"), _CLOSE)
-        self._upgrade = _Answer(metrics, BridgeAnswer.CLIENT_GONE, 400, _CLOSE)
-        self._too_slow = _Answer(metrics, BridgeAnswer.BODY_TIMEOUT, 408, _CLOSE)
+        self._upgrade = _Answer(metrics, BridgeAnswer.UPGRADE_REFUSED, 400, _CLOSE)
         self._too_large = _Answer(metrics, BridgeAnswer.BODY_TOO_LARGE, 413, _CLOSE)
         self._busy_reading = _Answer(metrics, BridgeAnswer.OVERLOADED, 503, _CLOSE)
         self._overloaded = _Answer(metrics, BridgeAnswer.OVERLOADED, 503)
@@ -166,13 +116,10 @@ class BridgeApp:
         try:
             body = await self._read(receive)
         except _ClientGoneError:
-            self._gone()
+            (self._cut_off if CUT_OFF in scope["state"] else self._gone)()
             return
         except _BodyTooLargeError:
             await self._too_large.send(send)
-            return
-        except _BodyTimeoutError:
-            await self._too_slow.send(send)
             return
         answer = await self._publish(body)
         await answer.send(send)
@@ -195,7 +142,7 @@ class BridgeApp:
         if denial is not None:
             self._denials[denial]()
             return self._denied
-        return self._busy_reading if len(self._reading) >= self._reading_max else None
+        return self._busy_reading if self._reading >= self._reading_max else None
 
     def _announces_too_much(self, length: bytes | None) -> bool:
         if length is None or not length.isdigit():
@@ -212,22 +159,16 @@ class BridgeApp:
         )
 
     async def _read(self, receive: Receive) -> Authenticated:
-        """Read the body of an authenticated request, within its cap and its time."""
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine always runs in a task"
-        self._reading.enter(task, task.get_loop())
+        """Read the body of an authenticated request, within its cap; how long it may take is for `patience` to say."""
+        self._reading += 1
         try:
             message = await receive()
             body: bytes = message.get("body", b"")
             if len(body) <= self._body_bytes_max and message["type"] == "http.request" and not message.get("more_body"):
                 return Authenticated(body)
             return Authenticated(await self._read_on(message, receive))
-        except asyncio.CancelledError:
-            if self._reading.was_cut(task):
-                raise _BodyTimeoutError from None
-            raise
         finally:
-            self._reading.leave(task)
+            self._reading -= 1
 
     async def _read_on(self, message: Message, receive: Receive) -> bytes:
         body = bytearray()

@@ -7,34 +7,74 @@ Pure. Source: org.apache.kafka.common.utils.Utils.murmur2 and BuiltInPartitioner
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
+SEED = 0x9747B28C
+M = 0x5BD1E995
+LANES_MAX = 256  # More at once is not faster.
 
-@lru_cache(maxsize=1024)  # One layout per key length; a key has at most 1,024 bytes (256 characters in UTF-8).
-def _words(count: int) -> struct.Struct:
-    return struct.Struct(f"<{count}I")
 
-
-def murmur2(data: bytes) -> int:
+class _Lanes:
     """
-    Return Kafka's 32-bit murmur2 hash of *data*, as an unsigned number.
+    *count* 32-bit numbers side by side in one int, 64 bits apart: arithmetic on it is arithmetic on all of them.
 
-    Whole words are read by one struct.unpack, and the hash is cut to 32 bits once at the end, as products and
-    exclusive-ors never carry downwards: 2.2 us for 32 bytes, where aiokafka's own takes 5.8.
+    A product of two 32-bit numbers fits its 64 bits, so no lane ever carries into the next.
     """
-    m, bits, length = 0x5BD1E995, 0xFFFFFFFF, len(data)  # In locals, as this is the bridge's hottest loop.
-    hashed = 0x9747B28C ^ length
-    for word in _words(length >> 2).unpack_from(data):
-        mixed = word * m & bits
-        hashed = hashed * m ^ (mixed ^ mixed >> 24) * m
-    rest = length & 3
-    if rest:
-        hashed = (hashed ^ int.from_bytes(data[-rest:], "little")) * m
-    hashed &= bits
-    hashed = (hashed ^ hashed >> 13) * m & bits
-    return hashed ^ hashed >> 15
+
+    def __init__(self, count: int) -> None:
+        self._layout = struct.Struct(f"<{count}Q")
+        self._all = self.join([1] * count)
+        self._low = self._all * 0xFFFFFFFF
+
+    def join(self, numbers: Sequence[int]) -> int:
+        return int.from_bytes(self._layout.pack(*numbers), "little")
+
+    def split(self, lanes: int) -> tuple[int, ...]:
+        return self._layout.unpack(lanes.to_bytes(self._layout.size, "little"))
+
+    def fill(self, number: int) -> int:
+        return self._all * number
+
+    def times(self, lanes: int, number: int) -> int:
+        return lanes * number & self._low
+
+    def fold(self, lanes: int, bits: int) -> int:
+        """Return ``x ^ x >> bits`` of every lane."""
+        return lanes ^ (lanes >> bits & self._all * (0xFFFFFFFF >> bits))
 
 
-def partition_of(key: bytes, partitions: int) -> int:
-    """Return the partition of *key* in a topic of *partitions* partitions."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+_lanes = lru_cache(maxsize=LANES_MAX)(_Lanes)
+
+
+def murmur2(keys: Sequence[bytes]) -> tuple[int, ...]:
+    """
+    Return Kafka's 32-bit murmur2 hash of each of *keys*, all of one length, as unsigned numbers.
+
+    All at once: 0.5 us a key for 64 keys of 32 bytes, where one by one takes 2.2, and aiokafka's own 5.8.
+    """
+    count, length = len(keys), len(keys[0])
+    lanes = _lanes(count)
+    words = struct.unpack(f"<{count * (length >> 2)}I", b"".join(key[: length & ~3] for key in keys))
+    hashed = lanes.fill(SEED ^ length)
+    for number in range(length >> 2):
+        word = lanes.times(lanes.join(words[number :: length >> 2]), M)
+        hashed = lanes.times(hashed, M) ^ lanes.times(lanes.fold(word, 24), M)
+    if length & 3:
+        rest = lanes.join([int.from_bytes(key[length & ~3 :], "little") for key in keys])
+        hashed = lanes.times(hashed ^ rest, M)
+    return lanes.split(lanes.fold(lanes.times(lanes.fold(hashed, 13), M), 15))
+
+
+def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """Return the partition of each of *keys* in a topic of *partitions* partitions."""
+    found = [0] * len(keys)
+    by_length: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        by_length.setdefault(len(key), []).append(place)
+    for alike in by_length.values():
+        for start in range(0, len(alike), LANES_MAX):
+            places = alike[start : start + LANES_MAX]
+            for place, hashed in zip(places, murmur2([keys[place] for place in places]), strict=True):
+                found[place] = (hashed & 0x7FFFFFFF) % partitions
+    return found

@@ -12,14 +12,16 @@ import random
 from collections import deque
 from collections.abc import Awaitable
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NewType
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
 
+from pipeline.batch import Batch
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
-from pipeline.bridge.partition import partition_of
+from pipeline.bridge.partition import partitions_of
 from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE
 from pipeline.metrics import BridgeMetrics
 from pipeline.settings import KafkaSettings
@@ -244,7 +246,7 @@ class Publisher:
             async with asyncio.timeout_at(groups[-1].deadline):
                 acks = [
                     await producer.send_batch(batch, self._topic, partition=partition)
-                    for partition, batch in self._batches(producer, partitions, groups)
+                    for partition, batch in self._batches(partitions, groups)
                 ]
                 await asyncio.gather(*acks)
         except TimeoutError:
@@ -264,28 +266,31 @@ class Publisher:
         for group in groups:
             self._settle(group)
 
-    def _batches(
-        self, producer: AIOKafkaProducer, partitions: int, groups: list[_Group]
-    ) -> list[tuple[int, Any]]:  # Any: aiokafka's BatchBuilder, which it does not export.
+    def _batches(self, partitions: int, groups: list[_Group]) -> list[tuple[int, Batch]]:
         """Pack the records of *groups* into batches, in order, none larger than a topic takes."""
-        full: list[tuple[int, Any]] = []
-        filling: dict[int, Any] = {}
-        for group in groups:
-            for key, body, source, received_at_ms in group.records:
-                if key is None:
-                    self._turn = partition = (self._turn + 1) % partitions
-                else:
-                    partition = partition_of(key, partitions)
-                headers = [(HEADER_SOURCE, source), (HEADER_RECEIVED_AT, b"%d" % received_at_ms)]
-                batch = filling.get(partition)
-                if batch is not None:
-                    if batch.append(timestamp=received_at_ms, key=key, value=body, headers=headers) is not None:
-                        continue
-                    full.append((partition, batch))
-                batch = filling[partition] = producer.create_batch()
-                taken = batch.append(timestamp=received_at_ms, key=key, value=body, headers=headers)
-                assert taken is not None, "an empty batch takes any record"
+        records = [record for group in groups for record in group.records]
+        keyed = iter(partitions_of([key for key, _, _, _ in records if key is not None], partitions))
+        full: list[tuple[int, Batch]] = []
+        filling: dict[int, Batch] = {}
+        for key, body, source, received_at_ms in records:
+            if key is None:
+                self._turn = partition = (self._turn + 1) % partitions
+            else:
+                partition = next(keyed)
+            row = (key, body, received_at_ms, _headers(source, received_at_ms))
+            batch = filling.get(partition)
+            if batch is not None:
+                if batch.add(row):
+                    continue
+                full.append((partition, batch))
+            batch = filling[partition] = Batch(BATCH_BYTES_MAX, is_transactional=False)
+            batch.add(row)
         return full + list(filling.items())
+
+
+@lru_cache(maxsize=16)  # What arrives within a millisecond shares them.
+def _headers(source: bytes, received_at_ms: int) -> list[tuple[str, bytes]]:
+    return [(HEADER_SOURCE, source), (HEADER_RECEIVED_AT, b"%d" % received_at_ms)]
 
 
 async def _discard(producer: AIOKafkaProducer) -> None:

@@ -11,8 +11,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.patience import Patience
 from pipeline.bridge.publisher import Publisher
-from pipeline.metrics import BridgeMetrics
+from pipeline.metrics import BridgeAnswer, BridgeMetrics
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -60,6 +61,9 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+    patience = Patience(
+        bridge.body_timeout_seconds, on_silent=metrics.requests.labels(BridgeAnswer.HEAD_TIMEOUT.value).inc
+    )
     app = BridgeApp(bridge, publisher, metrics, clock=time.time)
     with listen(bridge.host, bridge.port, setting="bridge.port") as bound:
         async with monitoring(
@@ -72,9 +76,11 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                     bound,
                     stop_seconds_max=math.ceil(bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
-                ):
+                ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
-                    await _until(stop, publisher.running)
+                    watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
+                    await _until(stop, publisher.running, watching)
+                    watching.cancel()
             finally:
                 await publisher.stop()
 
@@ -86,12 +92,12 @@ def _warn_of_unsigned(bridge: BridgeSettings) -> None:
             logger.warning("callback_unsigned", path=callback.path.partition("?")[0])
 
 
-async def _until(stop: asyncio.Event, running: asyncio.Task[None]) -> None:
-    """Wait for *stop*; raise what ended *running*, should that come first: it is a bug, and answers would be lost."""
+async def _until(stop: asyncio.Event, *running: asyncio.Task[None]) -> None:
+    """Wait for *stop*; raise what ended one of *running*, should that come first: it is a bug."""
     stopped = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait([stopped, running], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
-    if running.done():
-        running.result()
+    for task in done:
+        task.result()

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from pipeline.bridge.partition import partition_of
+from pipeline.bridge.partition import partitions_of
 from pipeline.core.event import validate
 from pipeline.core.windows import format_time
 from pipeline.ops import topics
@@ -70,7 +70,7 @@ async def fill(settings: Settings, events: int) -> None:
             else:
                 key, value = body(rnd, now)
                 earlier = [*earlier[-999:], (key, value)] if rnd.random() < 0.01 else earlier or [(key, value)]
-            partition = partition_of(key, settings.kafka.partitions)
+            partition = partitions_of([key], settings.kafka.partitions)[0]
             if filling[partition].append(key=key, value=value, timestamp=now, headers=headers) is None:
                 sent.append(
                     await producer.send_batch(filling[partition], settings.kafka.topics.raw, partition=partition)

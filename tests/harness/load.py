@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kafka import KafkaProducer
 
-from pipeline.bridge.partition import partition_of
+from pipeline.bridge.partition import partitions_of
 from pipeline.settings import Settings
 
 
@@ -126,7 +126,7 @@ def write(settings: Settings, records: list[Raw], *, pace: object = None) -> Non
         if callable(pace) and pace(index):
             break
         headers = [("source", b"http"), ("received-at", b"%d" % (time.time() * 1000))]
-        partition = partition_of(key, settings.kafka.partitions) if key else index % settings.kafka.partitions
+        partition = partitions_of([key], settings.kafka.partitions)[0] if key else index % settings.kafka.partitions
         sent.append(
             producer.send(settings.kafka.topics.raw, key=key, value=value, headers=headers, partition=partition)
         )

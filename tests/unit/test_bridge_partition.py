@@ -7,12 +7,17 @@ from aiokafka.partitioner import murmur2 as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bridge.partition import murmur2, partition_of
+from pipeline.bridge.partition import murmur2, partitions_of
 
 
-@given(st.binary(max_size=1100))
-def test_murmur2_is_the_one_of_kafka(data: bytes) -> None:
-    assert murmur2(data) == reference(data) & 0xFFFFFFFF
+@given(st.lists(st.binary(max_size=1100), max_size=200))
+def test_every_key_of_a_group_goes_where_kafka_puts_it_alone(keys: list[bytes]) -> None:
+    assert partitions_of(keys, 7) == [(reference(key) & 0x7FFFFFFF) % 7 for key in keys]
+
+
+@given(st.integers(0, 40).flatmap(lambda length: st.lists(st.binary(min_size=length, max_size=length), min_size=1)))
+def test_keys_of_one_length_do_not_disturb_each_other(keys: list[bytes]) -> None:
+    assert list(murmur2(keys)) == [reference(key) & 0xFFFFFFFF for key in keys]
 
 
 # Expected values: org.apache.kafka.common.utils.UtilsTest.testMurmur2.
@@ -28,9 +33,9 @@ def test_murmur2_is_the_one_of_kafka(data: bytes) -> None:
     ],
 )
 def test_murmur2_gives_the_values_of_the_java_client(data: bytes, expected: int) -> None:
-    assert murmur2(data) == expected & 0xFFFFFFFF
+    assert murmur2([data]) == (expected & 0xFFFFFFFF,)
 
 
 def test_the_sign_bit_does_not_count() -> None:
     """Java: toPositive(murmur2(key)) % partitions; the hash of `foobar` is negative, 0x50E4653E without its sign."""
-    assert partition_of(b"foobar", 4) == 2
+    assert partitions_of([b"foobar"], 4) == [2]
