@@ -91,7 +91,7 @@ async def running(
     server = EmbeddedServer(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")
     try:
-        while not (server.started or serving.done()):  # uvicorn 0.54 has no event for it.
+        while not (server.started or serving.done()):  # noqa: ASYNC110  # uvicorn 0.54 has no event for it.
             await asyncio.sleep(0.005)
         yield server
     finally:
