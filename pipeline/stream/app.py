@@ -110,9 +110,16 @@ async def _uninterrupted(bounded: Coroutine[Any, Any, None]) -> None:
             await asyncio.shield(task)
 
 
+class _App(faust.App):
+    """A Faust application without tables, which therefore needs no directories."""
+
+    def _create_directories(self) -> None:
+        """Leave the working directory alone: it may be read-only."""
+
+
 def _app(settings: Settings) -> faust.App:
     worker = settings.worker
-    return faust.App(
+    return _App(
         worker.group,
         broker=[URL(f"kafka://{server}") for server in settings.kafka.client_options()["bootstrap_servers"]],
         broker_session_timeout=worker.session_timeout_seconds,
