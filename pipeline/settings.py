@@ -8,10 +8,11 @@ secrets. An unknown key, a missing file or a wrong unit stops the start with one
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -31,6 +32,9 @@ ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
 DEFAULT_CONFIG = Path("config/pipeline.toml")
 FILE_SUFFIX = "_FILE"
+MNS_HORIZON_SECONDS_MIN = (
+    7 * 86_400 + 3600
+)  # A queue keeps a message for 7 days at most; an hour for clocks and handling.
 HORIZON_SECONDS_MAX = 30 * 86_400  # How long accepted is kept; `config check` and `topics` also make room for raw.
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -87,12 +91,50 @@ class CallbackSettings(_Section):
         return Callback(url=self.url, auth_keys=tuple(key.get_secret_value() for key in self.auth_keys))
 
 
+# What becomes part of an HTTP header: printable ASCII without spaces.
+_HEADER_SAFE = r"^[\x21-\x7e]*$"
+
+
+class MnsSettings(_Section):
+    """One MNS queue that VOD writes its callbacks to, and the credentials that may read it."""
+
+    endpoint: str
+    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,255}$")]  # Old queues have up to 256 characters.
+    access_key_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
+    access_key_secret: SecretStr
+    security_token: SecretStr | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_origin(cls, endpoint: str) -> str:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not an http or https URL, such as https://<account>.mns.<region>.aliyuncs.com")
+        if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("scheme, host and port only: the queue has a key of its own")
+        try:
+            parts.port  # noqa: B018  # Raises where it is no port number.
+        except ValueError:
+            raise ValueError("the port is not a number from 0 to 65535") from None
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("access_key_secret", "security_token")
+    @classmethod
+    def _fits_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not re.fullmatch(_HEADER_SAFE, secret.get_secret_value()):
+            raise ValueError("only printable ASCII without spaces")
+        if secret is not None and not secret.get_secret_value():
+            raise ValueError("empty")
+        return secret
+
+
 class BridgeSettings(_Section):
-    """The HTTP bridge."""
+    """The bridge: its HTTP server, and the queues it polls."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
     callbacks: tuple[CallbackSettings, ...] = ()
+    mns: tuple[MnsSettings, ...] = ()
     timestamp_tolerance_seconds: Seconds = 300
     body_bytes_max: Annotated[int, Field(ge=1024, le=65_536)] = 65_536
     body_timeout_seconds: Seconds = 10
@@ -109,6 +151,14 @@ class BridgeSettings(_Section):
         if twice:
             raise ValueError("two callbacks share a path: put the keys of both into one entry")
         return callbacks
+
+    @field_validator("mns")
+    @classmethod
+    def _are_different_queues(cls, mns: tuple[MnsSettings, ...]) -> tuple[MnsSettings, ...]:
+        # Two long polls of one queue only take turns, and the metrics of both would carry one label.
+        if len({entry.queue for entry in mns}) < len(mns):
+            raise ValueError("two entries name the same queue")
+        return mns
 
 
 class WorkerSettings(_Section):
@@ -152,6 +202,16 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     bridge: BridgeSettings = BridgeSettings()
     worker: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _horizon_covers_mns(self) -> Self:
+        # What waited in a queue for longer than the horizon would be rejected as expired.
+        if self.bridge.mns and self.worker.dedupe_horizon_seconds < MNS_HORIZON_SECONDS_MIN:
+            raise ValueError(
+                f"worker.dedupe_horizon_seconds is less than {MNS_HORIZON_SECONDS_MIN} (7 days and an hour), "
+                "so what waits in the queues of bridge.mns could expire"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -243,5 +303,6 @@ def _one_line(error: ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(map(str, problem["loc"]))
-        problems.append(f"{key}: " + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]))
+        named = f"{key}: " if key else ""  # A rule between sections names their keys itself.
+        problems.append(named + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]))
     return " ".join("; ".join(problems).split())

@@ -20,6 +20,12 @@ from pipeline.settings import (
 )
 
 CONFIG = Path(__file__).parents[2] / "config" / "pipeline.toml"
+QUEUE = """[[bridge.mns]]
+endpoint = "https://1234.mns.cn-shanghai.aliyuncs.com"
+queue = "vod-events"
+access_key_id = "LTAI5t"
+access_key_secret = "s3cret"
+"""
 CALLBACK = '[[bridge.callbacks]]\nurl = "https://example.com/vod"\n'
 
 
@@ -146,6 +152,34 @@ def test_a_secret_can_come_from_a_file(config: Path, tmp_path: Path) -> None:
             "[worker]\ndedupe_horizon_seconds = 89",
             "worker: Value error, dedupe_horizon_seconds is shorter than window_seconds + allowed_delay_seconds",
         ),
+        (
+            QUEUE.replace("https", "ftp"),
+            "bridge.mns.0.endpoint: Value error, not an http or https URL, "
+            "such as https://<account>.mns.<region>.aliyuncs.com",
+        ),
+        (
+            QUEUE.replace(".com", ".com/queues/vod-events"),
+            "bridge.mns.0.endpoint: Value error, scheme, host and port only: the queue has a key of its own",
+        ),
+        (
+            QUEUE.replace(".com", ".com:70000"),
+            "bridge.mns.0.endpoint: Value error, the port is not a number from 0 to 65535",
+        ),
+        (
+            QUEUE.replace("vod-events", "vod/events"),
+            "bridge.mns.0.queue: String should match pattern '^[A-Za-z0-9][A-Za-z0-9-]{0,255}$'",
+        ),
+        (
+            QUEUE.replace("s3cret", "s3cret\\r\\nx: y"),
+            "bridge.mns.0.access_key_secret: Value error, only printable ASCII without spaces",
+        ),
+        (QUEUE + 'security_token = ""', "bridge.mns.0.security_token: Value error, empty"),
+        (QUEUE + QUEUE, "bridge.mns: Value error, two entries name the same queue"),
+        (
+            QUEUE + "[worker]\ndedupe_horizon_seconds = 608399",
+            "Value error, worker.dedupe_horizon_seconds is less than 608400 (7 days and an hour), "
+            "so what waits in the queues of bridge.mns could expire",
+        ),
         ("[bridge]\nnope = 1\nhost = 1", "bridge.host: Input should be a valid string; bridge.nope: unknown key"),
     ],
 )  # fmt: skip
@@ -240,6 +274,39 @@ def test_a_key_is_never_shown() -> None:
 
     assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
     assert callback.callback.auth_keys == ("s3cret",)
+
+
+def test_a_queue_needs_a_horizon_of_seven_days_and_an_hour(config: Path) -> None:
+    """MNS keeps a message for 7 days at most; without a queue a shorter horizon is nobody's loss."""
+    config.write_text(QUEUE + "[worker]\ndedupe_horizon_seconds = 608400")
+    assert load(config, {}).worker.dedupe_horizon_seconds == 608_400
+
+    config.write_text("[worker]\ndedupe_horizon_seconds = 608399")
+    assert load(config, {}).worker.dedupe_horizon_seconds == 608_399
+
+
+def test_the_secrets_of_a_queue_can_come_from_a_file_and_are_never_shown(config: Path, tmp_path: Path) -> None:
+    """`config show` prints the dump; the STS token is as good as the secret."""
+    secret = tmp_path / "secret"
+    queue = {
+        "endpoint": "http://1234.mns.cn-shanghai-internal.aliyuncs.com/",
+        "queue": "vod-events",
+        "access_key_id": "STS.NU",
+        "access_key_secret": "s3cret",
+        "security_token": "t0ken",
+    }
+    secret.write_text(json.dumps([queue]) + "\n")
+
+    settings = load(config, {"VOD_PIPELINE_BRIDGE__MNS_FILE": str(secret)})
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+    (entry,) = settings.bridge.mns
+    assert entry.endpoint == "http://1234.mns.cn-shanghai-internal.aliyuncs.com"
+    assert entry.access_key_secret.get_secret_value() == "s3cret"
+    assert entry.security_token is not None
+    assert entry.security_token.get_secret_value() == "t0ken"
+    assert "s3cret" not in shown
+    assert "t0ken" not in shown
 
 
 @pytest.mark.parametrize(
