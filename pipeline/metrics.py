@@ -24,6 +24,8 @@ OTHER_CODE = "other"
 ALL_CODES = "all"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
+WAITED_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600, 21_600, 86_400, 345_600, 604_800)  # MNS: 7 days.
+
 
 class CodeLabels:
     """Bounds the error_code label: the first 50 codes seen keep their name; later ones, and `all`, are `other`."""
@@ -101,6 +103,66 @@ class BridgeMetrics:
             self.requests.labels(answer.value)
         for denial in Denial:
             self.denials.labels(denial.value)
+
+
+class MnsStep(StrEnum):
+    """What became of a message: the `step` label of pipeline_mns_messages_total."""
+
+    RECEIVED = "received"
+    PUBLISHED = "published"
+    NOT_PUBLISHED = "not_published"
+    DELETED = "deleted"
+    NOT_DELETED = "not_deleted"
+
+
+class MnsProblem(StrEnum):
+    """Why a request to MNS failed: the `reason` label of pipeline_mns_errors_total."""
+
+    TIMEOUT = "timeout"
+    NETWORK = "network"
+    DENIED = "denied"
+    NO_QUEUE = "no_queue"
+    THROTTLED = "throttled"
+    DAMAGED = "damaged"
+    OTHER = "other"
+
+
+class MnsMetrics:
+    """What the bridge counts of the queues it polls."""
+
+    def __init__(self, registry: CollectorRegistry, queues: Iterable[str]) -> None:
+        self.messages = Counter(
+            "pipeline_mns_messages",
+            "Messages by step; not_published: Kafka refused, they come again; not_deleted: safe, but come again, too.",
+            ["queue", "step"],
+            registry=registry,
+        )
+        self.errors = Counter(
+            "pipeline_mns_errors",
+            "Requests to MNS that failed; denied and no_queue do not mend themselves: compare the settings.",
+            ["queue", "reason"],
+            registry=registry,
+        )
+        self.early = Counter(
+            "pipeline_mns_early_answers",
+            "Long polls that MNS ended at once without a message; a rise means others poll the queue as well.",
+            ["queue"],
+            registry=registry,
+        )
+        self.waited_seconds = Histogram(
+            "pipeline_mns_waited_seconds",
+            "From a message entering its queue to its record being safe; a rise means the bridge was away, or Kafka.",
+            ["queue"],
+            buckets=WAITED_BUCKETS,
+            registry=registry,
+        )
+        for queue in queues:
+            for step in MnsStep:
+                self.messages.labels(queue, step.value)
+            for problem in MnsProblem:
+                self.errors.labels(queue, problem.value)
+            self.early.labels(queue)
+            self.waited_seconds.labels(queue)
 
 
 class RecordTotals(Collector):

@@ -37,7 +37,7 @@ DISCARD_SECONDS_MAX = 2.0  # stop() waits without limit for batches that cannot 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 2.0
 
-# A body whose sender proved itself. Only the ingress that checked (http.authenticated) makes one.
+# A body whose sender proved itself. Only the ingress that checked makes one.
 Authenticated = NewType("Authenticated", bytes)
 
 
@@ -45,6 +45,7 @@ class Source(Enum):
     """Where a record came from: the value of its `source` header."""
 
     HTTP = b"http"
+    MNS = b"mns"
 
 
 class _Ack(asyncio.Future[None]):
