@@ -1,0 +1,289 @@
+"""
+The MNS ingress: one long poll per queue, and a message is deleted only once its record is safe.
+
+At least once: whatever fails here, MNS shows the message again, and the accept stage knows it by its content. Bodies
+are not judged: what is no JSON goes to raw as well, for the worker to reject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from pipeline.bridge.errors import OverloadedError, PublishError
+from pipeline.bridge.mns_queue import Message, MnsError, MnsQueue
+from pipeline.bridge.publisher import Authenticated, Source
+from pipeline.core.event import media_id_of
+from pipeline.metrics import MnsMetrics, MnsProblem, MnsStep
+from pipeline.settings import MnsSettings
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# Raw takes batches of 128 KiB. MNS has no body over 64 KiB and the worker rejects every larger one whatever it says,
+# so of a body that could not be published at all its head is enough.
+BODY_BYTES_MAX = 120 * 1024
+REMEMBERED_MAX = 4096  # Messages whose record is safe but whose deletion failed.
+# None of these mends itself within seconds: the settings, or MNS's, have to change.
+LASTING = (MnsProblem.DENIED, MnsProblem.NO_QUEUE)
+
+T = TypeVar("T")
+
+
+class Take(Protocol):
+    """What makes a record safe: `Publisher.publish`."""
+
+    def __call__(
+        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+    ) -> Awaitable[None]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollPolicy:
+    """How to poll. Sources: MNS's limits (16 messages, 30 s) and its advice on retries (1 to 60 s, with jitter)."""
+
+    batch_messages: int = 16
+    wait_seconds: int = 30
+    connect_seconds_max: float = 10
+    request_seconds_max: float = 40  # A long poll, and 10 s for the way there and back.
+    delete_seconds_max: float = 10
+    # MNS answers at once where it has too many long polls already, and bills each answer.
+    floor_seconds: float = 1
+    retry_seconds_min: float = 1
+    retry_seconds_max: float = 60
+
+
+def body_of(text: str) -> bytes:
+    """
+    Return the callback body in a message: raw JSON, or Base64 of it; anything else as it is.
+
+    A JSON object begins with a brace, which Base64 has not, so one can't be taken for the other. Source: VOD sends JSON
+    and does not say how; the official SDKs send Base64.
+    """
+    if not text.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            decoded = base64.b64decode("".join(text.split()), validate=True)
+            if decoded.lstrip().startswith(b"{"):
+                return decoded
+    return text.encode()
+
+
+@contextlib.asynccontextmanager
+async def polling(
+    queues: Iterable[MnsSettings], take: Take, metrics: MnsMetrics, *, policy: PollPolicy = PollPolicy()
+) -> AsyncIterator[None]:
+    """
+    Poll *queues* while the context is open; leaving it finishes what was received.
+
+    Raises:
+        ExceptionGroup: a poller met a bug of ours; the context's body is cancelled.
+    """
+    async with asyncio.TaskGroup() as group:
+        pollers = [MnsPoller(queue, take, metrics, policy=policy) for queue in queues]
+        for poller in pollers:
+            group.create_task(poller.run(), name=f"mns-{poller.name}")
+        try:
+            yield
+        finally:
+            for poller in pollers:
+                poller.stop()
+
+
+class MnsPoller:
+    """Polls one queue, until it is stopped."""
+
+    def __init__(
+        self,
+        settings: MnsSettings,
+        take: Take,
+        metrics: MnsMetrics,
+        *,
+        policy: PollPolicy = PollPolicy(),
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            settings: The queue.
+            take: Makes a record safe. It raises OverloadedError at once, or its awaitable raises a PublishError.
+            metrics: Counts messages and errors under the queue's name.
+            policy: Batch, waiting and retries.
+            clock: Now, in seconds since the epoch.
+            pause: Waits between two polls; default: until the time is over or the poller is stopped.
+        """
+        self.name = settings.queue
+        self._take = take
+        self._metrics = metrics
+        self._policy = policy
+        self._clock = clock
+        self._pause = pause or self._sleep
+        self._stop = asyncio.Event()
+        self._failures = 0
+        self._remembered: dict[str, None] = {}
+        self._queue = MnsQueue(
+            settings,
+            connect_seconds_max=policy.connect_seconds_max,
+            request_seconds_max=policy.request_seconds_max,
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mns-{self.name}")
+
+    def stop(self) -> None:
+        """Receive no more; what was received is still published and deleted before `run` returns."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Poll until stopped; no answer of MNS and no message ends it."""
+        try:
+            while not self._stop.is_set():
+                pause_seconds = await self._turn()
+                if pause_seconds > 0:
+                    await self._pause(pause_seconds)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _turn(self) -> float:
+        """Receive, publish and delete once; return how many seconds to wait before the next time."""
+        started_at = time.monotonic()
+        try:
+            messages = await self._receive()
+            self._count(MnsStep.RECEIVED, len(messages))
+            if not messages:
+                self._failures = 0
+                return self._after_nothing(time.monotonic() - started_at)
+            # First, as their receipts may be short-lived: waiting for Kafka may have let them expire before.
+            await self._delete([message for message in messages if message.message_id in self._remembered])
+            fresh = [message for message in messages if message.message_id not in self._remembered]
+            safe = await self._publish(fresh)
+            await self._delete(safe)
+        except MnsError as error:
+            self._metrics.errors.labels(self.name, error.problem.value).inc()
+            pause_seconds = self._retry_seconds(lasting=error.problem in LASTING)
+            logger.warning(
+                "mns_request_failed",
+                queue=self.name,
+                problem=error.problem.value,
+                detail=str(error),
+                retry_seconds=round(pause_seconds, 1),
+            )
+            return pause_seconds
+        if len(safe) < len(fresh):
+            # To receive on would only use up what the queue's own dead-letter policy counts.
+            return self._retry_seconds()
+        self._failures = 0
+        return 0
+
+    async def _receive(self) -> Sequence[Message]:
+        policy = self._policy
+        call = self._start(self._queue.receive, policy.batch_messages, policy.wait_seconds)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            return await self._within(policy.request_seconds_max, call, stopping)
+        except MnsError:
+            if self._stop.is_set():
+                return ()
+            raise
+        finally:
+            stopping.cancel()
+
+    def _after_nothing(self, waited_seconds: float) -> float:
+        if self._stop.is_set() or waited_seconds >= self._policy.floor_seconds:
+            return 0
+        self._metrics.early.labels(self.name).inc()
+        return self._policy.floor_seconds - waited_seconds
+
+    async def _publish(self, messages: Iterable[Message]) -> list[Message]:
+        """Publish all at once and return those that are safe; the others come again."""
+        taken: list[tuple[Message, Awaitable[None]]] = []
+        refused = 0
+        for message in messages:
+            try:
+                taken.append((message, self._published(message)))
+            except OverloadedError:
+                refused += 1
+        results = await asyncio.gather(*(ack for _, ack in taken), return_exceptions=True)
+        safe = []
+        for (message, _), result in zip(taken, results, strict=True):
+            if result is None:
+                safe.append(message)
+                waited_seconds = self._clock() - message.enqueued_at_ms / 1000
+                self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
+            elif isinstance(result, PublishError):
+                refused += 1
+            else:
+                raise result
+        self._count(MnsStep.PUBLISHED, len(safe))
+        self._count(MnsStep.NOT_PUBLISHED, refused)
+        if refused:
+            logger.warning("mns_not_published", queue=self.name, messages=refused)
+        return safe
+
+    def _published(self, message: Message) -> Awaitable[None]:
+        body = body_of(message.text)
+        key = media_id_of(body)
+        if len(body) > BODY_BYTES_MAX:
+            logger.error("mns_body_cut", queue=self.name, message_id=message.message_id, body_bytes=len(body))
+            key, body = None, body[:BODY_BYTES_MAX]
+        received_at_ms = int(self._clock() * 1000)
+        return self._take(key, Authenticated(body), source=Source.MNS, received_at_ms=received_at_ms)
+
+    async def _delete(self, messages: Sequence[Message]) -> None:
+        """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""
+        if not messages:
+            return
+        for message in messages:
+            self._remembered[message.message_id] = None
+        while len(self._remembered) > REMEMBERED_MAX:
+            del self._remembered[next(iter(self._remembered))]
+        call = self._start(self._queue.delete, [message.receipt for message in messages])
+        try:
+            kept = await self._within(self._policy.delete_seconds_max, call)
+        except MnsError:
+            self._count(MnsStep.NOT_DELETED, len(messages))
+            raise
+        deleted = [message for message in messages if message.receipt not in kept]
+        for message in deleted:
+            self._remembered.pop(message.message_id, None)
+        self._count(MnsStep.DELETED, len(deleted))
+        self._count(MnsStep.NOT_DELETED, len(messages) - len(deleted))
+        if kept:
+            logger.warning("mns_not_deleted", queue=self.name, messages=len(kept), codes=sorted(set(kept.values())))
+
+    def _start(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        self._queue.permit()
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def _within(self, seconds: float, call: asyncio.Future[T], *enough: asyncio.Future[Any]) -> T:
+        """Wait for *call*, at most for *seconds* or until *enough* is done; what it brings then is not lost."""
+        try:
+            waited: list[asyncio.Future[Any]] = [call, *enough]
+            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not call.done():
+                self._queue.abort()
+        if not call.done():
+            # Only connecting can't be aborted.
+            await asyncio.wait([call], timeout=self._policy.connect_seconds_max)
+            if call.cancel() or call.exception() is not None:
+                raise MnsError(MnsProblem.TIMEOUT, f"no answer within {seconds} s")
+        return call.result()
+
+    def _retry_seconds(self, *, lasting: bool = False) -> float:
+        policy = self._policy
+        longest = min(policy.retry_seconds_min * (1 << self._failures), policy.retry_seconds_max)
+        self._failures = min(self._failures + 1, 10)
+        return (policy.retry_seconds_max if lasting else longest) * random.uniform(0.5, 1)  # noqa: S311  # Jitter.
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _count(self, step: MnsStep, number: int) -> None:
+        self._metrics.messages.labels(self.name, step.value).inc(number)
