@@ -147,6 +147,7 @@ class MnsPoller:
                 if pause_seconds > 0:
                     await self._pause(pause_seconds)
         finally:
+            self._thread.submit(self._queue.close)  # After what may still run there.
             self._thread.shutdown(wait=False)
 
     async def _turn(self) -> float:

@@ -125,6 +125,10 @@ class MnsQueue:
         """Make the call in progress fail now, and those after it until `permit`; any thread."""
         self._connection.abort()
 
+    def close(self) -> None:
+        """Close the connection; a later call would open it again."""
+        self._connection.close()
+
     def receive(self, number_max: int, wait_seconds: int) -> Sequence[Message]:
         """
         Receive up to *number_max* messages (MNS: 16), waiting up to *wait_seconds* (MNS: 30) for the first.
