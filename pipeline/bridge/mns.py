@@ -159,9 +159,9 @@ class MnsPoller:
             if not messages:
                 self._failures = 0
                 return self._after_nothing(time.monotonic() - started_at)
-            # First, as their receipts may be short-lived: waiting for Kafka may have let them expire before.
-            await self._delete([message for message in messages if message.message_id in self._remembered])
+            known = [message for message in messages if message.message_id in self._remembered]
             fresh = [message for message in messages if message.message_id not in self._remembered]
+            await self._delete(known)  # First: waiting for Kafka may be what let their receipts expire before.
             safe = await self._publish(fresh)
             await self._delete(safe)
         except MnsError as error:
@@ -263,17 +263,19 @@ class MnsPoller:
 
     async def _within(self, seconds: float, call: asyncio.Future[T], *enough: asyncio.Future[Any]) -> T:
         """Wait for *call*, at most for *seconds* or until *enough* is done; what it brings then is not lost."""
+        waited: list[asyncio.Future[Any]] = [call, *enough]
         try:
-            waited: list[asyncio.Future[Any]] = [call, *enough]
             await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not call.done():
                 self._queue.abort()
-        if not call.done():
-            # Only connecting can't be aborted.
-            await asyncio.wait([call], timeout=self._policy.connect_seconds_max)
-            if call.cancel() or call.exception() is not None:
-                raise MnsError(MnsProblem.TIMEOUT, f"no answer within {seconds} s")
+        if call.done():
+            return call.result()
+        # Only connecting can't be aborted.
+        await asyncio.wait([call], timeout=self._policy.connect_seconds_max)
+        # To http.client the end of the connection can be the end of an answer, so nothing is not to be believed now.
+        if call.cancel() or call.exception() is not None or not call.result():
+            raise MnsError(MnsProblem.TIMEOUT, f"no answer within {seconds} s")
         return call.result()
 
     def _retry_seconds(self, *, lasting: bool = False) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ssl
 import threading
 import time
 import uuid
@@ -34,12 +35,14 @@ STATUS = {
 class MnsEmulator(MnsQueues):
     """The server; two keys may read, the second of them with its STS token alone."""
 
-    def __init__(self, *queues: str, visibility_seconds: int = 30) -> None:
+    def __init__(self, *queues: str, visibility_seconds: int = 30, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(*queues, visibility_seconds=visibility_seconds)
         self.secrets: dict[str, tuple[str, str | None]] = {"LTAI5t": ("s3cret", None), "STS.NU": ("s4cret", "t0ken")}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"emulator": self}))
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.endpoint = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> MnsEmulator:
         self._thread.start()
@@ -66,15 +69,16 @@ class _Handler(BaseHTTPRequestHandler):
         emulator.record(f"{self.command} {self.path}")
         fault = emulator.next_fault(self.command)
         try:
-            if fault is not None:
-                self._meet(fault)
-                return
-            self._check_signature(body)
-            self._dispatch(body)
-        except MnsError as error:
-            code = str(error)
-            self._answer(STATUS.get(code, 400), _error(code))
-        except (BrokenPipeError, ConnectionResetError):
+            try:
+                if fault is not None:
+                    self._meet(fault)
+                    return
+                self._check_signature(body)
+                self._dispatch(body)
+            except MnsError as error:
+                code = str(error)
+                self._answer(STATUS.get(code, 400), _error(code))
+        except (ConnectionError, ssl.SSLError):  # The client has gone.
             self.close_connection = True
 
     do_GET = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815  # The names are http.server's.

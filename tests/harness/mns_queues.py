@@ -70,12 +70,18 @@ class MnsQueues:
     def __init__(self, *queues: str, visibility_seconds: int = 30) -> None:
         self.visibility_seconds = visibility_seconds
         self.requests: list[str] = []
+        self.waiting = 0  # Long polls in progress.
         self.changed = threading.Condition()
         self.closed = threading.Event()
         self._queues: dict[str, list[Entry]] = {queue: [] for queue in queues}
         self._faults: dict[str, list[Fault]] = {}
         self._undeletable: dict[str, str] = {}
         self._ahead_seconds = 0.0
+
+    def create(self, queue: str) -> None:
+        """Add an empty queue."""
+        with self.changed:
+            self._queues[queue] = []
 
     def put(self, queue: str, *bodies: str) -> None:
         """Add messages, as they are: no check that XML can carry them."""
@@ -132,13 +138,18 @@ class MnsQueues:
     def receive(self, queue: str, number: int, wait_seconds: int) -> list[Entry]:
         """Hand messages out, with new receipts, and hide them; wait for the first."""
         deadline = self.now() + wait_seconds
+        waits = False
         with self.changed:
             while True:
                 now = self.now()
                 visible = [entry for entry in self._of(queue) if entry.visible_at <= now][:number]
                 if visible or now >= deadline or self.closed.is_set():
                     break
+                if not waits:
+                    self.waiting, waits = self.waiting + 1, True
+                    self.changed.notify_all()
                 self.changed.wait(deadline - now)
+            self.waiting -= waits
             if not visible:
                 raise MnsError("MessageNotExist")
             for entry in visible:
