@@ -11,9 +11,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.mns import polling
 from pipeline.bridge.patience import Patience
 from pipeline.bridge.publisher import Publisher
-from pipeline.metrics import BridgeAnswer, BridgeMetrics
+from pipeline.metrics import BridgeAnswer, BridgeMetrics, MnsMetrics
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -30,7 +31,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
     """
     Run the bridge until *stop* is set; Kafka need not be reachable, only then the bridge is not ready and answers 503.
 
-    On stop: not ready any more, then no new connections, what has begun is answered, and the publisher closes.
+    On stop: not ready any more, then no new messages, then no new connections, what has begun is answered, and the
+    publisher closes.
 
     Args:
         settings: All settings; this uses kafka and bridge.
@@ -38,16 +40,18 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         registry: Gets the bridge's metrics.
 
     Raises:
-        SettingsError: no callbacks are configured.
+        SettingsError: neither callbacks nor queues are configured.
         ListenError: a port is taken.
     """
     bridge = settings.bridge
-    if not bridge.callbacks:
+    if not bridge.callbacks and not bridge.mns:
         raise SettingsError(
-            "bridge.callbacks: none configured, so nothing could be received; add one with its url and auth_keys"
+            "bridge.callbacks: none configured, so nothing could be received; add one with its url and auth_keys, "
+            "or a queue to bridge.mns"
         )
     _warn_of_unsigned(bridge)
     metrics = BridgeMetrics(registry)
+    mns_metrics = MnsMetrics(registry, [entry.queue for entry in bridge.mns])
     publisher = Publisher(
         settings.kafka,
         settings.kafka.topics.raw,
@@ -79,7 +83,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
-                    await _until(stop, publisher.running, watching)
+                    async with polling(bridge.mns, publisher.publish, mns_metrics):
+                        await _until(stop, publisher.running, watching)
                     watching.cancel()
             finally:
                 await publisher.stop()

@@ -1,0 +1,144 @@
+"""MNS queues on a real Kafka: a message leaves its queue only once raw has it, and HTTP's copy is the same event."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from datetime import UTC, datetime
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.bridge.server import serve
+from pipeline.core.signature import sign
+from pipeline.ops.kafka import free_port
+from pipeline.settings import BridgeSettings, Settings
+from tests.harness.load import deletion
+from tests.harness.mns import MnsEmulator
+from tests.harness.recount import differences, eventually, read
+from tests.harness.worker import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from pipeline.ops.kafka import LocalKafka
+
+URL = "https://vod.example.com/callback"
+KEY = "Test1Key"
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture
+def emulator() -> Iterator[MnsEmulator]:
+    """An MNS with one empty queue."""
+    with MnsEmulator("vod-events") as running:
+        yield running
+
+
+def with_bridge(settings: Settings, emulator: MnsEmulator, *, callbacks: bool) -> Settings:
+    section = {
+        "port": free_port(),
+        "metrics_port": free_port(),
+        "ack_timeout_seconds": 1,
+        "callbacks": [{"url": URL, "auth_keys": [KEY]}] if callbacks else [],
+        "mns": [
+            {
+                "endpoint": emulator.endpoint,
+                "queue": "vod-events",
+                "access_key_id": "STS.NU",
+                "access_key_secret": "s4cret",
+                "security_token": "t0ken",
+            }
+        ],
+    }
+    return settings.model_copy(update={"bridge": BridgeSettings.model_validate(section)})
+
+
+@contextlib.asynccontextmanager
+async def running_bridge(settings: Settings) -> AsyncIterator[CollectorRegistry]:
+    stop, registry = asyncio.Event(), CollectorRegistry()
+    serving = asyncio.create_task(serve(settings, stop=stop, registry=registry))
+    try:
+        yield registry
+    finally:
+        stop.set()
+        async with asyncio.timeout(20):
+            await serving
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # Paces the polling; the condition is what ends it.
+
+
+async def post(settings: Settings, body: bytes) -> int:
+    """Deliver as VOD does: up to three attempts."""
+    status = 0
+    async with aiohttp.ClientSession() as session:
+        for _ in range(3):
+            timestamp = str(int(time.time()))
+            headers = {"X-VOD-TIMESTAMP": timestamp, "X-VOD-SIGNATURE": sign(URL, timestamp, KEY)}
+            url = f"http://127.0.0.1:{settings.bridge.port}/callback"
+            async with session.post(url, data=body, headers=headers) as answer:
+                status = answer.status
+            if status == 200:
+                break
+    return status
+
+
+async def test_the_same_event_by_http_and_mns_is_accepted_once(
+    settings: Settings, emulator: MnsEmulator, tmp_path: Path
+) -> None:
+    twice, base64ed = (deletion(media_id, datetime.now(UTC)).value for media_id in ("twice", "base64"))
+    emulator.put("vod-events", twice.decode(), base64.b64encode(base64ed).decode(), "not json")
+    configured = with_bridge(settings, emulator, callbacks=True)
+    with WorkerProcess(settings, tmp_path) as worker:
+        async with running_bridge(configured):
+            await asyncio.to_thread(emulator.until, lambda: not emulator.messages("vod-events"), 30)
+            status = await post(configured, twice)
+        await asyncio.to_thread(worker.wait_until_working, records=4)
+        await asyncio.to_thread(eventually, lambda: differences(settings), seconds=30)
+        counts = worker.records()
+        accepted = list(chain(*await asyncio.to_thread(read, settings, settings.kafka.topics.accepted)))
+        raw = list(chain(*await asyncio.to_thread(read, settings, settings.kafka.topics.raw)))
+
+    assert status == 200
+    assert sorted((record.value, dict(record.headers)["source"]) for record in raw) == sorted(
+        [(twice, b"mns"), (twice, b"http"), (base64ed, b"mns"), (b"not json", b"mns")]
+    )
+    assert {name: number for name, number in counts.items() if number} == {"accepted": 2, "duplicate": 1, "rejected": 1}
+    assert len(accepted) == 2
+
+
+async def test_while_kafka_stands_still_messages_stay_in_their_queue(
+    settings: Settings, emulator: MnsEmulator, kafka: LocalKafka
+) -> None:
+    """A bridge that has nothing but a queue: what Kafka did not acknowledge comes again and is published then."""
+    body = deletion("a", datetime.now(UTC)).value
+    async with running_bridge(with_bridge(settings, emulator, callbacks=False)) as registry:
+
+        def count(step: str) -> float:
+            labels = {"queue": "vod-events", "step": step}
+            return registry.get_sample_value("pipeline_mns_messages_total", labels) or 0
+
+        emulator.put("vod-events", body.decode())
+        await until(lambda: count("deleted") == 1)
+        kafka.pause()
+        try:
+            emulator.put("vod-events", body.decode())
+            await until(lambda: count("not_published") >= 1)
+            kept = emulator.messages("vod-events")
+        finally:
+            kafka.resume()
+        emulator.advance(30)
+        await until(lambda: count("deleted") == 2)
+
+    assert kept == [body.decode()]
+    assert emulator.messages("vod-events") == []
