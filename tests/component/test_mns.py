@@ -261,6 +261,24 @@ async def test_expired_receipts_do_not_make_it_go_in_circles(emulator: MnsEmulat
     assert poll.count("not_deleted") == 2
 
 
+async def test_what_is_known_to_be_safe_is_deleted_before_the_rest_is_published(emulator: MnsEmulator) -> None:
+    """Else its receipt would expire once more, each time a new message comes with it."""
+    third = '{"MediaId":"c"}'
+    emulator.put("q", BODY, OTHER)
+    async with Poll(emulator) as poll:
+
+        def let_expire() -> None:
+            emulator.advance(31)
+            if len(poll.taken.records) == 1:
+                emulator.put("q", third)
+
+        poll.taken.before = let_expire
+        await poll.until_empty()
+
+    assert poll.taken.bodies == [BODY.encode(), OTHER.encode(), third.encode()]
+    assert poll.count("not_deleted") == 3  # Each once.
+
+
 @pytest.mark.parametrize(
     ("sent", "published"),
     [
@@ -372,6 +390,18 @@ async def test_failures_are_retried_ever_more_slowly(emulator: MnsEmulator, faul
     ] * 9
     assert len({seconds / most for seconds, most in zip(poll.pauses.seconds, longest, strict=False)}) == 9
     assert poll.errors(reason) == 9
+
+
+async def test_after_a_message_retries_begin_anew(emulator: MnsEmulator) -> None:
+    emulator.put("q", BODY)
+    emulator.fail("GET", Fault.ERROR_500, Fault.ERROR_500, Fault.ERROR_500, None, Fault.ERROR_500)
+    async with Poll(emulator) as poll:
+        await poll.pauses.until(4)
+
+    longest = [1, 2, 4, 1]
+    assert [most / 2 <= seconds <= most for seconds, most in zip(poll.pauses.seconds, longest, strict=True)] == [
+        True
+    ] * 4
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class MnsQueues:
         self.changed = threading.Condition()
         self.closed = threading.Event()
         self._queues: dict[str, list[Entry]] = {queue: [] for queue in queues}
-        self._faults: dict[str, list[Fault]] = {}
+        self._faults: dict[str, list[Fault | None]] = {}
         self._undeletable: dict[str, str] = {}
         self._ahead_seconds = 0.0
 
@@ -94,8 +94,8 @@ class MnsQueues:
         with self.changed:
             return [entry.body for entry in self._queues[queue]]
 
-    def fail(self, method: str, *faults: Fault) -> None:
-        """Let the next requests with this method meet these faults, one each."""
+    def fail(self, method: str, *faults: Fault | None) -> None:
+        """Let the next requests with this method meet these faults, one each; None: none."""
         with self.changed:
             self._faults.setdefault(method, []).extend(faults)
 

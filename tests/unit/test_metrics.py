@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.core.event import content_of, validate
 from pipeline.core.report import WindowRate
-from pipeline.metrics import BridgeMetrics, CodeLabels, RecordTotals, WorkerMetrics
+from pipeline.metrics import BridgeMetrics, CodeLabels, MnsMetrics, MnsProblem, MnsStep, RecordTotals, WorkerMetrics
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 
 NOON = 1_704_110_400_000
@@ -240,3 +240,19 @@ def test_any_code_can_be_exposed(registry: CollectorRegistry, worker: WorkerMetr
     worker.show_rates((NOON, WindowRate(total=1, failures=failures, complete=True, revision=0, late=0)))
 
     assert 'pipeline_window_failures{error_code="a\\"\\\\??é|b"} 1.0' in generate_latest(registry).decode()
+
+
+def test_every_queue_shows_its_zeros_from_the_start() -> None:
+    """An alert on a rise needs the 0 before it."""
+    registry = CollectorRegistry()
+    MnsMetrics(registry, ["one", "two"])
+
+    for queue in ("one", "two"):
+        for step in MnsStep:
+            assert registry.get_sample_value("pipeline_mns_messages_total", {"queue": queue, "step": step.value}) == 0
+        for problem in MnsProblem:
+            assert (
+                registry.get_sample_value("pipeline_mns_errors_total", {"queue": queue, "reason": problem.value}) == 0
+            )
+        assert registry.get_sample_value("pipeline_mns_early_answers_total", {"queue": queue}) == 0
+        assert registry.get_sample_value("pipeline_mns_waited_seconds_count", {"queue": queue}) == 0
