@@ -22,6 +22,8 @@ from rich.table import Table
 
 from pipeline import logs
 from pipeline import settings as configuration
+from pipeline.bridge import spool
+from pipeline.core.windows import format_time
 from pipeline.monitor import ListenError
 from pipeline.ops import offsets as group_offsets
 from pipeline.ops import topics as kafka_topics
@@ -39,6 +41,7 @@ EXPECTED = (
     local.UpError,
     kafka_topics.TopicsError,
     group_offsets.OffsetsError,
+    spool.SpoolError,
 )
 DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
 
@@ -54,10 +57,12 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create, compare and mend the Kafka topics.")
 config_app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
+spool_app = typer.Typer(no_args_is_help=True, help="See what the bridge keeps on disk.")
 offsets_app = typer.Typer(no_args_is_help=True, help="See and set where the accept stage goes on.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(offsets_app, name="offsets")
+app.add_typer(spool_app, name="spool")
 
 
 class Edge(StrEnum):
@@ -326,3 +331,27 @@ def offsets_reset(
     """
     position = group_offsets.reset(configuration.load(config), partition, to.value)
     out.print(f"partition {partition} goes on at {position.committed} (log: {position.start} to {position.end})")
+
+
+@spool_app.command("status")
+def spool_status(config: Config = None) -> None:
+    """
+    Show how many callbacks wait on disk for Kafka, and for how long.
+
+    Example: vod-pipeline spool status
+    """
+    bridge_settings = configuration.load(config).bridge
+    if bridge_settings.spool_directory is None:
+        raise SettingsError("bridge.spool_directory: empty, so there is no spool")
+    status, owner = spool.status_of(bridge_settings.spool_directory)
+    table = Table("spool", "owner", "callbacks", "bytes", "at most", "oldest received")
+    oldest = status.oldest_received_at_ms
+    table.add_row(
+        str(bridge_settings.spool_directory),
+        "nobody" if owner is None else f"process {owner}",
+        f"{status.records:,}",
+        f"{status.bytes:,}",
+        f"{bridge_settings.spool_bytes_max:,}",
+        "-" if oldest is None else format_time(oldest // 1000 * 1000),
+    )
+    out.print(table)

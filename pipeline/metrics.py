@@ -48,6 +48,7 @@ class BridgeAnswer(StrEnum):
     """How the bridge answered: the `outcome` label of pipeline_bridge_requests_total."""
 
     PUBLISHED = "published"
+    SPOOLED = "spooled"
     DENIED = "denied"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -56,6 +57,7 @@ class BridgeAnswer(StrEnum):
     BODY_TIMEOUT = "body_timeout"
     UPGRADE_REFUSED = "upgrade_refused"
     CLIENT_GONE = "client_gone"
+    SPOOL_FAILED = "spool_failed"
     KAFKA_TIMEOUT = "kafka_timeout"
     KAFKA_ERROR = "kafka_error"
     OVERLOADED = "overloaded"
@@ -99,6 +101,31 @@ class BridgeMetrics:
             "Producers replaced after a failed batch; a rise means Kafka fails or refuses.",
             registry=registry,
         )
+        self.spooled = Counter(
+            "pipeline_spool_written_records",
+            "Callbacks that went to disk because Kafka did not take them in time.",
+            registry=registry,
+        )
+        self.replayed = Counter(
+            "pipeline_spool_replayed_records", "Spooled callbacks that Kafka has taken since.", registry=registry
+        )
+        self.spool_failures = Counter(
+            "pipeline_spool_failures",
+            "Groups of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",
+            ["reason"],
+            registry=registry,
+        )
+        self.spool_records = Gauge("pipeline_spool_records", "Callbacks that wait on disk.", registry=registry)
+        self.spool_bytes = Gauge(
+            "pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.", registry=registry
+        )
+        self.spool_oldest = Gauge(
+            "pipeline_spool_oldest_timestamp_seconds",
+            "When the oldest callback on disk was received; 0 if none waits.",
+            registry=registry,
+        )
+        for reason in ("full", "disk"):
+            self.spool_failures.labels(reason)
         for answer in BridgeAnswer:
             self.requests.labels(answer.value)
         for denial in Denial:
@@ -110,6 +137,7 @@ class MnsStep(StrEnum):
 
     RECEIVED = "received"
     PUBLISHED = "published"
+    SPOOLED = "spooled"
     NOT_PUBLISHED = "not_published"
     DELETED = "deleted"
     NOT_DELETED = "not_deleted"

@@ -132,10 +132,17 @@ class BridgeSettings(_Section):
     timestamp_tolerance_seconds: Seconds = 300
     body_bytes_max: Annotated[int, Field(ge=1024, le=65_536)] = 65_536
     body_timeout_seconds: Seconds = 10
-    ack_timeout_seconds: Annotated[float, Field(gt=0, lt=5)] = 3.0
+    ack_timeout_seconds: Annotated[float, Field(gt=0, lt=5)] = 1.5
+    spool_directory: Path | None = Path(".local/spool")
+    spool_bytes_max: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     in_flight_max: Annotated[int, Field(ge=1)] = 4096
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 8081
+
+    @field_validator("spool_directory", mode="before")
+    @classmethod
+    def _may_be_empty(cls, directory: Any) -> Any:
+        return directory or None
 
     @field_validator("callbacks")
     @classmethod

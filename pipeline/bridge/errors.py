@@ -17,3 +17,7 @@ class AckTimeoutError(PublishError):
 
 class RefusedError(PublishError):
     """Kafka, or the connection to it, failed the group the record was in."""
+
+
+class SpoolFailedError(PublishError):
+    """Kafka did not take the record, and the spool is full or its disk failed."""

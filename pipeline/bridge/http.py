@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError
+from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
 from pipeline.bridge.patience import CUT_OFF
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.event import media_id_of
@@ -36,7 +36,7 @@ class RecordPublisher(Protocol):
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[None]: ...
+    ) -> Awaitable[bool]: ...
 
 
 class _Answer:
@@ -94,6 +94,8 @@ class BridgeApp:
         self._cut_off = metrics.requests.labels(BridgeAnswer.BODY_TIMEOUT.value).inc
         self._gone = metrics.requests.labels(BridgeAnswer.CLIENT_GONE.value).inc
         self._published = _Answer(metrics, BridgeAnswer.PUBLISHED, 200)
+        self._spooled = _Answer(metrics, BridgeAnswer.SPOOLED, 200)
+        self._spool_failed = _Answer(metrics, BridgeAnswer.SPOOL_FAILED, 503)
         self._denied = _Answer(metrics, BridgeAnswer.DENIED, 403, _CLOSE)
         self._not_found = _Answer(metrics, BridgeAnswer.NOT_FOUND, 404, _CLOSE)
         self._not_post = _Answer(metrics, BridgeAnswer.METHOD_NOT_ALLOWED, 405, (b"allow", b"POST"), _CLOSE)
@@ -183,7 +185,7 @@ class BridgeApp:
 
     async def _publish(self, body: Authenticated) -> _Answer:
         try:
-            await self._publisher.publish(
+            is_spooled = await self._publisher.publish(
                 media_id_of(body), body, source=Source.HTTP, received_at_ms=int(self._clock() * 1000)
             )
         except OverloadedError:
@@ -192,4 +194,6 @@ class BridgeApp:
             return self._no_ack
         except RefusedError:
             return self._refused
-        return self._published
+        except SpoolFailedError:
+            return self._spool_failed
+        return self._spooled if is_spooled else self._published

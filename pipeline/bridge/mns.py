@@ -43,7 +43,7 @@ class Take(Protocol):
 
     def __call__(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[None]: ...
+    ) -> Awaitable[object]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +202,7 @@ class MnsPoller:
 
     async def _publish(self, messages: Iterable[Message]) -> list[Message]:
         """Publish all at once and return those that are safe; the others come again."""
-        taken: list[tuple[Message, Awaitable[None]]] = []
+        taken: list[tuple[Message, Awaitable[object]]] = []
         refused = 0
         for message in messages:
             try:
@@ -212,21 +212,21 @@ class MnsPoller:
         results = await asyncio.gather(*(ack for _, ack in taken), return_exceptions=True)
         safe = []
         for (message, _), result in zip(taken, results, strict=True):
-            if result is None:
+            if isinstance(result, PublishError):
+                refused += 1
+            elif isinstance(result, BaseException):
+                raise result
+            else:
                 safe.append(message)
                 waited_seconds = self._clock() - message.enqueued_at_ms / 1000
                 self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
-            elif isinstance(result, PublishError):
-                refused += 1
-            else:
-                raise result
         self._count(MnsStep.PUBLISHED, len(safe))
         self._count(MnsStep.NOT_PUBLISHED, refused)
         if refused:
             logger.warning("mns_not_published", queue=self.name, messages=refused)
         return safe
 
-    def _published(self, message: Message) -> Awaitable[None]:
+    def _published(self, message: Message) -> Awaitable[object]:
         body = body_of(message.text)
         key = media_id_of(body)
         if len(body) > BODY_BYTES_MAX:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NewType
@@ -22,6 +22,8 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from pipeline.batch import Batch
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.partition import partitions_of
+from pipeline.bridge.spool import Record
+from pipeline.bridge.spooler import Spooler
 from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE
 from pipeline.metrics import BridgeMetrics
 from pipeline.settings import KafkaSettings
@@ -48,29 +50,39 @@ class Source(Enum):
     MNS = b"mns"
 
 
-class _Ack(asyncio.Future[None]):
+class _Ack(asyncio.Future[bool]):
     """What all waiters of a group share; one waiter that is cancelled must not cancel it for the others."""
 
     def cancel(self, msg: Any = None) -> bool:
         return False
 
 
-# Key, body, source and time of receipt in ms: a plain tuple, as one is made for every request.
-_Record = tuple[bytes | None, bytes, bytes, int]
-
-
 class _Group:
-    """Records that are acknowledged, or given up, together."""
+    """Records that are acknowledged, spooled or given up together. A replayed one is in the spool already."""
 
-    __slots__ = ("acked", "closes_at", "deadline", "records", "timer")
+    __slots__ = ("acked", "closes_at", "deadline", "is_replay", "is_spooling", "records", "timer")
 
-    def __init__(self, publisher: Publisher, loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        loop: asyncio.AbstractEventLoop,
+        ack_timeout_seconds: float,
+        *,
+        is_replay: bool = False,
+    ) -> None:
+        self.is_replay = is_replay
+        self.is_spooling = False
         now = loop.time()
-        self.records: list[_Record] = []
+        self.records: list[Record] = []
         self.acked = _Ack(loop=loop)
         self.closes_at = now + min(GROUP_OPEN_SECONDS, ack_timeout_seconds / 2)
         self.deadline = now + ack_timeout_seconds
         self.timer = loop.call_at(self.deadline, publisher.expire, self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for Kafka to take it any more."""
+        return self.is_spooling or self.acked.done()
 
 
 class Publisher:
@@ -88,14 +100,16 @@ class Publisher:
         *,
         ack_timeout_seconds: float,
         in_flight_max: int,
+        spooler: Spooler | None = None,
     ) -> None:
         """
         Args:
             kafka: Where Kafka is.
             topic: The topic every record goes to.
             metrics: Counts groups, their time, what is in flight, and producers replaced.
-            ack_timeout_seconds: From `publish` until the record is given up.
+            ack_timeout_seconds: From `publish` until the record is spooled, and then until it is given up.
             in_flight_max: How many records may wait for Kafka; more are refused at once.
+            spooler: Takes what Kafka does not; None: that is given up.
         """
         self._kafka = kafka
         self._topic = topic
@@ -106,7 +120,8 @@ class Publisher:
         self._open: _Group | None = None
         self._waiting: deque[_Group] = deque()
         self._sent: list[_Group] = []
-        self._connected = False
+        self._spooler = spooler
+        self._connected = asyncio.Event()
         self._failures = 0
         self._turn = 0
         self._discards: set[asyncio.Task[None]] = set()
@@ -116,25 +131,33 @@ class Publisher:
         """Begin to connect; does not wait for Kafka, as callbacks may arrive before it does."""
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self.running = asyncio.create_task(self._run(), name="publisher")
+        self.tasks = [asyncio.create_task(self._run(), name="publisher")]
+        if self._spooler is not None:
+            replay = self._spooler.replay(self._replay, self._connected)
+            self.tasks += [asyncio.create_task(self._spooler.write()), asyncio.create_task(replay)]
 
     async def stop(self) -> None:
-        """Wait for what is in flight, until its deadline at most, then close the producer."""
-        groups = [group.acked for group in (*self._sent, *self._waiting)]
+        """Wait for what is in flight, until its deadline at most, then close the producer and the spool."""
+        groups = [group.acked for group in (*self._sent, *self._waiting) if not group.is_replay]
         if groups:
             await asyncio.wait(groups, timeout=self._ack_timeout_seconds)
-        self.running.cancel()
-        await asyncio.wait([self.running])
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+        if self._spooler is not None:
+            await self._spooler.close()
         if self._discards:
             await asyncio.wait(self._discards)
 
     def problems(self) -> list[str]:
-        """Say what keeps records from being published; nothing if they are."""
-        return [] if self._connected else [f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
+        """Say what keeps records from being published or spooled; nothing if they are."""
+        if self._spooler is not None:
+            return [] if self._spooler.is_working else ["Kafka does not take records, and the spool fails"]
+        return [] if self._connected.is_set() else [f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[None]:
+    ) -> Awaitable[bool]:
         """
         Take a record for publication.
 
@@ -145,7 +168,8 @@ class Publisher:
             received_at_ms: Header: when, in ms since the epoch.
 
         Returns:
-            An awaitable that returns once Kafka has the record (acks=all), or raises AckTimeoutError or RefusedError.
+            An awaitable that returns once the record is durable: False if Kafka has it (acks=all), True if the spool
+            has. It raises AckTimeoutError, RefusedError or SpoolFailedError.
 
         Raises:
             OverloadedError: the record was not taken.
@@ -155,28 +179,53 @@ class Publisher:
         group = self._open
         if group is None or self._loop.time() > group.closes_at:
             group = self._open = _Group(self, self._loop, self._ack_timeout_seconds)
-            self._waiting.append(group)
-            self._wake.set()
+            if self._spooler is None or self._connected.is_set():
+                self._waiting.append(group)
+                self._wake.set()
+            else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
+                self._loop.call_soon(self._fail, group, AckTimeoutError())
         self._in_flight += 1
         group.records.append((key, body, source._value_, received_at_ms))
         return group.acked
 
+    async def _replay(self, records: Sequence[Record]) -> None:
+        group = _Group(self, self._loop, self._ack_timeout_seconds, is_replay=True)
+        group.records = list(records)
+        self._waiting.append(group)
+        self._wake.set()
+        await group.acked
+
     def expire(self, group: _Group) -> None:
-        """Give up *group*, whose deadline has passed."""
-        self._settle(group, AckTimeoutError())
-        while self._waiting and self._waiting[0].acked.done():
+        """Stop waiting for Kafka to take *group*, whose deadline has passed."""
+        self._fail(group, AckTimeoutError())
+        while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
 
-    def _settle(self, group: _Group, error: PublishError | None = None) -> None:
+    def _fail(self, group: _Group, error: PublishError) -> None:
+        """Spool what Kafka did not take, or give it up because of *error*."""
+        if group.is_over:
+            return
+        if self._spooler is None or group.is_replay:
+            self._settle(group, error)
+            return
+        group.is_spooling = True
+        group.timer.cancel()
+        group.timer = self._loop.call_later(self._ack_timeout_seconds, self._settle, group, AckTimeoutError())
+        if self._open is group:
+            self._open = None
+        self._spooler.put(group.records, lambda error: self._settle(group, error, is_spooled=True))
+
+    def _settle(self, group: _Group, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
         if group.acked.done():
             return
         group.timer.cancel()
         if self._open is group:
             self._open = None
-        self._in_flight -= len(group.records)
+        if not group.is_replay:
+            self._in_flight -= len(group.records)
         group.records = []
         if error is None:
-            group.acked.set_result(None)
+            group.acked.set_result(is_spooled)
         else:
             group.acked.set_exception(error)
             group.acked.exception()  # Every waiter may be gone: that is nothing to complain about.
@@ -195,7 +244,10 @@ class Publisher:
                 logger.warning("producer_replaced", error=repr(error), failures=self._failures)
                 self._metrics.producer_restarts.inc()
             finally:
-                self._connected = False
+                self._connected.clear()
+                for group in tuple(self._waiting):
+                    if self._spooler is not None or group.is_replay:
+                        self._fail(group, AckTimeoutError())
                 discard = asyncio.create_task(_discard(producer))
                 self._discards.add(discard)
                 discard.add_done_callback(self._discards.discard)
@@ -221,7 +273,7 @@ class Publisher:
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             await producer.start()
             partitions = len(await producer.partitions_for(self._topic))
-        self._connected = True
+        self._connected.set()
         logger.info("producer_connected", topic=self._topic, partitions=partitions)
         return partitions
 
@@ -234,7 +286,7 @@ class Publisher:
 
     async def _commit(self, producer: AIOKafkaProducer, partitions: int) -> None:
         """Send everything that waits, and settle it."""
-        groups = [group for group in self._waiting if not group.acked.done()]
+        groups = [group for group in self._waiting if not group.is_over]
         self._waiting.clear()
         self._open = None
         self._wake.clear()
@@ -244,7 +296,7 @@ class Publisher:
         started_at = self._loop.time()
         try:
             # The youngest group's deadline: the older ones expire by themselves.
-            async with asyncio.timeout_at(groups[-1].deadline):
+            async with asyncio.timeout_at(max(group.deadline for group in groups)):
                 acks = [
                     await producer.send_batch(batch, self._topic, partition=partition)
                     for partition, batch in self._batches(partitions, groups)
@@ -252,13 +304,13 @@ class Publisher:
                 await asyncio.gather(*acks)
         except TimeoutError:
             for group in groups:
-                self._settle(group, AckTimeoutError())
+                self._fail(group, AckTimeoutError())
             raise
         except KafkaError as error:
             for group in groups:
                 refused = RefusedError(repr(error))
                 refused.__cause__ = error
-                self._settle(group, refused)
+                self._fail(group, refused)
             raise
         finally:
             self._sent = []

@@ -14,6 +14,8 @@ from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.mns import polling
 from pipeline.bridge.patience import Patience
 from pipeline.bridge.publisher import Publisher
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spooler import Spooler
 from pipeline.metrics import BridgeAnswer, BridgeMetrics, MnsMetrics
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
@@ -29,7 +31,7 @@ STOP_MARGIN_SECONDS = 1  # For the answer itself, after the last acknowledgement
 
 async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorRegistry) -> None:
     """
-    Run the bridge until *stop* is set; Kafka need not be reachable, only then the bridge is not ready and answers 503.
+    Run the bridge until *stop* is set; Kafka need not be reachable: what it does not take is spooled.
 
     On stop: not ready any more, then no new messages, then no new connections, what has begun is answered, and the
     publisher closes.
@@ -42,6 +44,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
     Raises:
         SettingsError: neither callbacks nor queues are configured.
         ListenError: a port is taken.
+        SpoolError: the spool cannot be used, or is another bridge's.
     """
     bridge = settings.bridge
     if not bridge.callbacks and not bridge.mns:
@@ -58,6 +61,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         metrics,
         ack_timeout_seconds=bridge.ack_timeout_seconds,
         in_flight_max=bridge.in_flight_max,
+        spooler=_spooler(bridge, metrics),
     )
 
     def problems() -> list[str]:
@@ -78,16 +82,22 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                 async with running(
                     app,
                     bound,
-                    stop_seconds_max=math.ceil(bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
+                    stop_seconds_max=math.ceil(2 * bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
                     async with polling(bridge.mns, publisher.publish, mns_metrics):
-                        await _until(stop, publisher.running, watching)
+                        await _until(stop, *publisher.tasks, watching)
                     watching.cancel()
             finally:
                 await publisher.stop()
+
+
+def _spooler(bridge: BridgeSettings, metrics: BridgeMetrics) -> Spooler | None:
+    if bridge.spool_directory is None:
+        return None
+    return Spooler(Spool(bridge.spool_directory, bytes_max=bridge.spool_bytes_max), metrics)
 
 
 def _warn_of_unsigned(bridge: BridgeSettings) -> None:

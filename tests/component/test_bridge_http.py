@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
+from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
 from pipeline.bridge.http import BridgeApp
 from pipeline.metrics import BridgeMetrics
 from pipeline.settings import BridgeSettings, CallbackSettings
@@ -34,19 +34,21 @@ class RecordingPublisher:
 
     def __init__(self, error: PublishError | None = None) -> None:
         self.error = error
+        self.is_spooled = False
         self.acked = asyncio.Event()
         self.acked.set()
         self.called = asyncio.Event()
         self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
 
-    async def _answer(self) -> None:
+    async def _answer(self) -> bool:
         await self.acked.wait()
         if self.error is not None:
             raise self.error
+        return self.is_spooled
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[None]:
+    ) -> Awaitable[bool]:
         if isinstance(self.error, OverloadedError):
             raise self.error
         self.records.append((key, body, source.value, received_at_ms))
@@ -158,6 +160,13 @@ async def test_no_answer_is_given_before_the_acknowledgement(bridge: Bridge) -> 
     await handling
 
     assert exchange.status == 200
+
+
+async def test_what_the_spool_took_is_answered_200_and_counted_apart(bridge: Bridge) -> None:
+    bridge.publisher.is_spooled = True
+
+    assert (await bridge.handle(Exchange(BODY))).status == 200
+    assert bridge.counted() == {"spooled": 1}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +317,12 @@ async def test_more_bodies_at_once_than_allowed_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
-    [(AckTimeoutError(), "kafka_timeout"), (RefusedError("x"), "kafka_error"), (OverloadedError(), "overloaded")],
+    [
+        (AckTimeoutError(), "kafka_timeout"),
+        (RefusedError("x"), "kafka_error"),
+        (OverloadedError(), "overloaded"),
+        (SpoolFailedError("x"), "spool_failed"),
+    ],
 )
 async def test_what_kafka_did_not_acknowledge_is_answered_503(error: PublishError, outcome: str) -> None:
     bridge = Bridge(error=error)

@@ -38,11 +38,12 @@ class Server:
         self.app = BridgeApp(settings, self, BridgeMetrics(self.registry), clock=lambda: 1.0)
         self.bodies: list[bytes] = []
 
-    def publish(self, key: bytes | None, body: bytes, **_: Any) -> Awaitable[None]:
+    def publish(self, key: bytes | None, body: bytes, **_: Any) -> Awaitable[bool]:
         self.bodies.append(body)
 
-        async def durable() -> None:
+        async def durable() -> bool:
             await self.ack.wait()
+            return False
 
         return durable()
 

@@ -1,0 +1,196 @@
+"""
+The spool: where a callback waits on disk until Kafka takes it.
+
+VOD announces a deletion three times within seconds, and then it is gone: a 503 is a loss, so a 200 has to survive an
+outage of Kafka and a kill -9 of this process. SQLite with WAL and synchronous=FULL has a group of records on disk once
+its transaction returns. Everything here blocks; `Spooler` runs it in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
+FILE, LOCK = "spool.sqlite", "lock"
+
+# Key, body, source and time of receipt in ms: a plain tuple, as one is made for every request.
+Record = tuple[bytes | None, bytes, bytes, int]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key BLOB, body BLOB NOT NULL, source BLOB NOT NULL, received_at_ms INTEGER NOT NULL
+)
+"""
+_COUNT = f"SELECT count(*), coalesce(sum(length(body) + coalesce(length(key), 0) + {ROW_BYTES}), 0) FROM records"  # noqa: S608
+_OLDEST = "SELECT received_at_ms FROM records ORDER BY id LIMIT 1"
+
+
+class SpoolError(Exception):
+    """The spool cannot be opened or used; the message is one line for the operator."""
+
+
+class SpoolFullError(SpoolError):
+    """It holds as many bytes as it may."""
+
+
+class SpoolStatus(NamedTuple):
+    """What waits: records, their bytes, and when the oldest was received (ms since the epoch; None: nothing waits)."""
+
+    records: int
+    bytes: int
+    oldest_received_at_ms: int | None
+
+
+class Spool:
+    """The records on disk, oldest first. One process owns a spool; a second one is refused."""
+
+    def __init__(self, directory: Path, *, bytes_max: int) -> None:
+        """
+        Open the spool in *directory*, with whatever a killed process left there.
+
+        Args:
+            directory: Made if missing.
+            bytes_max: How many bytes of records it takes.
+
+        Raises:
+            SpoolError: the directory can't be used, another process owns the spool, or the file is damaged.
+        """
+        self.directory = directory
+        self._bytes_max = bytes_max
+        self._lock = _lock(directory)
+        try:
+            self._database = _connect(directory / FILE)
+            self._records, self._bytes = self._database.execute(_COUNT).fetchone()
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise SpoolError(f"the spool {directory / FILE} cannot be used ({error}): move it away") from error
+
+    def append(self, records: Sequence[Record]) -> None:
+        """
+        Put *records* on disk; all or none of them.
+
+        Raises:
+            SpoolFullError: they would not fit.
+            SpoolError: the disk failed; what was there before is still there.
+        """
+        size = sum(len(key or b"") + len(body) + ROW_BYTES for key, body, _, _ in records)
+        if self._bytes + size > self._bytes_max:
+            raise SpoolFullError(f"the spool {self.directory} is full ({self._bytes} of {self._bytes_max} bytes)")
+        with self._transaction() as database:
+            database.executemany("INSERT INTO records (key, body, source, received_at_ms) VALUES (?, ?, ?, ?)", records)
+        self._records += len(records)
+        self._bytes += size
+
+    def oldest(self, count: int, *, after: int = 0) -> list[tuple[int, Record]]:
+        """Return up to *count* records with an id above *after*, in the order they came."""
+        query = "SELECT id, key, body, source, received_at_ms FROM records WHERE id > ? ORDER BY id LIMIT ?"
+        try:
+            return [(row[0], row[1:]) for row in self._database.execute(query, (after, count))]
+        except sqlite3.Error as error:
+            raise SpoolError(f"the spool {self.directory} cannot be read: {error}") from error
+
+    def delete(self, through: int) -> None:
+        """Forget every record with an id up to *through*: Kafka has them."""
+        with self._transaction() as database:
+            records, size = database.execute(f"{_COUNT} WHERE id <= ?", (through,)).fetchone()
+            database.execute("DELETE FROM records WHERE id <= ?", (through,))
+        self._records -= records
+        self._bytes -= size
+        if self._records == 0:
+            with contextlib.suppress(sqlite3.Error):  # Giving space back is a favour, not a duty.
+                self._database.execute("PRAGMA incremental_vacuum")
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def status(self) -> SpoolStatus:
+        """Return what waits."""
+        return SpoolStatus(self._records, self._bytes, _first(self._database))
+
+    def close(self) -> None:
+        """Let go of the file and the lock."""
+        self._database.close()
+        self._lock.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield self._database
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back itself.
+                self._database.execute("ROLLBACK")
+            raise SpoolError(f"the spool {self.directory} cannot be written: {error}") from error
+
+
+def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:
+    """
+    Look into the spool in *directory* without owning it.
+
+    Returns:
+        What waits there, and the process that owns it (None: nobody).
+
+    Raises:
+        SpoolError: there is none, or it cannot be read.
+    """
+    path = directory / FILE
+    if not path.exists():
+        raise SpoolError(f"there is no spool in {directory}")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            records, size = database.execute(_COUNT).fetchone()
+            status = SpoolStatus(records, size, _first(database))
+    except sqlite3.Error as error:
+        raise SpoolError(f"the spool {path} cannot be read: {error}") from error
+    try:
+        _lock(directory).close()
+    except SpoolError:
+        return status, _owner(directory)
+    return status, None
+
+
+def _first(database: sqlite3.Connection) -> int | None:
+    row = database.execute(_OLDEST).fetchone()
+    return row[0] if row else None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # isolation_level None: transactions are ours alone. Used by one thread at a time, not always the same.
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute(_SCHEMA)
+    return database
+
+
+def _lock(directory: Path) -> IO[str]:
+    """Take the directory's lock, which ends with this process, however that ends."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / LOCK).open("a+")
+    except OSError as error:
+        raise SpoolError(f"the spool directory {directory} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise SpoolError(
+            f"the spool {directory} belongs to process {_owner(directory)}: "
+            "each bridge needs a bridge.spool_directory of its own"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _owner(directory: Path) -> int | None:
+    text = (directory / LOCK).read_text().strip()
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,155 @@
+"""A bridge as production runs it: a process of its own, and a client that remembers what got a 200."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httptools
+
+from pipeline.core.signature import sign
+from pipeline.ops.kafka import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.settings import Settings
+
+URL = "https://vod.example.com/callback"
+KEY = "Test1Key"
+
+
+class BridgeProcess:
+    """One `vod-pipeline bridge`; its log and its spool are in *directory*."""
+
+    def __init__(self, settings: Settings, directory: Path, **bridge: object) -> None:
+        self.port = free_port()
+        self.metrics_port = free_port()
+        self.log = directory / "bridge.log"
+        self.spool = directory / "spool"
+        values = {
+            "SPOOL_DIRECTORY": self.spool,
+            "PORT": self.port,
+            "METRICS_PORT": self.metrics_port,
+            "CALLBACKS": json.dumps([{"url": URL, "auth_keys": [KEY]}]),
+            **{name.upper(): value for name, value in bridge.items()},
+        }
+        self.environ = {
+            **os.environ,
+            "VOD_PIPELINE_CONFIG": os.devnull,
+            "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+            "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+            **{f"VOD_PIPELINE_BRIDGE__{name}": str(value) for name, value in values.items()},
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start it."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "pipeline", "bridge"]
+            self._process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
+        return self._process
+
+    async def start(self) -> None:
+        """Start it and wait until it listens."""
+        process = self.launch()
+        async with asyncio.timeout(30):
+            while process.poll() is None:
+                with contextlib.suppress(ConnectionError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.01)  # Paces the polling; the open port is what ends it.
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def terminate(self) -> int:
+        """End it with SIGTERM and return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+    async def metric(self, name: str) -> float:
+        """Return the value of a metric without labels."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.metrics_port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        text = (await reader.read()).decode()
+        writer.close()
+        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
+@dataclass
+class Sent:
+    """What a client sent: bodies that got a 200, what else was answered, and how long the slowest answer took."""
+
+    taken: list[bytes] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    seconds_max: float = 0.0
+
+
+class Client(asyncio.Protocol):
+    """One connection that sends callbacks one after the other."""
+
+    def __init__(self, sent: Sent) -> None:
+        self._sent = sent
+        self._parser = httptools.HttpResponseParser(self)
+        self._answered: asyncio.Future[int] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(self._parser.get_status_code())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(ConnectionResetError())
+
+    async def post(self, transport: asyncio.WriteTransport, body: bytes) -> int:
+        """Send one callback; raises ConnectionError if the bridge is gone."""
+        if transport.is_closing():
+            raise ConnectionResetError
+        self._answered = asyncio.get_running_loop().create_future()
+        timestamp = str(int(time.time()))
+        began = time.monotonic()
+        head = (
+            f"POST /callback HTTP/1.1\r\nHost: x\r\nX-VOD-TIMESTAMP: {timestamp}\r\n"
+            f"X-VOD-SIGNATURE: {sign(URL, timestamp, KEY)}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        transport.write(head.encode() + body)
+        status = await self._answered
+        self._sent.seconds_max = max(self._sent.seconds_max, time.monotonic() - began)
+        if status == 200:
+            self._sent.taken.append(body)
+        else:
+            self._sent.refused.append(status)
+        return status
+
+
+async def send(port: int, bodies: list[bytes], sent: Sent, *, interval_seconds: float = 0.0) -> None:
+    """Send *bodies* over one connection, one each *interval_seconds*, until all are answered or the bridge is gone."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError):
+        transport, client = await loop.create_connection(lambda: Client(sent), "127.0.0.1", port)
+        due = loop.time()
+        try:
+            for body in bodies:
+                await client.post(transport, body)
+                due += interval_seconds
+                await asyncio.sleep(due - loop.time())  # The sender's own pace; what is late is not waited for.
+        finally:
+            transport.close()

@@ -1,0 +1,177 @@
+"""The spool on disk: what was appended is there after any end of the process, in order, until it is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.bridge.spool import FILE, ROW_BYTES, Spool, SpoolError, SpoolFullError, SpoolStatus, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pipeline.bridge.spool import Record
+
+MIB = 1 << 20
+
+
+def record(number: int, *, size: int = 10) -> Record:
+    return b"key%d" % number, b"%d" % number + b"x" * size, b"http", 1_700_000_000_000 + number
+
+
+@pytest.fixture
+def open_spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    with contextlib.ExitStack() as stack:
+
+        def opened(*, bytes_max: int = MIB) -> Spool:
+            return stack.enter_context(contextlib.closing(Spool(tmp_path, bytes_max=bytes_max)))
+
+        yield opened
+
+
+def records_of(spool: Spool) -> list[Record]:
+    return [record for _, record in spool.oldest(1000)]
+
+
+def test_records_come_back_in_order_and_as_they_were(open_spool: Callable[..., Spool]) -> None:
+    spool = open_spool()
+    wanted: list[Record] = [(None, b"\x00\xff", b"mns", 1), (b"", b"", b"http", 2), record(3)]
+
+    spool.append(wanted[:1])
+    spool.append(wanted[1:])
+
+    assert records_of(spool) == wanted
+
+
+def test_a_page_goes_on_behind_the_one_before(open_spool: Callable[..., Spool]) -> None:
+    spool = open_spool()
+    spool.append([record(number) for number in range(5)])
+    first = spool.oldest(2)
+
+    assert [found for _, found in spool.oldest(2, after=first[-1][0])] == [record(2), record(3)]
+
+
+def test_what_is_deleted_is_gone_and_what_came_later_stays(open_spool: Callable[..., Spool]) -> None:
+    spool = open_spool()
+    spool.append([record(number) for number in range(3)])
+
+    spool.delete(spool.oldest(2)[-1][0])
+
+    assert records_of(spool) == [record(2)]
+    assert spool.status() == SpoolStatus(1, len(b"key2") + 11 + ROW_BYTES, 1_700_000_000_002)
+
+
+def test_ids_are_never_used_again(open_spool: Callable[..., Spool]) -> None:
+    """A replay goes on behind the last id it published: a new record under an old id would be skipped for good."""
+    spool = open_spool()
+    spool.append([record(1)])
+    last = spool.oldest(1)[0][0]
+    spool.delete(last)
+
+    spool.append([record(2)])
+
+    assert [found for _, found in spool.oldest(1, after=last)] == [record(2)]
+
+
+def test_a_full_spool_takes_all_of_a_group_or_nothing_and_again_when_there_is_room(
+    open_spool: Callable[..., Spool],
+) -> None:
+    spool = open_spool(bytes_max=1000)
+    spool.append([record(1, size=700)])
+
+    with pytest.raises(SpoolFullError, match="is full"):
+        spool.append([record(2), record(3, size=400)])
+    assert records_of(spool) == [record(1, size=700)]
+
+    spool.delete(spool.oldest(1)[0][0])
+    spool.append([record(2), record(3, size=400)])
+    assert records_of(spool) == [record(2), record(3, size=400)]
+
+
+def test_a_killed_process_leaves_what_it_appended(open_spool: Callable[..., Spool], tmp_path: Path) -> None:
+    """kill -9 right after append has returned."""
+    code = (
+        "import os, pathlib, signal, sys; from pipeline.bridge.spool import Spool\n"
+        "spool = Spool(pathlib.Path(sys.argv[1]), bytes_max=1 << 20)\n"
+        "spool.append([(b'key', b'body', b'http', 7)])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+
+    spool = open_spool()
+
+    assert records_of(spool) == [(b"key", b"body", b"http", 7)]
+    assert spool.status() == SpoolStatus(1, 7 + ROW_BYTES, 7)
+
+
+def test_a_spool_has_one_owner(open_spool: Callable[..., Spool], tmp_path: Path) -> None:
+    spool = open_spool()
+
+    with pytest.raises(SpoolError, match=f"belongs to process {os.getpid()}: each bridge needs"):
+        Spool(tmp_path, bytes_max=MIB)
+
+    spool.close()
+    Spool(tmp_path, bytes_max=MIB).close()
+
+
+def test_a_disk_that_fails_loses_nothing_and_recovers(open_spool: Callable[..., Spool]) -> None:
+    """The file may not grow any more, as on a full disk."""
+    spool = open_spool(bytes_max=100 * MIB)
+    spool.append([record(1)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
+    try:
+        with pytest.raises(SpoolError, match="cannot be written"):
+            spool.append([record(2, size=2 * MIB)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    spool.append([record(3)])
+
+    assert records_of(spool) == [record(1), record(3)]
+    assert spool.status().records == 2
+
+
+@pytest.mark.parametrize("prepare", ["a file in its place", "no database"])
+def test_a_directory_that_cannot_be_used_is_one_clear_error(tmp_path: Path, prepare: str) -> None:
+    directory = tmp_path / "spool"
+    if prepare == "no database":
+        directory.mkdir()
+        (directory / FILE).write_bytes(b"no database" * 1000)
+    else:
+        directory.write_text("")
+
+    with pytest.raises(SpoolError, match=str(directory)):
+        Spool(directory, bytes_max=MIB)
+
+
+def test_anybody_may_look_into_a_spool(open_spool: Callable[..., Spool], tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="there is no spool"):
+        status_of(tmp_path)
+    spool = open_spool()
+    spool.append([record(1)])
+
+    assert status_of(tmp_path) == (spool.status(), os.getpid())
+
+    spool.close()
+    assert status_of(tmp_path)[1] is None
+
+
+def test_the_disk_has_it_before_append_returns(open_spool: Callable[..., Spool]) -> None:
+    """synchronous=FULL: a lost power supply loses nothing that was answered 200."""
+    spool = open_spool()
+
+    assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert isinstance(spool._database, sqlite3.Connection)
