@@ -35,6 +35,7 @@ KEYS = ("Bench1Key", "Bench2Key")  # The second one signs: the rotation case, in
 SERVER_CORE, LOAD_CORE = "0", "1"
 CONNECTIONS = 64
 BODY_BYTES = 230
+LABELS = {"bare": "bare uvicorn", "bridge": "bridge, acks=all", "spool": "bridge, Kafka away"}
 START_SECONDS_MAX = 20
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -65,14 +66,16 @@ def main() -> int:
     """Run the load and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=10)
-    parser.add_argument("--serve", choices=("bridge", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3, help="all servers one after the other, so often")
+    parser.add_argument("--serve", choices=tuple(LABELS), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--prefix", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        uvloop.run(
-            _serve_bare(options.port) if options.serve == "bare" else _serve_bridge(options.port, options.prefix)
-        )
+        kafka = _kafka(options.prefix)
+        if options.serve == "spool":
+            kafka = kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{_free_port()}"})
+        uvloop.run(_serve_bare(options.port) if options.serve == "bare" else _serve_bridge(options.port, kafka))
         return 0
     if shutil.which("wrk") is None:
         print("wrk is missing: apt-get install wrk", file=sys.stderr)
@@ -81,12 +84,12 @@ def main() -> int:
     asyncio.run(_create_topic(prefix))
     try:
         print(f"{CONNECTIONS} connections, {BODY_BYTES}-byte bodies, {options.seconds} s, server on one core")
-        print(f"{'server':<16} {'requests/s':>11} {'CPU us/request':>15} {'p50':>9} {'p99':>9}  errors")
-        for name in ("bare", "bridge"):
+        print(f"{'server':<22} {'requests/s':>11} {'CPU us/request':>15} {'p50':>9} {'p99':>9}  errors")
+        for name in [*LABELS] * options.rounds:
             figures = _measure(name, seconds=options.seconds, prefix=prefix)
-            label = {"bare": "bare uvicorn", "bridge": "bridge, acks=all"}[name]
+            label = LABELS[name]
             print(
-                f"{label:<16} {figures.requests_per_second:>11,.0f} {figures.cpu_microseconds:>15.1f} "
+                f"{label:<22} {figures.requests_per_second:>11,.0f} {figures.cpu_microseconds:>15.1f} "
                 f"{figures.p50:>9} {figures.p99:>9}  {figures.errors}"
             )
     finally:
@@ -116,11 +119,18 @@ async def _delete_topic(prefix: str) -> None:
     await admin.close()
 
 
-async def _serve_bridge(port: int, prefix: str) -> None:
+async def _serve_bridge(port: int, kafka: KafkaSettings) -> None:
     callbacks = (CallbackSettings.model_validate({"url": URL, "auth_keys": KEYS}),)
-    bridge = BridgeSettings(port=port, callbacks=callbacks, metrics_port=_free_port(), timestamp_tolerance_seconds=900)
-    settings = Settings(kafka=_kafka(prefix), bridge=bridge)
-    await serve(settings, stop=_stop_on_sigterm(), registry=CollectorRegistry())
+    with tempfile.TemporaryDirectory() as directory:
+        bridge = BridgeSettings(
+            port=port,
+            callbacks=callbacks,
+            metrics_port=_free_port(),
+            timestamp_tolerance_seconds=900,
+            spool_directory=Path(directory),
+        )
+        settings = Settings(kafka=kafka, bridge=bridge)
+        await serve(settings, stop=_stop_on_sigterm(), registry=CollectorRegistry())
 
 
 async def _serve_bare(port: int) -> None:

@@ -1,0 +1,117 @@
+"""Bridge and broker killed under load: whatever got a 200 is in raw afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.ops import topics
+from tests.conftest import new_kafka
+from tests.harness.bridge import BridgeProcess, Sent, send
+from tests.harness.recount import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.ops.kafka import LocalKafka
+    from pipeline.settings import Settings
+
+ROUNDS = 20
+SENDERS = 10
+AWAY_SECONDS = 60
+CALLBACKS_PER_SECOND = 300
+DRAIN_SECONDS = 60
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def bodies(name: str, count: int) -> list[bytes]:
+    return [b'{"MediaId":"%s-%d"}' % (name.encode(), number) for number in range(count)]
+
+
+async def until_in_raw(settings: Settings, taken: list[bytes]) -> None:
+    wanted = set(taken)
+    async with asyncio.timeout(DRAIN_SECONDS):
+        while True:
+            found = await asyncio.to_thread(read, settings, settings.kafka.topics.raw)
+            if wanted <= {record.value for records in found for record in records}:
+                return
+            await asyncio.sleep(0.2)  # Between two looks, not instead of one.
+
+
+async def test_a_bridge_killed_at_any_moment_loses_nothing_that_got_a_200(
+    settings: Settings, kafka: LocalKafka, tmp_path: Path
+) -> None:
+    """20 kills under load, at random moments, with Kafka there, away, or going away and coming back."""
+    chance = random.Random(7)
+    sent = Sent()
+    bridge = BridgeProcess(settings, tmp_path, ack_timeout_seconds=0.3)
+    try:
+        for number in range(ROUNDS):
+            if number % 3:
+                kafka.pause()
+            await bridge.start()
+            senders = [
+                asyncio.create_task(send(bridge.port, bodies(f"{number}-{sender}", 10_000), sent))
+                for sender in range(SENDERS)
+            ]
+            await asyncio.sleep(chance.uniform(0.05, 0.6))  # The moment: it is what the test is about.
+            if number % 3 == 2:
+                kafka.resume()
+                await asyncio.sleep(chance.uniform(0, 0.3))
+            bridge.kill()
+            await asyncio.gather(*senders)
+            kafka.resume()
+        await bridge.start()
+        await until_in_raw(settings, sent.taken)
+    finally:
+        bridge.kill()
+        kafka.resume()
+
+    assert len(sent.taken) > 1000
+    assert sent.refused == []
+
+
+async def test_a_broker_that_is_killed_and_gone_for_a_minute_costs_no_callback(
+    fresh_settings: Settings, tmp_path: Path
+) -> None:
+    """Under 300 callbacks/s each is answered 200 in under 3 s, as VOD would not wait longer, and all are in raw after."""
+    (tmp_path / "kafka").mkdir()
+    sent = Sent()
+    with new_kafka(tmp_path / "kafka") as broker:
+        own = fresh_settings.model_copy(
+            update={"kafka": fresh_settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})}
+        )
+        with topics.connect(own) as admin:
+            topics.apply(admin, topics.plan(admin, own))
+        bridge = BridgeProcess(own, tmp_path)
+        await bridge.start()
+        try:
+            count = (AWAY_SECONDS + 10) * CALLBACKS_PER_SECOND // SENDERS
+            senders = [
+                asyncio.create_task(
+                    send(
+                        bridge.port,
+                        bodies(f"s{sender}", count),
+                        sent,
+                        interval_seconds=SENDERS / CALLBACKS_PER_SECOND,
+                    )
+                )
+                for sender in range(SENDERS)
+            ]
+            await asyncio.sleep(2)  # Load with Kafka there; then, for a minute, without.
+            broker.kill()
+            await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.to_thread(broker.start)
+            await asyncio.gather(*senders)
+            await until_in_raw(own, sent.taken)
+        finally:
+            bridge.kill()
+
+    assert sent.refused == []
+    assert len(sent.taken) == count * SENDERS
+    assert sent.seconds_max < 3
+    print(f"\nbroker away for {AWAY_SECONDS} s: {len(sent.taken)} callbacks, slowest answer {sent.seconds_max:.2f} s")
