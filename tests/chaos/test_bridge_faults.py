@@ -78,7 +78,7 @@ async def test_a_bridge_killed_at_any_moment_loses_nothing_that_got_a_200(
 async def test_a_broker_that_is_killed_and_gone_for_a_minute_costs_no_callback(
     fresh_settings: Settings, tmp_path: Path
 ) -> None:
-    """Under 300 callbacks/s each is answered 200 in under 3 s, as VOD would not wait longer, and all are in raw after."""
+    """At 300 callbacks/s each is answered 200 in under 3 s, as VOD would not wait longer, and all are in raw later."""
     (tmp_path / "kafka").mkdir()
     sent = Sent()
     with new_kafka(tmp_path / "kafka") as broker:
