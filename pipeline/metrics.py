@@ -49,6 +49,7 @@ class BridgeAnswer(StrEnum):
 
     PUBLISHED = "published"
     SPOOLED = "spooled"
+    REPLAYED = "replayed"
     DENIED = "denied"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -124,6 +125,11 @@ class BridgeMetrics:
             "When the oldest callback on disk was received; 0 if none waits.",
             registry=registry,
         )
+        self.bursts = Counter(
+            "pipeline_bridge_signature_bursts",
+            "Signatures that came with more than bridge.bodies_per_signature_max bodies in a second: stolen, perhaps.",
+            registry=registry,
+        )
         for reason in ("full", "disk"):
             self.spool_failures.labels(reason)
         for answer in BridgeAnswer:
@@ -138,6 +144,7 @@ class MnsStep(StrEnum):
     RECEIVED = "received"
     PUBLISHED = "published"
     SPOOLED = "spooled"
+    REPLAYED = "replayed"
     NOT_PUBLISHED = "not_published"
     DELETED = "deleted"
     NOT_DELETED = "not_deleted"

@@ -136,6 +136,8 @@ class BridgeSettings(_Section):
     spool_directory: Path | None = Path(".local/spool")
     spool_bytes_max: Annotated[int, Field(ge=1 << 20)] = 1 << 30
     in_flight_max: Annotated[int, Field(ge=1)] = 4096
+    replay_cache_bytes: Annotated[int, Field(ge=0)] = 32 << 20
+    bodies_per_signature_max: Annotated[int, Field(ge=1)] = 2000
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 8081
 

@@ -7,16 +7,22 @@ Frameworks cost 1.5 to 6 times what all of this does, hence none.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
+
+import structlog
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
 from pipeline.bridge.patience import CUT_OFF
 from pipeline.bridge.publisher import Authenticated, Source
+from pipeline.bridge.recent import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.metrics import BridgeAnswer, BridgeMetrics
 from pipeline.settings import BridgeSettings
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 Scope = Mapping[str, Any]
 Message = dict[str, Any]
@@ -36,7 +42,7 @@ class RecordPublisher(Protocol):
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[bool]: ...
+    ) -> asyncio.Future[bool]: ...
 
 
 class _Answer:
@@ -93,6 +99,10 @@ class BridgeApp:
         self._denials = {denial: metrics.denials.labels(denial.value).inc for denial in Denial}
         self._cut_off = metrics.requests.labels(BridgeAnswer.BODY_TIMEOUT.value).inc
         self._gone = metrics.requests.labels(BridgeAnswer.CLIENT_GONE.value).inc
+        self._recent = Recent(settings.replay_cache_bytes)
+        self._bursts = Bursts(settings.bodies_per_signature_max)
+        self._count_burst = metrics.bursts.inc
+        self._replayed = _Answer(metrics, BridgeAnswer.REPLAYED, 200)
         self._published = _Answer(metrics, BridgeAnswer.PUBLISHED, 200)
         self._spooled = _Answer(metrics, BridgeAnswer.SPOOLED, 200)
         self._spool_failed = _Answer(metrics, BridgeAnswer.SPOOL_FAILED, 503)
@@ -123,7 +133,11 @@ class BridgeApp:
         except _BodyTooLargeError:
             await self._too_large.send(send)
             return
-        answer = await self._publish(body)
+        signature = headers.get(b"x-vod-signature")
+        if signature is not None and self._bursts.add(signature, self._clock()):
+            self._count_burst()
+            logger.warning("signature_burst", hint="a stolen signature, or a very large deletion")
+        answer = await self._publish(body, headers.get(b"x-vod-timestamp"))
         await answer.send(send)
 
     def _refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Answer | None:
@@ -183,11 +197,19 @@ class BridgeApp:
             message = await receive()
         raise _ClientGoneError
 
-    async def _publish(self, body: Authenticated) -> _Answer:
+    async def _publish(self, body: Authenticated, timestamp: bytes | None) -> _Answer:
+        """Publish *body*, or wait with an equal request that came before for the same answer."""
+        request = (timestamp or b"", body)
+        durable = self._recent.get(request)
+        is_replay = durable is not None
         try:
-            is_spooled = await self._publisher.publish(
-                media_id_of(body), body, source=Source.HTTP, received_at_ms=int(self._clock() * 1000)
-            )
+            if durable is None:
+                durable = self._publisher.publish(
+                    media_id_of(body), body, source=Source.HTTP, received_at_ms=int(self._clock() * 1000)
+                )
+                if timestamp is not None:
+                    self._recent.add(request, durable)
+            is_spooled = await durable
         except OverloadedError:
             return self._overloaded
         except AckTimeoutError:
@@ -196,4 +218,6 @@ class BridgeApp:
             return self._refused
         except SpoolFailedError:
             return self._spool_failed
+        if is_replay:
+            return self._replayed
         return self._spooled if is_spooled else self._published

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NewType
@@ -157,7 +157,7 @@ class Publisher:
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[bool]:
+    ) -> asyncio.Future[bool]:
         """
         Take a record for publication.
 
@@ -168,8 +168,8 @@ class Publisher:
             received_at_ms: Header: when, in ms since the epoch.
 
         Returns:
-            An awaitable that returns once the record is durable: False if Kafka has it (acks=all), True if the spool
-            has. It raises AckTimeoutError, RefusedError or SpoolFailedError.
+            A future, done once the record is durable: False if Kafka has it (acks=all), True if the spool
+            has. It fails with AckTimeoutError, RefusedError or SpoolFailedError.
 
         Raises:
             OverloadedError: the record was not taken.

@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from pipeline.bridge.errors import PublishError, SpoolFailedError
-from pipeline.bridge.spool import Record, Spool, SpoolError, SpoolFullError
+from pipeline.bridge.spool import Record, Spool, SpoolError, SpoolFullError, SpoolStatus
 from pipeline.metrics import BridgeMetrics
 
 REPLAY_RECORDS = 256
@@ -54,12 +54,11 @@ class Spooler:
             error = await self._append([record for group, _ in groups for record in group])
             for _, done in groups:
                 done(error)
-            await self._show()
 
     async def replay(self, publish: Callable[[Sequence[Record]], Awaitable[None]], is_up: asyncio.Event) -> None:
         """Publish what is spooled, oldest first, whenever Kafka takes it, until cancelled."""
         published = 0
-        await self._show()
+        self._show(await self._run(self._spool.status))
         while True:
             await is_up.wait()
             try:
@@ -75,7 +74,7 @@ class Spooler:
             except (SpoolError, PublishError) as error:
                 logger.warning("replay_failed", error=str(error) or repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
-            await self._show()
+            self._show(await self._run(self._spool.status))
 
     async def close(self) -> None:
         """Write what is left, and let go of the spool."""
@@ -89,7 +88,7 @@ class Spooler:
 
     async def _append(self, records: list[Record]) -> PublishError | None:
         try:
-            await self._run(lambda: self._spool.append(records))
+            self._show(await self._run(partial(self._append_and_look, records)))
         except SpoolError as error:
             self._metrics.spool_failures.labels("full" if isinstance(error, SpoolFullError) else "disk").inc()
             if not self._is_failing:  # Once for each time it begins to fail, not for every callback.
@@ -101,8 +100,11 @@ class Spooler:
         self._filled.set()
         return None
 
-    async def _show(self) -> None:
-        status = await self._run(self._spool.status)
+    def _append_and_look(self, records: list[Record]) -> SpoolStatus:
+        self._spool.append(records)
+        return self._spool.status()
+
+    def _show(self, status: SpoolStatus) -> None:
         self._metrics.spool_records.set(status.records)
         self._metrics.spool_bytes.set(status.bytes)
         self._metrics.spool_oldest.set((status.oldest_received_at_ms or 0) / 1000)

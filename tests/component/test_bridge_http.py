@@ -17,8 +17,6 @@ from pipeline.metrics import BridgeMetrics
 from pipeline.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from pipeline.bridge.publisher import Authenticated, Source
 
 NOW = 1519375990.5
@@ -48,12 +46,12 @@ class RecordingPublisher:
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[bool]:
+    ) -> asyncio.Future[bool]:
         if isinstance(self.error, OverloadedError):
             raise self.error
         self.records.append((key, body, source.value, received_at_ms))
         self.called.set()
-        return self._answer()
+        return asyncio.ensure_future(self._answer())
 
 
 class Exchange:
@@ -167,6 +165,63 @@ async def test_what_the_spool_took_is_answered_200_and_counted_apart(bridge: Bri
 
     assert (await bridge.handle(Exchange(BODY))).status == 200
     assert bridge.counted() == {"spooled": 1}
+
+
+async def test_a_copy_of_a_request_is_answered_and_not_published_again(bridge: Bridge) -> None:
+    """Its timestamp is tolerated for minutes, and its body is not signed: anyone who saw it may send it again."""
+    statuses = [(await bridge.handle(Exchange(BODY))).status for _ in range(3)]
+
+    assert statuses == [200, 200, 200]
+    assert len(bridge.publisher.records) == 1
+    assert bridge.counted() == {"published": 1, "replayed": 2}
+
+
+async def test_a_copy_of_a_request_in_flight_waits_for_the_same_answer(bridge: Bridge) -> None:
+    bridge.publisher.acked.clear()
+    first, copy = Exchange(BODY), Exchange(BODY)
+    handling = [asyncio.create_task(bridge.handle(exchange)) for exchange in (first, copy)]
+    await bridge.publisher.called.wait()
+    await asyncio.sleep(0)  # The copy's turn.
+    assert (first.sent, copy.sent) == ([], [])
+
+    bridge.publisher.acked.set()
+    await asyncio.gather(*handling)
+
+    assert (first.status, copy.status) == (200, 200)
+    assert len(bridge.publisher.records) == 1
+
+
+async def test_a_copy_of_a_request_that_failed_is_published(bridge: Bridge) -> None:
+    """It was not durable, so it does not count as seen."""
+    bridge.publisher.error = AckTimeoutError()
+    assert (await bridge.handle(Exchange(BODY))).status == 503
+    bridge.publisher.error = None
+
+    assert (await bridge.handle(Exchange(BODY))).status == 200
+    assert len(bridge.publisher.records) == 2
+
+
+async def test_another_body_under_the_same_signature_is_published(bridge: Bridge) -> None:
+    """VOD signs the second, so all callbacks of a second share a signature."""
+    for number in range(3):
+        assert (await bridge.handle(Exchange(b'{"MediaId":"%d"}' % number))).status == 200
+
+    assert len(bridge.publisher.records) == 3
+
+
+async def test_too_many_bodies_under_one_signature_are_counted_once_and_still_taken() -> None:
+    bridge = Bridge(bodies_per_signature_max=3)
+    for number in range(6):
+        assert (await bridge.handle(Exchange(b'{"MediaId":"%d"}' % number))).status == 200
+
+    (bursts,) = [
+        sample.value
+        for metric in bridge.registry.collect()
+        for sample in metric.samples
+        if sample.name == "pipeline_bridge_signature_bursts_total"
+    ]
+    assert bursts == 1
+    assert len(bridge.publisher.records) == 6
 
 
 @pytest.mark.parametrize(

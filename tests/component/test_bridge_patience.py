@@ -17,7 +17,7 @@ from pipeline.monitor import listen, running
 from pipeline.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator
 
 SECONDS = 0.3
 HEAD = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
@@ -38,14 +38,14 @@ class Server:
         self.app = BridgeApp(settings, self, BridgeMetrics(self.registry), clock=lambda: 1.0)
         self.bodies: list[bytes] = []
 
-    def publish(self, key: bytes | None, body: bytes, **_: Any) -> Awaitable[bool]:
+    def publish(self, key: bytes | None, body: bytes, **_: Any) -> asyncio.Future[bool]:
         self.bodies.append(body)
 
         async def durable() -> bool:
             await self.ack.wait()
             return False
 
-        return durable()
+        return asyncio.ensure_future(durable())
 
     def count_silent(self) -> None:
         self.silent += 1

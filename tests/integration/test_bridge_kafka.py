@@ -203,7 +203,7 @@ async def test_while_kafka_stands_still_503_comes_in_time_and_publishing_resumes
         kafka.pause()
         try:
             started_at = time.monotonic()
-            refused = [await connection.post(BODY), await connection.post(BODY)]
+            refused = [await connection.post(b'{"MediaId":"%d"}' % number) for number in range(2)]
             waited_seconds = time.monotonic() - started_at
             readiness = await bridge.get("/readyz")
         finally:
@@ -252,7 +252,7 @@ async def test_stopping_answers_what_has_begun(settings: Settings, kafka: LocalK
         assert await connection.post(BODY) == 200
         kafka.pause()
         try:
-            connection.send(BODY)
+            connection.send(b'{"MediaId":"in flight"}')
             async with asyncio.timeout(5):
                 while b"pipeline_bridge_in_flight 1.0" not in (await bridge.get("/metrics")).body:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)  # Paces the polling; the gauge is what ends it.
