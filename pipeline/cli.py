@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -112,13 +113,14 @@ def _serve(serve: Callable[..., Awaitable[None]], settings: Settings, log_format
 @app.command()
 def bridge(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
     """
-    Receive callbacks over HTTP and publish them to Kafka.
+    Receive callbacks over HTTP, and from MNS queues, and publish them to Kafka. SIGHUP reads callbacks and keys again.
 
     Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://a.example/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
     """
     from pipeline.bridge.server import serve  # noqa: PLC0415  # Each service loads only what it needs.
 
-    _serve(serve, configuration.load(config), log_format)
+    settings = configuration.load(config)
+    _serve(partial(serve, reload=lambda: configuration.load(config)), settings, log_format)
 
 
 @app.command()

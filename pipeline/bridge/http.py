@@ -8,7 +8,7 @@ Frameworks cost 1.5 to 6 times what all of this does, hence none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -20,7 +20,7 @@ from pipeline.bridge.recent import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.metrics import BridgeAnswer, BridgeMetrics
-from pipeline.settings import BridgeSettings
+from pipeline.settings import BridgeSettings, CallbackSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -89,7 +89,7 @@ class BridgeApp:
             metrics: Counts every answer once.
             clock: Now, in seconds since the epoch.
         """
-        self._callbacks = {entry.path.encode(): entry.callback for entry in settings.callbacks}
+        self.use(settings.callbacks)
         self._tolerance_seconds = settings.timestamp_tolerance_seconds
         self._body_bytes_max = settings.body_bytes_max
         self._publisher = publisher
@@ -115,6 +115,10 @@ class BridgeApp:
         self._overloaded = _Answer(metrics, BridgeAnswer.OVERLOADED, 503)
         self._no_ack = _Answer(metrics, BridgeAnswer.KAFKA_TIMEOUT, 503)
         self._refused = _Answer(metrics, BridgeAnswer.KAFKA_ERROR, 503)
+
+    def use(self, callbacks: Iterable[CallbackSettings]) -> None:
+        """Serve *callbacks*, with their keys, from the next request on."""
+        self._callbacks = {entry.path.encode(): entry.callback for entry in callbacks}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

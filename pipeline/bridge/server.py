@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
+import signal
 import time
+from collections.abc import Callable, Iterator
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -29,7 +32,13 @@ GC_THRESHOLD = 20_000
 STOP_MARGIN_SECONDS = 1  # For the answer itself, after the last acknowledgement or its deadline.
 
 
-async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorRegistry) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    registry: CollectorRegistry,
+    reload: Callable[[], Settings] | None = None,
+) -> None:
     """
     Run the bridge until *stop* is set; Kafka need not be reachable: what it does not take is spooled.
 
@@ -40,6 +49,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         settings: All settings; this uses kafka and bridge.
         stop: Set by whoever handles signals.
         registry: Gets the bridge's metrics.
+        reload: Reads the settings again; its callbacks and keys are used from then on whenever SIGHUP comes.
 
     Raises:
         SettingsError: neither callbacks nor queues are configured.
@@ -87,11 +97,37 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
-                    async with polling(bridge.mns, publisher.publish, mns_metrics):
-                        await _until(stop, *publisher.tasks, watching)
+                    with _on_hangup(app, reload):
+                        async with polling(bridge.mns, publisher.publish, mns_metrics):
+                            await _until(stop, *publisher.tasks, watching)
                     watching.cancel()
             finally:
                 await publisher.stop()
+
+
+@contextlib.contextmanager
+def _on_hangup(app: BridgeApp, reload: Callable[[], Settings] | None) -> Iterator[None]:
+    """Rotate keys without a restart: SIGHUP has *app* use what *reload* returns; what is wrong changes nothing."""
+    if reload is None:
+        yield
+        return
+
+    def use() -> None:
+        try:
+            bridge = reload().bridge
+        except SettingsError as error:
+            logger.error("reload_refused", error=str(error))
+            return
+        app.use(bridge.callbacks)
+        _warn_of_unsigned(bridge)
+        logger.info("callbacks_reloaded", callbacks=len(bridge.callbacks))
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, use)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _spooler(bridge: BridgeSettings, metrics: BridgeMetrics) -> Spooler | None:

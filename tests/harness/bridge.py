@@ -76,6 +76,11 @@ class BridgeProcess:
             self._process.kill()
             self._process.wait()
 
+    def hang_up(self) -> None:
+        """Have it read its callbacks again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def terminate(self) -> int:
         """End it with SIGTERM and return its exit code."""
         assert self._process is not None
@@ -103,8 +108,9 @@ class Sent:
 class Client(asyncio.Protocol):
     """One connection that sends callbacks one after the other."""
 
-    def __init__(self, sent: Sent) -> None:
+    def __init__(self, sent: Sent, key: str) -> None:
         self._sent = sent
+        self._key = key
         self._parser = httptools.HttpResponseParser(self)
         self._answered: asyncio.Future[int] | None = None
 
@@ -128,7 +134,7 @@ class Client(asyncio.Protocol):
         began = time.monotonic()
         head = (
             f"POST /callback HTTP/1.1\r\nHost: x\r\nX-VOD-TIMESTAMP: {timestamp}\r\n"
-            f"X-VOD-SIGNATURE: {sign(URL, timestamp, KEY)}\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"X-VOD-SIGNATURE: {sign(URL, timestamp, self._key)}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         transport.write(head.encode() + body)
         status = await self._answered
@@ -140,11 +146,11 @@ class Client(asyncio.Protocol):
         return status
 
 
-async def send(port: int, bodies: list[bytes], sent: Sent, *, interval_seconds: float = 0.0) -> None:
+async def send(port: int, bodies: list[bytes], sent: Sent, *, interval_seconds: float = 0.0, key: str = KEY) -> None:
     """Send *bodies* over one connection, one each *interval_seconds*, until all are answered or the bridge is gone."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(ConnectionError):
-        transport, client = await loop.create_connection(lambda: Client(sent), "127.0.0.1", port)
+        transport, client = await loop.create_connection(lambda: Client(sent, key), "127.0.0.1", port)
         due = loop.time()
         try:
             for body in bodies:
