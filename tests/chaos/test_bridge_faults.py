@@ -115,3 +115,48 @@ async def test_a_broker_that_is_killed_and_gone_for_a_minute_costs_no_callback(
     assert len(sent.taken) == count * SENDERS
     assert sent.seconds_max < 3
     print(f"\nbroker away for {AWAY_SECONDS} s: {len(sent.taken)} callbacks, slowest answer {sent.seconds_max:.2f} s")
+
+
+async def test_five_times_what_it_takes_is_refused_at_once_and_full_speed_comes_back(
+    settings: Settings, kafka: LocalKafka, tmp_path: Path
+) -> None:
+    """Kafka stands still, there is no spool, and 1,000 callbacks arrive where 200 may wait."""
+    in_flight_max, callbacks = 200, 1000
+    waiting, refused, after = Sent(), Sent(), Sent()
+    bridge = BridgeProcess(settings, tmp_path, in_flight_max=in_flight_max, spool_directory="")
+    await bridge.start()
+    try:
+        await send(bridge.port, bodies("first", 1), after)
+        before_bytes = bridge.resident_bytes()
+        kafka.pause()
+        held = [asyncio.create_task(send(bridge.port, [body], waiting)) for body in bodies("held", in_flight_max)]
+        async with asyncio.timeout(10):
+            while await bridge.metric("pipeline_bridge_in_flight") < in_flight_max:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # Between two looks, not instead of one.
+        more = bodies("more", callbacks - in_flight_max)
+        await asyncio.gather(*(send(bridge.port, [body], refused) for body in more))
+        grown_bytes = bridge.resident_bytes() - before_bytes
+        await asyncio.gather(*held)
+        kafka.resume()
+        await until_taken(bridge, after)
+        await asyncio.gather(*(send(bridge.port, bodies(f"after{number}", 50), after) for number in range(SENDERS)))
+    finally:
+        kafka.resume()
+        bridge.kill()
+
+    assert refused.refused == [503] * len(more)
+    assert refused.seconds_max < 1
+    assert waiting.refused == [503] * in_flight_max
+    assert len(after.taken) >= SENDERS * 50
+    assert grown_bytes < 50 << 20
+    print(f"\n{callbacks} callbacks at once: refused within {refused.seconds_max:.2f} s, {grown_bytes >> 20} MiB more")
+
+
+async def until_taken(bridge: BridgeProcess, sent: Sent) -> None:
+    """Send callbacks until one gets a 200 again."""
+    before = len(sent.taken)
+    async with asyncio.timeout(30):
+        for number in range(1_000_000):
+            await send(bridge.port, bodies(f"probe{number}", 1), sent, interval_seconds=0.05)
+            if len(sent.taken) > before:
+                return

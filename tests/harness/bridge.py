@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httptools
@@ -19,8 +20,6 @@ from pipeline.core.signature import sign
 from pipeline.ops.kafka import free_port
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipeline.settings import Settings
 
 URL = "https://vod.example.com/callback"
@@ -75,6 +74,12 @@ class BridgeProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def resident_bytes(self) -> int:
+        """Return how much memory it holds."""
+        assert self._process is not None
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def hang_up(self) -> None:
         """Have it read its callbacks again."""
