@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -101,13 +102,18 @@ class LocalKafka:
         directory: Data, configuration and log; created when missing.
         port: Where clients connect, on loopback.
         controller_port: Kafka's own port for its metadata quorum.
+        extra: Server properties in addition to ours, or instead of them. Whatever they say, *port* has to answer in
+            plain text: that is how the start is noticed.
     """
 
-    def __init__(self, *, jars: Path, directory: Path, port: int, controller_port: int) -> None:
+    def __init__(
+        self, *, jars: Path, directory: Path, port: int, controller_port: int, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.jars = jars
         self.directory = directory.absolute()
         self.port = port
         self.controller_port = controller_port
+        self._extra = dict(extra or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._owner_lock: IO[str] | None = None
         self._log_start = 0
@@ -241,9 +247,10 @@ class LocalKafka:
         self._write_server_properties("server.properties", self.directory / "data")
 
     def _write_server_properties(self, name: str, data: Path) -> None:
-        (self.directory / name).write_text(
-            _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller_port=self.controller_port, data=data)
-        )
+        ours = _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller_port=self.controller_port, data=data)
+        # Java takes the last of two lines with one key.
+        extra = "".join(f"{key}={value}\n" for key, value in self._extra.items())
+        (self.directory / name).write_text(ours + extra)
 
     def _format(self, java: str) -> None:
         """Write the cluster id under another name and rename: a directory called `data` was formatted to the end."""
