@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -27,6 +27,7 @@ from pydantic_settings import SettingsError as PydanticSettingsError
 from pipeline.core.records import Topics
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
+from pipeline.security import KafkaSecurity, Section, ServerCertificate
 
 ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
@@ -45,12 +46,8 @@ class SettingsError(Exception):
     """The settings can't be used; the message is one line for the operator."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KafkaSettings(_Section):
-    """Where Kafka is, and the topics there."""
+class KafkaSettings(KafkaSecurity):
+    """Where Kafka is, who we are there, and the topics."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)] = "vod-deletions."
@@ -63,10 +60,10 @@ class KafkaSettings(_Section):
 
     def client_options(self) -> dict[str, Any]:
         """Connection options, understood alike by aiokafka and kafka-python."""
-        return {"bootstrap_servers": self.bootstrap_servers.split(",")}
+        return {"bootstrap_servers": self.bootstrap_servers.split(","), **self.connection_options()}
 
 
-class CallbackSettings(_Section):
+class CallbackSettings(Section):
     """One callback URL, exactly as it is configured in VOD, and the keys that may sign it."""
 
     url: Annotated[str, Field(max_length=256)]
@@ -91,7 +88,7 @@ class CallbackSettings(_Section):
         return Callback(url=self.url, auth_keys=tuple(key.get_secret_value() for key in self.auth_keys))
 
 
-class MnsSettings(_Section):
+class MnsSettings(Section):
     """One MNS queue that VOD writes its callbacks to, and the credentials that may read it."""
 
     endpoint: str
@@ -122,7 +119,7 @@ class MnsSettings(_Section):
         return secret
 
 
-class BridgeSettings(_Section):
+class BridgeSettings(ServerCertificate):
     """The bridge: its HTTP server, and the queues it polls."""
 
     host: str = "127.0.0.1"
@@ -163,8 +160,13 @@ class BridgeSettings(_Section):
             raise ValueError("two entries name the same queue")
         return mns
 
+    @property
+    def base_url(self) -> str:
+        """Where callbacks arrive, seen from this machine."""
+        return f"{'https' if self.certificate_file else 'http'}://{self.host}:{self.port}"
 
-class WorkerSettings(_Section):
+
+class WorkerSettings(Section):
     """The Faust worker."""
 
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] = "vod-pipeline"
@@ -290,15 +292,22 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
         section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
         if section not in Settings.model_fields:
             raise SettingsError(f"{name}: no such section; there are {', '.join(Settings.model_fields)}")
-        if name.endswith(FILE_SUFFIX):
+        if name.endswith(FILE_SUFFIX) and not _is_a_key(name):
             try:
                 value = Path(value).read_text().strip()  # noqa: PLW2901  # The file's text is the variable's value.
             except OSError as error:
                 raise SettingsError(f"{name}: cannot read {value}: {error.strerror}") from None
             except UnicodeDecodeError:
                 raise SettingsError(f"{name}: what {value} holds is not UTF-8 text") from None
-        ours[name.removesuffix(FILE_SUFFIX).lower()] = value
+            name = name.removesuffix(FILE_SUFFIX)  # noqa: PLW2901  # As above.
+        ours[name.lower()] = value
     return ours
+
+
+def _is_a_key(name: str) -> bool:
+    """Whether *name* is a setting that is itself a file, such as ..._KAFKA__CA_FILE: there is no kafka.ca."""
+    section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+    return key in type(getattr(Settings(), section)).model_fields
 
 
 def _one_line(error: ValidationError) -> str:
