@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -64,12 +65,19 @@ class EmbeddedServer(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def running(
-    app: Any, bound: socket.socket, *, stop_seconds_max: int, keep_alive_seconds: int
+    app: Any,
+    bound: socket.socket,
+    *,
+    stop_seconds_max: int,
+    keep_alive_seconds: int,
+    certificate_file: Path | None = None,
+    key_file: Path | None = None,
 ) -> AsyncIterator[uvicorn.Server]:
     """
     Serve the ASGI application *app* on *bound* while the context lasts; yields the server.
 
-    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*.
+    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*. With a certificate and its
+    key (PEM), *bound* speaks TLS and nothing else.
     """
     config = uvicorn.Config(
         app,
@@ -87,6 +95,8 @@ async def running(
         backlog=BACKLOG,
         timeout_keep_alive=keep_alive_seconds,
         timeout_graceful_shutdown=stop_seconds_max,
+        ssl_certfile=certificate_file,
+        ssl_keyfile=key_file,
     )
     server = EmbeddedServer(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")

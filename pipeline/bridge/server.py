@@ -94,6 +94,8 @@ async def serve(
                     bound,
                     stop_seconds_max=math.ceil(2 * bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
+                    certificate_file=bridge.certificate_file,
+                    key_file=bridge.key_file,
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")

@@ -23,8 +23,7 @@ POLL_SECONDS = 0.1
 
 def target_of(settings: Settings, callback: CallbackSettings) -> Target:
     """Return where the bridge of *settings* takes *callback*."""
-    base_url = f"http://{settings.bridge.host}:{settings.bridge.port}"
-    return Target(base_url=base_url, path=callback.path, callback=callback.callback)
+    return Target(base_url=settings.bridge.base_url, path=callback.path, callback=callback.callback)
 
 
 def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> None:

@@ -119,7 +119,7 @@ def callback_of(settings: Settings) -> CallbackSettings:
         KEY_FILE.parent.mkdir(parents=True, exist_ok=True)
         KEY_FILE.touch(mode=0o600)
         KEY_FILE.write_text(f"Aa1{secrets.token_hex(12)}")  # VOD wants upper case, lower case and digits, at most 32.
-    url = f"http://{settings.bridge.host}:{settings.bridge.port}{CALLBACK_PATH}"
+    url = f"{settings.bridge.base_url}{CALLBACK_PATH}"
     return CallbackSettings.model_validate({"url": url, "auth_keys": (KEY_FILE.read_text().strip(),)})
 
 
@@ -137,7 +137,7 @@ def curl_line(callback: CallbackSettings, settings: Settings) -> str:
         '\\"MediaType\\":\\"video\\",\\"DeleteType\\":\\"all\\",\\"MediaId\\":\\"media-$T\\",'
         '\\"ErrorCode\\":\\"InvalidVideo.NotFound\\"}'
     )
-    target = f"http://{settings.bridge.host}:{settings.bridge.port}{callback.path}"
+    target = f"{settings.bridge.base_url}{callback.path}"
     return f"""T=$(date +%s); curl -sw '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
 
 
