@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import logs
+from pipeline import access, logs
 from pipeline import settings as configuration
 from pipeline.bridge import spool
 from pipeline.core.windows import format_time
@@ -104,6 +104,7 @@ def _serve(serve: Callable[..., Awaitable[None]], settings: Settings, log_format
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await access.require(settings.kafka)
         await serve(settings, stop=stop, registry=CollectorRegistry())
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -225,7 +226,7 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
     bridge_settings, worker_settings = settings.bridge, settings.worker
     callback = local.callback_of(settings)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("callbacks", f"http://{bridge_settings.host}:{bridge_settings.port}{callback.path}")
+    table.add_row("callbacks", f"{bridge_settings.base_url}{callback.path}")
     table.add_row("Kafka", parts[0].environ[local.BOOTSTRAP_VARIABLE])
     table.add_row("topics", ", ".join(f"{spec.name}" for spec in kafka_topics.contract(settings)))
     for name, host, port in (

@@ -19,6 +19,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
 
+from pipeline import access
 from pipeline.batch import Batch
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.partition import partitions_of
@@ -38,6 +39,7 @@ CONNECT_SECONDS_MAX = 10.0  # A producer waits without limit for its id; what it
 DISCARD_SECONDS_MAX = 2.0  # stop() waits without limit for batches that cannot be sent.
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 2.0
+REFUSED_SECONDS = 15.0  # Somebody has to change a password or a certificate; asking more often may lock the account.
 
 # A body whose sender proved itself. Only the ingress that checked makes one.
 Authenticated = NewType("Authenticated", bytes)
@@ -122,6 +124,7 @@ class Publisher:
         self._sent: list[_Group] = []
         self._spooler = spooler
         self._connected = asyncio.Event()
+        self._refusal: str | None = None
         self._failures = 0
         self._turn = 0
         self._discards: set[asyncio.Task[None]] = set()
@@ -153,7 +156,9 @@ class Publisher:
         """Say what keeps records from being published or spooled; nothing if they are."""
         if self._spooler is not None:
             return [] if self._spooler.is_working else ["Kafka does not take records, and the spool fails"]
-        return [] if self._connected.is_set() else [f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
+        if self._connected.is_set():
+            return []
+        return [self._refusal or f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
@@ -232,6 +237,11 @@ class Publisher:
 
     async def _run(self) -> None:
         while True:
+            self._refusal = await access.refusal(self._kafka)
+            if self._refusal is not None:
+                logger.error("kafka_refused", problem=self._refusal, retry_seconds=REFUSED_SECONDS)
+                await asyncio.sleep(REFUSED_SECONDS)
+                continue
             producer = self._producer()
             try:
                 partitions = await self._connect(producer)

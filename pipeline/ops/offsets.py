@@ -9,6 +9,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, NoError
 from kafka.structs import OffsetAndMetadata
 
+from pipeline import access
 from pipeline.settings import Settings
 
 
@@ -26,7 +27,8 @@ class Position(NamedTuple):
 
 
 def positions(settings: Settings) -> tuple[Position, ...]:
-    """Return the position of every raw partition; raises OffsetsError."""
+    """Return the position of every raw partition; raises OffsetsError, and AccessError if Kafka refuses us."""
+    access.require_now(settings.kafka)
     tps = [TopicPartition(settings.kafka.topics.raw, number) for number in range(settings.kafka.partitions)]
     try:
         admin = KafkaAdminClient(**settings.kafka.client_options())

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
+from pipeline import access
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -259,7 +261,9 @@ def connect(settings: Settings, *, timeout_seconds: int = CONNECT_TIMEOUT_SECOND
 
     Raises:
         TopicsError: no Kafka answers within *timeout_seconds*.
+        AccessError: it refuses us, or we refuse it.
     """
+    access.require_now(settings.kafka)
     servers = settings.kafka.client_options()["bootstrap_servers"]
     missing = f"no Kafka answers at {settings.kafka.bootstrap_servers} within {timeout_seconds} s"
     remedy = "start it, or set kafka.bootstrap_servers"

@@ -1,0 +1,89 @@
+"""
+Whether Kafka lets us in, asked with one connection before anything else is started.
+
+The clients take a wrong password for a broker that is away: they try again, for ever and in many lines, and what they
+raise in the end names no cause. So each command asks here first. An unreachable Kafka is not this module's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+
+from pipeline.settings import KafkaSettings, SettingsError
+
+ASK_SECONDS_MAX = 5.0  # A broker answers in 0.1 s, and delays a refusal by as much; one that takes longer is not there.
+
+
+class AccessError(SettingsError):
+    """Kafka is there and refuses us, or we refuse it; the message is one line that names the settings to look at."""
+
+
+async def require(kafka: KafkaSettings) -> None:
+    """
+    Ask the bootstrap servers whether they let us in.
+
+    Returns after ASK_SECONDS_MAX at most: also if none can be reached, and at once if security_protocol is PLAINTEXT.
+
+    Raises:
+        AccessError: none lets us in, and one refuses.
+    """
+    line = await refusal(kafka)
+    if line is not None:
+        raise AccessError(line)
+
+
+def require_now(kafka: KafkaSettings) -> None:
+    """Do the same as `require`, for a program without an event loop."""
+    if kafka.security_protocol != "PLAINTEXT":
+        asyncio.run(require(kafka))
+
+
+async def refusal(kafka: KafkaSettings) -> str | None:
+    """Return why Kafka does not let us in, in one line; None if it does or cannot be reached."""
+    if kafka.security_protocol == "PLAINTEXT":
+        return None
+    options = kafka.client_options()
+    servers = collect_hosts(options.pop("bootstrap_servers"))
+    answers = await asyncio.gather(*(_ask(host, port, kafka, options) for host, port, _ in servers))
+    refusals = [answer for answer in answers if answer]
+    return None if "" in answers or not refusals else refusals[0]
+
+
+async def _ask(host: str, port: int, kafka: KafkaSettings, options: dict[str, object]) -> str | None:
+    """Return "" if the server lets us in, None if it cannot be reached, else its refusal."""
+    try:
+        async with asyncio.timeout(ASK_SECONDS_MAX):
+            connection = await create_conn(host, port, **options)
+    except (KafkaError, OSError) as error:
+        told = _told(error, kafka)
+        return told and f"Kafka at {host}:{port} {told}"
+    closed = connection.close()
+    await asyncio.wait([closed], timeout=ASK_SECONDS_MAX)
+    return ""
+
+
+def _told(error: BaseException, kafka: KafkaSettings) -> str | None:
+    """Say what *error* tells of a refusal; None if it is none."""
+    told = None
+    cause: BaseException | None = error
+    # The broker judges our certificate after the handshake: its alert is then the cause of a lost connection.
+    while cause is not None and told is None:
+        reason = getattr(cause, "reason", None) or ""
+        match cause:
+            case SaslAuthenticationFailed():
+                told = f"refuses user {kafka.username!r} ({cause.args[0]}): see kafka.username and kafka.password"
+            case UnsupportedSaslMechanismError():
+                told = f"does not offer {kafka.sasl_mechanism}: see kafka.sasl_mechanism"
+            case ssl.SSLCertVerificationError():
+                why = cause.verify_message.rstrip(".")
+                told = f"shows a certificate we do not trust ({why}): see kafka.ca_file and kafka.bootstrap_servers"
+            case ssl.SSLError() if "ALERT" in reason:
+                told = f"refuses our certificate ({reason}): see kafka.certificate_file and kafka.key_file"
+            case ssl.SSLError() if reason == "WRONG_VERSION_NUMBER":
+                told = "speaks no TLS: see kafka.security_protocol"
+        cause = cause.__cause__
+    return told
