@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from rich.table import Table
 from pipeline import access, logs
 from pipeline import settings as configuration
 from pipeline.bridge import spool
+from pipeline.bridge.fleet import FleetError
 from pipeline.core.windows import format_time
 from pipeline.monitor import ListenError
 from pipeline.ops import offsets as group_offsets
@@ -43,6 +45,7 @@ EXPECTED = (
     kafka_topics.TopicsError,
     group_offsets.OffsetsError,
     spool.SpoolError,
+    FleetError,
 )
 DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
 
@@ -96,14 +99,18 @@ def main() -> None:
         sys.exit(FAILURE_EXIT_CODE)
 
 
-def _serve(serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat) -> None:
-    """Run a service until SIGTERM or SIGINT."""
+def _serve(
+    serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, ends_with_input: bool = False
+) -> None:
+    """Run a service until SIGTERM or SIGINT, or until whoever holds the other end of its standard input is gone."""
     logs.configure(json=log_format is LogFormat.JSON)
 
     async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if ends_with_input:
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
         await access.require(settings.kafka)
         await serve(settings, stop=stop, registry=CollectorRegistry())
 
@@ -112,16 +119,30 @@ def _serve(serve: Callable[..., Awaitable[None]], settings: Settings, log_format
 
 
 @app.command()
-def bridge(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+def bridge(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes behind the port, one for each core.")] = 1,
+    member: Annotated[int, typer.Option(hidden=True)] = 0,
+    metrics_fd: Annotated[int, typer.Option(hidden=True)] = -1,
+    config: Config = None,
+    log_format: Format = LogFormat.CONSOLE,
+) -> None:
     """
     Receive callbacks over HTTP, and from MNS queues, and publish them to Kafka. SIGHUP reads callbacks and keys again.
 
     Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://a.example/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
     """
-    from pipeline.bridge.server import serve  # noqa: PLC0415  # Each service loads only what it needs.
+    from pipeline.bridge import fleet, server  # noqa: PLC0415  # Each service loads only what it needs.
 
     settings = configuration.load(config)
-    _serve(partial(serve, reload=lambda: configuration.load(config)), settings, log_format)
+    if workers > 1:
+        arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
+        _serve(partial(fleet.serve, members=workers, arguments=arguments), settings, log_format)
+        return
+    membership = None
+    if member:
+        membership = fleet.Membership(number=member, metrics=socket.socket(fileno=metrics_fd))
+    serve = partial(server.serve, reload=lambda: configuration.load(config), membership=membership)
+    _serve(serve, settings, log_format, ends_with_input=bool(member))
 
 
 @app.command()

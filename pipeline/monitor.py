@@ -27,7 +27,7 @@ class ListenError(Exception):
     """A port cannot be listened on; the message is one line for the operator."""
 
 
-def listen(host: str, port: int, *, setting: str) -> socket.socket:
+def listen(host: str, port: int, *, setting: str, is_shared: bool = False) -> socket.socket:
     """
     Bind a TCP socket, so that a taken port is one clear error before anything else has started.
 
@@ -35,6 +35,7 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
         host: Address or name to listen on.
         port: 1 .. 65_535; 0: any free port.
         setting: The settings key of the port, for the message.
+        is_shared: Whether other processes listen there, too, and the kernel spreads connections (SO_REUSEPORT).
 
     Raises:
         ListenError: the port is taken, or host is not an address of this machine.
@@ -45,7 +46,7 @@ def listen(host: str, port: int, *, setting: str) -> socket.socket:
     except OSError as error:
         raise ListenError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if is_shared else socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
@@ -146,7 +147,7 @@ def monitor_app(
 
 @contextlib.asynccontextmanager
 async def monitoring(
-    registry: CollectorRegistry, problems: Callable[[], Sequence[str]], *, host: str, port: int, setting: str
+    registry: CollectorRegistry, problems: Callable[[], Sequence[str]], bound: socket.socket
 ) -> AsyncIterator[None]:
     """
     Serve the monitoring port while the context lasts.
@@ -154,14 +155,9 @@ async def monitoring(
     Args:
         registry: What /metrics shows.
         problems: Why the process is not ready; empty if it is.
-        host: Address to listen on.
-        port: Port to listen on.
-        setting: The settings key of the port, for the error message.
-
-    Raises:
-        ListenError: the port is taken.
+        bound: Where; see `listen`.
     """
-    bound = listen(host, port, setting=setting)
     app = monitor_app(registry, problems)
-    async with running(app, bound, stop_seconds_max=STOP_SECONDS_MAX, keep_alive_seconds=5):
-        yield
+    with bound:
+        async with running(app, bound, stop_seconds_max=STOP_SECONDS_MAX, keep_alive_seconds=5):
+            yield

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import structlog
 from prometheus_client import CollectorRegistry
 
+from pipeline.bridge.fleet import Membership
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.mns import polling
 from pipeline.bridge.patience import Patience
@@ -38,6 +39,7 @@ async def serve(
     stop: asyncio.Event,
     registry: CollectorRegistry,
     reload: Callable[[], Settings] | None = None,
+    membership: Membership | None = None,
 ) -> None:
     """
     Run the bridge until *stop* is set; Kafka need not be reachable: what it does not take is spooled.
@@ -50,12 +52,15 @@ async def serve(
         stop: Set by whoever handles signals.
         registry: Gets the bridge's metrics.
         reload: Reads the settings again; its callbacks and keys are used from then on whenever SIGHUP comes.
+        membership: Given if this is one of several bridges behind one port.
 
     Raises:
         SettingsError: neither callbacks nor queues are configured.
         ListenError: a port is taken.
         SpoolError: the spool cannot be used, or is another bridge's.
     """
+    if membership is not None:
+        settings = membership.settings_of(settings)
     bridge = settings.bridge
     if not bridge.callbacks and not bridge.mns:
         raise SettingsError(
@@ -83,10 +88,13 @@ async def serve(
         bridge.body_timeout_seconds, on_silent=metrics.requests.labels(BridgeAnswer.HEAD_TIMEOUT.value).inc
     )
     app = BridgeApp(bridge, publisher, metrics, clock=time.time)
-    with listen(bridge.host, bridge.port, setting="bridge.port") as bound:
-        async with monitoring(
-            registry, problems, host=bridge.metrics_host, port=bridge.metrics_port, setting="bridge.metrics_port"
-        ):
+    with listen(bridge.host, bridge.port, setting="bridge.port", is_shared=membership is not None) as bound:
+        monitored = (
+            listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
+            if membership is None
+            else membership.metrics
+        )
+        async with monitoring(registry, problems, monitored):
             await publisher.start()
             try:
                 async with running(

@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.metrics import WorkerMetrics
-from pipeline.monitor import monitoring
+from pipeline.monitor import listen, monitoring
 from pipeline.settings import Settings
 from pipeline.stream.app import build_app
 from pipeline.stream.partition import ExitCode
@@ -49,7 +49,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         return ["stopping"] if stop.is_set() else built.problems() if app.started else ["starting"]
 
     async with monitoring(
-        registry, problems, host=worker.metrics_host, port=worker.metrics_port, setting="worker.metrics_port"
+        registry, problems, listen(worker.metrics_host, worker.metrics_port, setting="worker.metrics_port")
     ):
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)

@@ -29,7 +29,8 @@ KEY = "Test1Key"
 class BridgeProcess:
     """One `vod-pipeline bridge`; its log and its spool are in *directory*."""
 
-    def __init__(self, settings: Settings, directory: Path, **bridge: object) -> None:
+    def __init__(self, settings: Settings, directory: Path, *, workers: int = 1, **bridge: object) -> None:
+        self.workers = workers
         self.port = free_port()
         self.metrics_port = free_port()
         self.log = directory / "bridge.log"
@@ -53,7 +54,7 @@ class BridgeProcess:
     def launch(self) -> subprocess.Popen[bytes]:
         """Start it."""
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "pipeline", "bridge"]
+            command = [sys.executable, "-m", "pipeline", "bridge", "--workers", str(self.workers)]
             self._process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
         return self._process
 
@@ -92,13 +93,30 @@ class BridgeProcess:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(30)
 
+    @property
+    def process_id(self) -> int:
+        """Its process; of several, the parent."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def status(self, path: str) -> int:
+        """Return the status of a page of its monitoring port; 0 if that does not answer."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.metrics_port)
+        except ConnectionError:
+            return 0
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split()[1])
+
     async def metric(self, name: str) -> float:
-        """Return the value of a metric without labels."""
+        """Return the value of a metric: its name, with its labels if it has some."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.metrics_port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         text = (await reader.read()).decode()
         writer.close()
-        return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+        return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -46,7 +46,7 @@ def bodies(count: int, *, name: str = "m") -> list[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def bridge_process(settings: Settings, directory: Path, **options: object) -> AsyncIterator[BridgeProcess]:
+async def bridge_process(settings: Settings, directory: Path, **options: Any) -> AsyncIterator[BridgeProcess]:
     bridge = BridgeProcess(settings, directory, **options)
     await bridge.start()
     try:

@@ -215,5 +215,3 @@ def test_whoever_is_refused_ends_with_one_line_that_names_the_setting(secured: S
         assert message in run.said
         assert run.said.count("\n") == 1, run.said
         assert_no_secret_in(run.said)
-
-

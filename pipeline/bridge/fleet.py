@@ -1,0 +1,196 @@
+"""
+Several bridges behind one port: a process for each core, which the kernel spreads connections over (SO_REUSEPORT).
+
+Each member is a whole bridge with a spool of its own; the parent keeps them running and adds up their metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from pipeline.monitor import listen, monitoring
+from pipeline.settings import BridgeSettings, Settings, SettingsError
+
+RESTART_SECONDS = 1.0
+START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.
+ANSWER_SECONDS_MAX = 2.0
+OLDEST = "pipeline_spool_oldest_timestamp_seconds"
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class FleetError(Exception):
+    """A member cannot run; the message is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What a member is told: its number, and the bound socket of its metrics."""
+
+    number: int
+    metrics: socket.socket
+
+    def settings_of(self, settings: Settings) -> Settings:
+        """Give the member a spool of its own."""
+        directory = settings.bridge.spool_directory
+        if directory is None:
+            return settings
+        own: BridgeSettings = settings.bridge.model_copy(update={"spool_directory": directory / str(self.number)})
+        return settings.model_copy(update={"bridge": own})
+
+
+@dataclass(slots=True)
+class _Member:
+    number: int
+    command: Sequence[str]
+    metrics: socket.socket
+    alive: int
+    """The reading end of a pipe whose other end is the parent's alone: it ends with the parent, however that ends."""
+    process: asyncio.subprocess.Process | None = field(default=None, init=False)
+
+    async def keep(self) -> None:
+        """Run the process, again and again, until cancelled; raises FleetError if it cannot start at all."""
+        is_first = True
+        while True:
+            began = time.monotonic()
+            fd = self.metrics.fileno()
+            arguments = [*self.command, "--member", str(self.number), "--metrics-fd", str(fd)]
+            self.process = await asyncio.create_subprocess_exec(
+                *arguments, pass_fds=[fd], stdin=self.alive, start_new_session=True
+            )
+            code = await self.process.wait()
+            if is_first and code > 0 and time.monotonic() - began < START_SECONDS_MIN:
+                raise FleetError(f"bridge {self.number} ended at once with exit code {code}: see its message above")
+            is_first = False
+            logger.error("member_ended", member=self.number, exit_code=code)
+            await asyncio.sleep(RESTART_SECONDS)
+
+    def send(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    def get(self, path: str) -> str:
+        port = self.metrics.getsockname()[1]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWER_SECONDS_MAX) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def problems(self) -> list[str]:
+        try:
+            self.get("/readyz")
+        except (urllib.error.URLError, OSError) as error:
+            return [f"bridge {self.number}: {error}"]
+        return []
+
+
+class _Sums(Collector):
+    """The members' metrics, added up; of timestamps the oldest."""
+
+    def __init__(self, members: Sequence[_Member]) -> None:
+        self._members = members
+
+    def collect(self) -> Iterable[Metric]:
+        texts = []
+        for member in self._members:
+            with contextlib.suppress(urllib.error.URLError, OSError):  # Its counters start anew with it.
+                texts.append(member.get("/metrics"))
+        return add_up(texts)
+
+
+def add_up(texts: Iterable[str]) -> list[Metric]:
+    """Add up the samples of several /metrics pages that have the same name and labels."""
+    families: dict[str, Metric] = {}
+    values: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            if family.name.endswith("_created"):
+                continue
+            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                key = family.name, sample.name, tuple(sorted(sample.labels.items()))
+                values[key] = _add(sample.name, values.get(key, 0.0), sample.value)
+    for (family_name, name, labels), value in values.items():
+        families[family_name].add_sample(name, dict(labels), value)
+    return list(families.values())
+
+
+def _add(name: str, sum_so_far: float, value: float) -> float:
+    if name == OLDEST and sum_so_far and value:
+        return min(sum_so_far, value)
+    return sum_so_far + value
+
+
+async def serve(
+    settings: Settings, *, members: int, arguments: Sequence[str], stop: asyncio.Event, registry: CollectorRegistry
+) -> None:
+    """
+    Run *members* bridges until *stop* is set.
+
+    Args:
+        settings: As for one bridge; the monitoring port is the fleet's.
+        members: How many processes.
+        arguments: What follows `vod-pipeline bridge` for each.
+        stop: Set by whoever handles signals.
+        registry: Gets the sums of the members' metrics.
+
+    Raises:
+        FleetError: a member ended as soon as it was started.
+        ListenError: the port of the metrics is taken.
+    """
+    bridge = settings.bridge
+    if bridge.port == 0:
+        raise SettingsError("bridge.port: several processes need a port that is given, not any free one")
+    command = [sys.executable, "-m", "pipeline", "bridge", *arguments]
+    with contextlib.ExitStack() as stack:
+        alive, ours = os.pipe()
+        stack.callback(os.close, alive)
+        stack.callback(os.close, ours)
+        fleet = [
+            _Member(number, command, stack.enter_context(listen("127.0.0.1", 0, setting="-")), alive)
+            for number in range(1, members + 1)
+        ]
+        registry.register(_Sums(fleet))
+
+        def problems() -> list[str]:
+            return ["stopping"] if stop.is_set() else [found for member in fleet for found in member.problems()]
+
+        def hang_up() -> None:
+            for member in fleet:
+                member.send(signal.SIGHUP)
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
+        async with monitoring(registry, problems, bound):
+            keeping = [asyncio.create_task(member.keep()) for member in fleet]
+            stopped = asyncio.create_task(stop.wait())
+            try:
+                done, _ = await asyncio.wait([stopped, *keeping], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (stopped, *keeping):
+                    task.cancel()
+                await asyncio.gather(*(_end(member) for member in fleet))
+                loop.remove_signal_handler(signal.SIGHUP)
+            for task in done:
+                task.result()
+
+
+async def _end(member: _Member) -> None:
+    if member.process is not None:
+        member.send(signal.SIGTERM)
+        await member.process.wait()

@@ -1,0 +1,120 @@
+"""Several bridge processes behind one port, as `bridge --workers 2` runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.bridge import BridgeProcess, Sent, send
+from tests.harness.recount import read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.settings import Settings
+
+CONNECTIONS = 40
+PUBLISHED = 'pipeline_bridge_requests_total{outcome="published"}'
+
+
+@pytest.fixture
+def bridge(settings: Settings, tmp_path: Path) -> Iterator[BridgeProcess]:
+    process = BridgeProcess(settings, tmp_path, workers=2)
+    yield process
+    process.kill()
+
+
+def children_of(process_id: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # Other processes' doing.
+            await asyncio.sleep(0.02)
+
+
+async def send_over_many(bridge: BridgeProcess, name: str) -> Sent:
+    sent = Sent()
+    bodies = [
+        [b'{"MediaId":"%s-%d-%d"}' % (name.encode(), sender, n) for n in range(5)] for sender in range(CONNECTIONS)
+    ]
+    await asyncio.gather(*(send(bridge.port, each, sent) for each in bodies))
+    return sent
+
+
+async def both_are_ready(bridge: BridgeProcess) -> None:
+    async with asyncio.timeout(30):
+        while await bridge.status("/readyz") != 200:  # noqa: ASYNC110  # Other processes' doing.
+            await asyncio.sleep(0.02)
+
+
+async def test_both_take_callbacks_and_their_metrics_are_added_up(settings: Settings, bridge: BridgeProcess) -> None:
+    await bridge.start()
+    await both_are_ready(bridge)
+
+    sent = await send_over_many(bridge, "a")
+
+    assert len(sent.taken) == CONNECTIONS * 5
+    assert sorted(path.name for path in bridge.spool.iterdir()) == ["1", "2"]
+    spooled = await bridge.metric('pipeline_bridge_requests_total{outcome="spooled"}')
+    assert await bridge.metric(PUBLISHED) + spooled == CONNECTIONS * 5
+    if not spooled:  # A member whose producer was not connected yet publishes later.
+        values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
+        assert values == set(sent.taken)
+
+
+async def test_a_member_that_is_killed_comes_back(bridge: BridgeProcess) -> None:
+    await bridge.start()
+    await both_are_ready(bridge)
+    killed, other = children_of(bridge.process_id)
+    os.kill(killed, signal.SIGKILL)
+
+    await until(lambda: len(set(children_of(bridge.process_id)) - {killed, other}) == 1)
+    await both_are_ready(bridge)
+
+    assert len((await send_over_many(bridge, "b")).taken) == CONNECTIONS * 5
+
+
+async def test_sigterm_ends_all_in_order(bridge: BridgeProcess) -> None:
+    await bridge.start()
+    await both_are_ready(bridge)
+    members = children_of(bridge.process_id)
+
+    assert await asyncio.to_thread(bridge.terminate) == 0
+    assert len(members) == 2
+    assert not [member for member in members if _is_alive(member)]
+
+
+async def test_members_do_not_outlive_a_killed_parent(bridge: BridgeProcess) -> None:
+    """They would keep the port and the spools from the next start."""
+    await bridge.start()
+    await both_are_ready(bridge)
+    members = children_of(bridge.process_id)
+
+    bridge.kill()
+
+    assert len(members) == 2
+    await until(lambda: not [member for member in members if _is_alive(member)])
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_member_that_cannot_start_ends_all_with_its_message(bridge: BridgeProcess) -> None:
+    bridge.spool.parent.joinpath("spool").write_text("a file where the spool's directory should be")
+
+    process = bridge.launch()
+
+    assert await asyncio.to_thread(process.wait, 30) == 1
+    assert "the spool directory" in bridge.log.read_text()
+    assert "ended at once with exit code 1" in bridge.log.read_text()

@@ -1,0 +1,49 @@
+"""Adding up what several bridges show."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
+
+from pipeline.bridge.fleet import add_up
+
+
+def page(count: int, *, oldest: float = 0.0) -> str:
+    registry = CollectorRegistry()
+    requests = Counter("requests", "Help.", ["outcome"], registry=registry)
+    requests.labels("published").inc(count)
+    requests.labels(f"only-{count}").inc()
+    Histogram("seconds", "Help.", buckets=(1, 2), registry=registry).observe(1.5)
+    Gauge("pipeline_spool_oldest_timestamp_seconds", "Help.", registry=registry).set(oldest)
+    return generate_latest(registry).decode()
+
+
+def added_up(*pages: str) -> dict[str, float]:
+    class Sums(Collector):
+        def collect(self) -> list[Metric]:
+            return add_up(pages)
+
+    registry = CollectorRegistry()
+    registry.register(Sums())
+    lines = generate_latest(registry).decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def test_samples_of_one_name_and_labels_are_added() -> None:
+    found = added_up(page(3), page(4))
+
+    assert found['requests_total{outcome="published"}'] == 7
+    assert found['requests_total{outcome="only-3"}'] == 1
+    assert (found['seconds_bucket{le="1.0"}'], found['seconds_bucket{le="2.0"}'], found["seconds_sum"]) == (0, 2, 3)
+
+
+def test_of_timestamps_the_oldest_counts_and_none_is_no_timestamp() -> None:
+    name = "pipeline_spool_oldest_timestamp_seconds"
+
+    assert added_up(page(1, oldest=30), page(1, oldest=20), page(1))[name] == 20
+    assert added_up(page(1), page(1, oldest=30))[name] == 30
+    assert added_up(page(1), page(1))[name] == 0
+
+
+def test_no_page_is_no_metric() -> None:
+    assert added_up() == {}
