@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 BACKLOG = 2048  # Connections the kernel holds for us while the loop is busy; Linux caps it at net.core.somaxconn.
 STOP_SECONDS_MAX = 2
@@ -64,16 +65,22 @@ class EmbeddedServer(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def running(
-    app: Any, bound: socket.socket, *, stop_seconds_max: int, keep_alive_seconds: int
+    app: Any,
+    bound: socket.socket,
+    *,
+    stop_seconds_max: int,
+    keep_alive_seconds: int,
+    protocol: Callable[..., asyncio.Protocol] = HttpToolsProtocol,
 ) -> AsyncIterator[uvicorn.Server]:
     """
     Serve the ASGI application *app* on *bound* while the context lasts; yields the server.
 
-    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*.
+    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*. *protocol* makes the protocol
+    of a connection.
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,  # type: ignore[arg-type]  # It calls what it is given; a class is only one kind of callable.
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -91,8 +91,7 @@ class BridgeApp:
         self._reading = 0
         self._reading_max = settings.in_flight_max
         self._denials = {denial: metrics.denials.labels(denial.value).inc for denial in Denial}
-        self._cut_off = metrics.requests.labels(BridgeAnswer.BODY_TIMEOUT.value).inc
-        self._gone = metrics.requests.labels(BridgeAnswer.CLIENT_GONE.value).inc
+        self._requests = metrics.requests
         self._published = _Answer(metrics, BridgeAnswer.PUBLISHED, 200)
         self._denied = _Answer(metrics, BridgeAnswer.DENIED, 403, _CLOSE)
         self._not_found = _Answer(metrics, BridgeAnswer.NOT_FOUND, 404, _CLOSE)
@@ -116,7 +115,7 @@ class BridgeApp:
         try:
             body = await self._read(receive)
         except _ClientGoneError:
-            (self._cut_off if CUT_OFF in scope["state"] else self._gone)()
+            self._requests.labels(scope["state"].get(CUT_OFF, BridgeAnswer.CLIENT_GONE).value).inc()
             return
         except _BodyTooLargeError:
             await self._too_large.send(send)

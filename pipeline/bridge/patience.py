@@ -11,8 +11,10 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any
 
+from pipeline.metrics import BridgeAnswer
+
 SWEEP_SECONDS = 1.0
-CUT_OFF = "cut_off"  # In the scope's `state`: the application need not wonder why its client is gone.
+CUT_OFF = "cut_off"  # In the scope's `state`: the outcome under which the application counts a client that is gone.
 
 _ANSWER = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -54,7 +56,7 @@ class Patience:
 
     def _cut(self, connection: Any) -> None:
         if _has_head(connection):
-            connection.scope["state"][CUT_OFF] = True
+            connection.scope["state"][CUT_OFF] = BridgeAnswer.BODY_TIMEOUT
         else:
             self._on_silent()
         connection.transport.write(_ANSWER)

@@ -6,12 +6,14 @@ import asyncio
 import gc
 import math
 import time
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.patience import Patience
+from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.metrics import BridgeAnswer, BridgeMetrics
 from pipeline.monitor import listen, monitoring, running
@@ -76,6 +78,9 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                     bound,
                     stop_seconds_max=math.ceil(bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
+                    protocol=partial(
+                        BoundedProtocol, on_refused=lambda outcome: metrics.requests.labels(outcome.value).inc()
+                    ),
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")

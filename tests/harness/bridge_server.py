@@ -1,0 +1,81 @@
+"""The bridge's application behind the real HTTP server, without Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from uvicorn.server import ServerState
+
+from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.patience import Patience
+from pipeline.bridge.protocol import BoundedProtocol
+from pipeline.metrics import BridgeAnswer, BridgeMetrics
+from pipeline.monitor import listen, running
+from pipeline.settings import BridgeSettings, CallbackSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+NOW = 1519375990.5
+# The documentation's example, as `/your/callback` with the key test123 wants it at NOW.
+SIGNED = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: c72b60894140fa98920f1279219b7ed4\r\n"
+
+
+class Server:
+    """One server: `/vod` is unsigned, `/your/callback` is signed; a record is durable once `ack` is set."""
+
+    def __init__(self, *, patience_seconds: float = 10) -> None:
+        self.ack = asyncio.Event()
+        self.ack.set()
+        self.registry = CollectorRegistry()
+        self.metrics = BridgeMetrics(self.registry)
+        self.bodies: list[bytes] = []
+        self._state = ServerState()
+        self._patience = Patience(patience_seconds, on_silent=partial(self._count, BridgeAnswer.HEAD_TIMEOUT))
+        callbacks = (
+            CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
+            CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
+        )
+        self.app = BridgeApp(BridgeSettings(callbacks=callbacks), self, self.metrics, clock=lambda: NOW)
+
+    def publish(self, key: bytes | None, body: bytes, **_: Any) -> Awaitable[None]:
+        """Be the application's publisher."""
+        self.bodies.append(body)
+
+        async def durable() -> None:
+            await self.ack.wait()
+
+        return durable()
+
+    def _count(self, outcome: BridgeAnswer) -> None:
+        self.metrics.requests.labels(outcome.value).inc()
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[int]:
+        """Serve while the context lasts; yields the port."""
+        bound = listen("127.0.0.1", 0, setting="-")
+        protocol = partial(BoundedProtocol, on_refused=self._count)
+        async with running(self.app, bound, stop_seconds_max=1, keep_alive_seconds=60, protocol=protocol) as server:
+            self._state = server.server_state
+            watching = asyncio.create_task(self._patience.watch(server.server_state.connections))
+            try:
+                yield bound.getsockname()[1]
+            finally:
+                watching.cancel()
+
+    async def settled(self) -> None:
+        """Wait until every connection is gone and every request has ended."""
+        async with asyncio.timeout(5):
+            while self._state.connections or self._state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it.
+                await asyncio.sleep(0)
+
+    def counted(self) -> Counter[str]:
+        """Return the outcomes counted, without the zeros."""
+        samples = [sample for metric in self.registry.collect() for sample in metric.samples]
+        requests = [sample for sample in samples if sample.name == "pipeline_bridge_requests_total" and sample.value]
+        return Counter({sample.labels["outcome"]: int(sample.value) for sample in requests})
