@@ -49,6 +49,7 @@ class BridgeAnswer(StrEnum):
     DENIED = "denied"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    LENGTH_MISSING = "length_missing"
     MALFORMED = "malformed"
     HEAD_TOO_LARGE = "head_too_large"
     BODY_TOO_LARGE = "body_too_large"
