@@ -8,7 +8,7 @@ overrides HttpToolsProtocol, whose version is pinned. What a path or a signature
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,7 +17,7 @@ from pipeline.metrics import BridgeAnswer
 
 # VOD's heads have 300 bytes; proxies add some more, and allow as much themselves.
 HEAD_BYTES_MAX = 16 * 1024
-# 16 KiB of "a:b" would be 3,276 headers and 34 times as much memory.
+# 16 KiB of "a:b" would be 3,276 headers and 34 times as much memory. Trailers have the same bound.
 HEADERS_MAX = 100
 # The largest body in chunks of one byte takes 393,216. Extensions of chunks and trailers are counted here only.
 REQUEST_BYTES_MAX = 1024 * 1024
@@ -73,16 +73,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._before = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Do what uvicorn does (a call of it costs more than all of this), for so many headers, or trailers."""
+        if len(self.headers) >= HEADERS_MAX:
+            self._stop(BridgeAnswer.HEAD_TOO_LARGE)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         """Hand the head on, unless it or the queue it goes to is too large."""
-        if len(self.headers) > HEADERS_MAX or (self._before + self._read > HEAD_BYTES_MAX and self._is_too_large()):
-            self._refusal = BridgeAnswer.HEAD_TOO_LARGE
-            raise _RefusedError
+        if self._before + self._read > HEAD_BYTES_MAX and self._is_too_large():
+            self._stop(BridgeAnswer.HEAD_TOO_LARGE)
         super().on_headers_complete()
         self.headers = []  # Trailers go here: uvicorn would add them to the headers the application has got.
         if len(self.pipeline) > PIPELINED_MAX:
-            self._refusal = BridgeAnswer.OVERLOADED
-            raise _RefusedError
+            self._stop(BridgeAnswer.OVERLOADED)
+
+    def _stop(self, refusal: BridgeAnswer) -> NoReturn:
+        self._refusal = refusal
+        raise _RefusedError
 
     def _is_too_large(self) -> bool:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX

@@ -121,7 +121,9 @@ BODIES = [
     refused("a signature in a trailer", head(CHUNKED, signed=b"") + CHUNKS[:-2] + SIGNED + b"\r\n", 403, "denied"),
     malformed("a length in a trailer", head(CHUNKED) + CHUNKS[:-2] + b"content-length: 0\r\n\r\n"),
     refused("an endless trailer", head(CHUNKED) + CHUNKS[:-2] + b"x: " + MEGABYTE * 2, 413, "body_too_large"),
-    refused("endless trailers", head(CHUNKED) + CHUNKS[:-2] + b"a:b\r\n" * 400_000, 413, "body_too_large"),
+    refused("endless trailers", head(CHUNKED) + CHUNKS[:-2] + b"a:b\r\n" * 400_000, 431, "head_too_large"),
+    taken("100 trailers", head(CHUNKED) + CHUNKS[:-2] + b"a:b\r\n" * 100 + b"\r\n"),
+    refused("101 trailers", head(CHUNKED) + CHUNKS[:-2] + b"a:b\r\n" * 101 + b"\r\n", 431, "head_too_large"),
     refused("an endless chunk extension", head(CHUNKED) + b"1;" + MEGABYTE * 2, 413, "body_too_large"),
     refused(
         "chunks over the cap together",
