@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
-from tests.harness.bridge_server import Server
+from tests.harness.bridge_server import Server, until
 
 SECONDS = 0.3
 HEAD = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
@@ -96,3 +97,62 @@ async def test_each_request_has_its_own_time() -> None:
         writer.close()
 
     assert server.bodies == [b"body"] * 4
+
+
+async def test_a_line_break_is_no_beginning() -> None:
+    """uvicorn stops its keep-alive timer on any data: one line break after an answer kept a connection for ever."""
+    server = Server(patience_seconds=SECONDS)
+
+    async with server.serve() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"body")
+        assert await reader.readexactly(len(OK)) == OK
+        writer.write(b"\r\n")
+        async with asyncio.timeout(10):
+            assert await reader.read() == CUT_OFF
+        writer.close()
+
+    assert server.counted() == {"published": 1, "head_timeout": 1}
+
+
+async def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:
+    """Its answers wait in our memory, and the request that waits to be answered for ever."""
+    server = Server(patience_seconds=SECONDS, send_buffer_bytes=4096)
+
+    async with server.serve() as port:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            sent = 0
+            async with asyncio.timeout(10):
+                while server.connections or not sent:
+                    if len(server.bodies) == sent:
+                        await loop.sock_sendall(client, HEAD + b"body")
+                        sent += 1
+                    await asyncio.sleep(0)
+        await server.settled()
+
+    assert server.counted() == {"published": len(server.bodies)}
+
+
+@pytest.mark.parametrize("following", [b"", HEAD + b"body", b"garbage"])
+async def test_a_client_gone_before_its_answer_is_nobodys_error(
+    following: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn tells only the newest of its requests; an older one wrote to a closed socket, which uvloop refuses."""
+    server = Server()
+    server.ack.clear()
+
+    async with server.serve() as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"body" + following)
+        await until(lambda: bool(server.bodies))
+        writer.close()
+        await until(lambda: not server.connections)
+        server.ack.set()
+        await server.settled()
+
+    assert server.counted()["published"] == 1
+    assert caplog.records == []

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
+import socket
+import sys
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import uvloop
 from prometheus_client import CollectorRegistry
 from uvicorn.server import ServerState
 
@@ -19,23 +23,31 @@ from pipeline.monitor import listen, running
 from pipeline.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 NOW = 1519375990.5
 # The documentation's example, as `/your/callback` with the key test123 wants it at NOW.
 SIGNED = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: c72b60894140fa98920f1279219b7ed4\r\n"
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until *condition* holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
 class Server:
     """One server: `/vod` is unsigned, `/your/callback` is signed; a record is durable once `ack` is set."""
 
-    def __init__(self, *, patience_seconds: float = 10) -> None:
+    def __init__(self, *, patience_seconds: float = 10, send_buffer_bytes: int | None = None) -> None:
         self.ack = asyncio.Event()
         self.ack.set()
         self.registry = CollectorRegistry()
         self.metrics = BridgeMetrics(self.registry)
         self.bodies: list[bytes] = []
         self._state = ServerState()
+        self._send_buffer_bytes = send_buffer_bytes
         self._patience = Patience(patience_seconds, on_silent=partial(self._count, BridgeAnswer.HEAD_TIMEOUT))
         callbacks = (
             CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
@@ -59,6 +71,8 @@ class Server:
     async def serve(self) -> AsyncIterator[int]:
         """Serve while the context lasts; yields the port."""
         bound = listen("127.0.0.1", 0, setting="-")
+        if self._send_buffer_bytes is not None:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
         protocol = partial(BoundedProtocol, on_refused=self._count)
         async with running(self.app, bound, stop_seconds_max=1, keep_alive_seconds=60, protocol=protocol) as server:
             self._state = server.server_state
@@ -68,14 +82,28 @@ class Server:
             finally:
                 watching.cancel()
 
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._state.connections)
+
     async def settled(self) -> None:
         """Wait until every connection is gone and every request has ended."""
-        async with asyncio.timeout(5):
-            while self._state.connections or self._state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it.
-                await asyncio.sleep(0)
+        await until(lambda: not (self._state.connections or self._state.tasks))
 
     def counted(self) -> Counter[str]:
         """Return the outcomes counted, without the zeros."""
         samples = [sample for metric in self.registry.collect() for sample in metric.samples]
         requests = [sample for sample in samples if sample.name == "pipeline_bridge_requests_total" and sample.value]
         return Counter({sample.labels["outcome"]: int(sample.value) for sample in requests})
+
+
+async def _main(descriptors_max: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
+    async with Server(patience_seconds=60).serve() as port:
+        print(port, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":  # A server in a process of its own, whose memory and descriptors are only its own.
+    uvloop.run(_main(int(sys.argv[1])))
