@@ -7,6 +7,7 @@ overrides HttpToolsProtocol, whose version is pinned. What a path or a signature
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -43,12 +44,16 @@ class _RefusedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, on_refused: Callable[[BridgeAnswer], None], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, connections_max: int, on_refused: Callable[[BridgeAnswer], None], **kwargs: Any
+    ) -> None:
         """
         Args:
+            connections_max: How many connections the server may have.
             on_refused: Called with the outcome of what is refused here, before the application sees it.
         """
         super().__init__(*args, **kwargs)
+        self._connections_max = connections_max
         self._on_refused = on_refused
         self._refusal = BridgeAnswer.MALFORMED
         self._running: RequestResponseCycle | None = None
@@ -65,6 +70,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection, or close it at once where there are too many."""
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn names the kind it needs.
+        if len(self.connections) > self._connections_max:
+            self._on_refused(BridgeAnswer.OVERLOADED)
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*, then look at what the request has come to."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import resource
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -25,6 +28,8 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 KEEP_ALIVE_SECONDS = 75
 # Requests in flight are no garbage: at the default of 700 the cyclic collector took 14 us of each.
 GC_THRESHOLD = 20_000
+# Of the process's limit of open files: a crowd of clients must not keep Kafka from being reached again.
+DESCRIPTORS_RESERVED = 64
 STOP_MARGIN_SECONDS = 1  # For the answer itself, after the last acknowledgement or its deadline.
 
 
@@ -78,9 +83,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                     bound,
                     stop_seconds_max=math.ceil(bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
-                    protocol=partial(
-                        BoundedProtocol, on_refused=lambda outcome: metrics.requests.labels(outcome.value).inc()
-                    ),
+                    protocol=_protocol(metrics),
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
@@ -88,6 +91,16 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
                     watching.cancel()
             finally:
                 await publisher.stop()
+
+
+def _protocol(metrics: BridgeMetrics) -> Callable[..., BoundedProtocol]:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = descriptors == resource.RLIM_INFINITY
+    return partial(
+        BoundedProtocol,
+        connections_max=sys.maxsize if unlimited else max(1, descriptors - DESCRIPTORS_RESERVED),
+        on_refused=lambda outcome: metrics.requests.labels(outcome.value).inc(),
+    )
 
 
 def _warn_of_unsigned(bridge: BridgeSettings) -> None:

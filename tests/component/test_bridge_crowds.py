@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HONEST = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nhonest"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 HONEST_SECONDS_MAX = 1
+SILENT_SECONDS = 0.5
 CONNECTIONS_MAX = 10_000
 DESCRIPTORS_OTHER = 200  # What a process has open besides.
 IDLE_BYTES_MAX = 16 * 1024
@@ -42,9 +43,9 @@ class Process(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(descriptors_max: int) -> Iterator[Process]:
+def serving(descriptors_max: int, *, connections_max: int = 100_000) -> Iterator[Process]:
     """Run a server; it must live until the end, and have had nothing to say."""
-    command = [sys.executable, "-m", "tests.harness.bridge_server", str(descriptors_max)]
+    command = [sys.executable, "-m", "tests.harness.bridge_server", str(descriptors_max), str(connections_max)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -65,12 +66,27 @@ def descriptors() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+async def answered(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(HONEST)
+        return await reader.read(len(OK))
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
 async def honest(port: int) -> None:
     async with asyncio.timeout(HONEST_SECONDS_MAX):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HONEST)
-        assert await reader.readexactly(len(OK)) == OK
-        writer.close()
+        assert await answered(port) == OK
+
+
+async def recovered(port: int) -> None:
+    """As `honest`, as soon as the server has seen that the others are gone."""
+    async with asyncio.timeout(HONEST_SECONDS_MAX):
+        while await answered(port) != OK:
+            pass
 
 
 @contextlib.asynccontextmanager
@@ -157,3 +173,30 @@ async def test_connections_that_come_and_go_leave_nothing_behind(descriptors: in
 
         print([f"{bytes_ / 1e6:.1f}" for bytes_ in grown])
         assert grown[-1] < grown[0] * 1.2
+
+
+async def refused(port: int, number: int) -> int:
+    """Open *number* connections at once, and return how many the server has closed when the rest is silent."""
+    async with asyncio.timeout(10):
+        streams = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in range(number)))
+        reading = [asyncio.create_task(reader.read()) for reader, _ in streams]
+        done, _ = await asyncio.wait(reading, timeout=SILENT_SECONDS)
+    for task in reading:
+        task.cancel()
+    for _, writer in streams:
+        writer.close()
+    return len(done)
+
+
+async def test_a_server_out_of_descriptors_turns_new_connections_away_and_recovers() -> None:
+    """It neither stops nor spins nor complains: libuv keeps one descriptor to accept and close what is too much."""
+    with serving(64) as server:
+        assert 200 - 64 < await refused(server.port, 200) < 200
+        await recovered(server.port)
+
+
+async def test_more_connections_than_allowed_are_turned_away_and_descriptors_remain() -> None:
+    """Kafka and the monitoring port need some, most of all when there are too many clients."""
+    with serving(1024, connections_max=50) as server:
+        assert await refused(server.port, 200) == 150
+        await recovered(server.port)

@@ -33,20 +33,23 @@ SIGNED = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: c72b60894140fa98920f1
 async def until(condition: Callable[[], bool]) -> None:
     """Let others run until *condition* holds."""
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # What is waited for has no event.
             await asyncio.sleep(0)
 
 
 class Server:
     """One server: `/vod` is unsigned, `/your/callback` is signed; a record is durable once `ack` is set."""
 
-    def __init__(self, *, patience_seconds: float = 10, send_buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self, *, patience_seconds: float = 10, send_buffer_bytes: int | None = None, connections_max: int = 100_000
+    ) -> None:
         self.ack = asyncio.Event()
         self.ack.set()
         self.registry = CollectorRegistry()
         self.metrics = BridgeMetrics(self.registry)
         self.bodies: list[bytes] = []
         self._state = ServerState()
+        self._connections_max = connections_max
         self._send_buffer_bytes = send_buffer_bytes
         self._patience = Patience(patience_seconds, on_silent=partial(self._count, BridgeAnswer.HEAD_TIMEOUT))
         callbacks = (
@@ -73,7 +76,7 @@ class Server:
         bound = listen("127.0.0.1", 0, setting="-")
         if self._send_buffer_bytes is not None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
-        protocol = partial(BoundedProtocol, on_refused=self._count)
+        protocol = partial(BoundedProtocol, connections_max=self._connections_max, on_refused=self._count)
         async with running(self.app, bound, stop_seconds_max=1, keep_alive_seconds=60, protocol=protocol) as server:
             self._state = server.server_state
             watching = asyncio.create_task(self._patience.watch(server.server_state.connections))
@@ -98,12 +101,12 @@ class Server:
         return Counter({sample.labels["outcome"]: int(sample.value) for sample in requests})
 
 
-async def _main(descriptors_max: int) -> None:
+async def _main(descriptors_max: int, connections_max: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
-    async with Server(patience_seconds=60).serve() as port:
+    async with Server(patience_seconds=60, connections_max=connections_max).serve() as port:
         print(port, flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":  # A server in a process of its own, whose memory and descriptors are only its own.
-    uvloop.run(_main(int(sys.argv[1])))
+    uvloop.run(_main(*map(int, sys.argv[1:])))
