@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 BACKLOG = 2048  # Connections the kernel holds for us while the loop is busy; Linux caps it at net.core.somaxconn.
 STOP_SECONDS_MAX = 2
@@ -73,16 +74,17 @@ async def running(
     keep_alive_seconds: int,
     certificate_file: Path | None = None,
     key_file: Path | None = None,
+    protocol: Callable[..., asyncio.Protocol] = HttpToolsProtocol,
 ) -> AsyncIterator[uvicorn.Server]:
     """
     Serve the ASGI application *app* on *bound* while the context lasts; yields the server.
 
     On leaving, requests that have begun are answered first, for up to *stop_seconds_max*. With a certificate and its
-    key (PEM), *bound* speaks TLS and nothing else.
+    key (PEM), *bound* speaks TLS and nothing else. *protocol* makes the protocol of a connection.
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,  # type: ignore[arg-type]  # It calls what it is given; a class is only one kind of callable.
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -97,12 +97,11 @@ class BridgeApp:
         self._reading = 0
         self._reading_max = settings.in_flight_max
         self._denials = {denial: metrics.denials.labels(denial.value).inc for denial in Denial}
-        self._cut_off = metrics.requests.labels(BridgeAnswer.BODY_TIMEOUT.value).inc
-        self._gone = metrics.requests.labels(BridgeAnswer.CLIENT_GONE.value).inc
         self._recent = Recent(settings.replay_cache_bytes)
         self._bursts = Bursts(settings.bodies_per_signature_max)
         self._count_burst = metrics.bursts.inc
         self._replayed = _Answer(metrics, BridgeAnswer.REPLAYED, 200)
+        self._requests = metrics.requests
         self._published = _Answer(metrics, BridgeAnswer.PUBLISHED, 200)
         self._spooled = _Answer(metrics, BridgeAnswer.SPOOLED, 200)
         self._spool_failed = _Answer(metrics, BridgeAnswer.SPOOL_FAILED, 503)
@@ -110,6 +109,7 @@ class BridgeApp:
         self._not_found = _Answer(metrics, BridgeAnswer.NOT_FOUND, 404, _CLOSE)
         self._not_post = _Answer(metrics, BridgeAnswer.METHOD_NOT_ALLOWED, 405, (b"allow", b"POST"), _CLOSE)
         self._upgrade = _Answer(metrics, BridgeAnswer.UPGRADE_REFUSED, 400, _CLOSE)
+        self._no_length = _Answer(metrics, BridgeAnswer.LENGTH_MISSING, 411, _CLOSE)
         self._too_large = _Answer(metrics, BridgeAnswer.BODY_TOO_LARGE, 413, _CLOSE)
         self._busy_reading = _Answer(metrics, BridgeAnswer.OVERLOADED, 503, _CLOSE)
         self._overloaded = _Answer(metrics, BridgeAnswer.OVERLOADED, 503)
@@ -132,7 +132,7 @@ class BridgeApp:
         try:
             body = await self._read(receive)
         except _ClientGoneError:
-            (self._cut_off if CUT_OFF in scope["state"] else self._gone)()
+            self._requests.labels(scope["state"].get(CUT_OFF, BridgeAnswer.CLIENT_GONE).value).inc()
             return
         except _BodyTooLargeError:
             await self._too_large.send(send)
@@ -156,18 +156,24 @@ class BridgeApp:
         if b"upgrade" in headers:
             # uvicorn 0.54 drops the body of such a request and ends it as complete: answering 200 would lose the event.
             return self._upgrade
-        if self._announces_too_much(headers.get(b"content-length")):
-            return self._too_large
+        unfit = self._unfit_length(headers)
+        if unfit is not None:
+            return unfit
         denial = self._denial(callback, headers)
         if denial is not None:
             self._denials[denial]()
             return self._denied
         return self._busy_reading if self._reading >= self._reading_max else None
 
-    def _announces_too_much(self, length: bytes | None) -> bool:
-        if length is None or not length.isdigit():
-            return False  # Chunked, or nothing a server lets through: what arrives is counted anyway.
-        return len(length) > LENGTH_DIGITS_MAX or int(length) > self._body_bytes_max
+    def _unfit_length(self, headers: Mapping[bytes, bytes]) -> _Answer | None:
+        length = headers.get(b"content-length")
+        if length is None:
+            # RFC 9112, 6.3: without either there is no body, whatever follows. A 200 would lose what the sender thought
+            # was one. What arrives in chunks is counted as it comes.
+            return None if b"transfer-encoding" in headers else self._no_length
+        if not length.isdigit():
+            return None  # Nothing a server lets through.
+        return self._too_large if len(length) > LENGTH_DIGITS_MAX or int(length) > self._body_bytes_max else None
 
     def _denial(self, callback: Callback, headers: Mapping[bytes, bytes]) -> Denial | None:
         return deny(

@@ -11,8 +11,10 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any
 
+from pipeline.metrics import BridgeAnswer
+
 SWEEP_SECONDS = 1.0
-CUT_OFF = "cut_off"  # In the scope's `state`: the application need not wonder why its client is gone.
+CUT_OFF = "cut_off"  # In the scope's `state`: the outcome under which the application counts a client that is gone.
 
 _ANSWER = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -53,8 +55,11 @@ class Patience:
         self._since = waiting
 
     def _cut(self, connection: Any) -> None:
-        if _has_head(connection):
-            connection.scope["state"][CUT_OFF] = True
+        if connection.flow.write_paused:
+            connection.transport.abort()  # Closing would wait until the client reads.
+            return
+        if _has_head(connection) and connection.cycle.more_body:
+            connection.scope["state"][CUT_OFF] = BridgeAnswer.BODY_TIMEOUT
         else:
             self._on_silent()
         connection.transport.write(_ANSWER)
@@ -66,7 +71,13 @@ def _has_head(connection: Any) -> bool:
 
 
 def _is_arriving(connection: Any) -> bool:
-    """Return whether the client owes us something: a first request, or the rest of one."""
+    """Return whether the client owes us something: a first request, the rest of one, or to read its answers."""
+    if connection.flow.write_paused:
+        return True
     if connection.pipeline:
         return False  # It sent one request after another; now it is our turn.
-    return connection.cycle.more_body if _has_head(connection) else True
+    if not _has_head(connection):
+        return True
+    # Line breaks after an answer end uvicorn's wait for the next request, and begin none.
+    is_forgotten = connection.cycle.response_complete and connection.timeout_keep_alive_task is None
+    return bool(connection.cycle.more_body or is_forgotten)

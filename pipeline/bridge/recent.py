@@ -37,6 +37,8 @@ class Recent:
 
     def add(self, request: Request, durable: asyncio.Future[bool]) -> None:
         """Remember *request*, and forget the oldest ones for it where there is no room."""
+        if self._generation_bytes == 0:
+            return
         if self._bytes >= self._generation_bytes:
             self._old, self._young, self._bytes = self._young, {}, 0
         self._young[request] = durable

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import gc
 import math
+import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -17,6 +20,7 @@ from pipeline.bridge.fleet import Membership
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.mns import polling
 from pipeline.bridge.patience import Patience
+from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
@@ -30,6 +34,8 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 KEEP_ALIVE_SECONDS = 75
 # Requests in flight are no garbage: at the default of 700 the cyclic collector took 14 us of each.
 GC_THRESHOLD = 20_000
+# Of the process's limit of open files: a crowd of clients must not keep Kafka from being reached again.
+DESCRIPTORS_RESERVED = 64
 STOP_MARGIN_SECONDS = 1  # For the answer itself, after the last acknowledgement or its deadline.
 
 
@@ -104,6 +110,7 @@ async def serve(
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
                     certificate_file=bridge.certificate_file,
                     key_file=bridge.key_file,
+                    protocol=_protocol(metrics),
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
@@ -144,6 +151,16 @@ def _spooler(bridge: BridgeSettings, metrics: BridgeMetrics) -> Spooler | None:
     if bridge.spool_directory is None:
         return None
     return Spooler(Spool(bridge.spool_directory, bytes_max=bridge.spool_bytes_max), metrics)
+
+
+def _protocol(metrics: BridgeMetrics) -> Callable[..., BoundedProtocol]:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = descriptors == resource.RLIM_INFINITY
+    return partial(
+        BoundedProtocol,
+        connections_max=sys.maxsize if unlimited else max(1, descriptors - DESCRIPTORS_RESERVED),
+        on_refused=lambda outcome: metrics.requests.labels(outcome.value).inc(),
+    )
 
 
 def _warn_of_unsigned(bridge: BridgeSettings) -> None:

@@ -1,0 +1,143 @@
+"""
+uvicorn's HTTP protocol with bounds: head, headers, bytes of a request, requests sent ahead; refusals are counted.
+
+uvicorn 0.54 and httptools 0.9 bound none of these, so only time limited what one connection could make us hold. It
+overrides HttpToolsProtocol, whose version is pinned. What a path or a signature is, it does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from pipeline.bridge.patience import CUT_OFF
+from pipeline.metrics import BridgeAnswer
+
+# VOD's heads have 300 bytes; proxies add some more, and allow as much themselves.
+HEAD_BYTES_MAX = 16 * 1024
+# 16 KiB of "a:b" would be 3,276 headers and 34 times as much memory. Trailers have the same bound.
+HEADERS_MAX = 100
+# The largest body in chunks of one byte takes 393,216. Extensions of chunks and trailers are counted here only.
+REQUEST_BYTES_MAX = 1024 * 1024
+# One read brings up to 256 KiB: 11,900 requests of 22 bytes, and 3.5 KB of memory each. Nobody honest sends ahead.
+PIPELINED_MAX = 16
+
+_ANSWERS = {
+    outcome: b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status
+    for outcome, status in (
+        (BridgeAnswer.MALFORMED, b"400 Bad Request"),
+        (BridgeAnswer.BODY_TOO_LARGE, b"413 Request Entity Too Large"),
+        (BridgeAnswer.HEAD_TOO_LARGE, b"431 Request Header Fields Too Large"),
+        (BridgeAnswer.OVERLOADED, b"503 Service Unavailable"),
+    )
+}
+
+
+class _RefusedError(Exception):
+    """Stops the parser; it becomes the call of send_400_response."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self, *args: Any, connections_max: int, on_refused: Callable[[BridgeAnswer], None], **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            connections_max: How many connections the server may have.
+            on_refused: Called with the outcome of what is refused here, before the application sees it.
+        """
+        super().__init__(*args, **kwargs)
+        self._connections_max = connections_max
+        self._on_refused = on_refused
+        self._refusal = BridgeAnswer.MALFORMED
+        self._running: RequestResponseCycle | None = None
+        self._before = 0  # Bytes of the current request in earlier reads.
+        self._read = 0  # Bytes of this read.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered, too: uvicorn tells the newest only, and uvloop refuses to write."""
+        super().connection_lost(exc)
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection, or close it at once where there are too many."""
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn names the kind it needs.
+        if len(self.connections) > self._connections_max:
+            self._on_refused(BridgeAnswer.OVERLOADED)
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*, then look at what the request has come to."""
+        self._read = len(data)
+        super().data_received(data)
+        self._before += self._read
+        if self._before > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self._bound()
+
+    def _bound(self) -> None:
+        """Look at a request that is longer than any head: it may have a body."""
+        if not self._has_head():
+            self._refuse(BridgeAnswer.HEAD_TOO_LARGE)
+        elif self._before > REQUEST_BYTES_MAX and self.cycle.more_body:
+            self._refuse(BridgeAnswer.BODY_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        self._before = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Do what uvicorn does (a call of it costs more than all of this), for so many headers, or trailers."""
+        if len(self.headers) >= HEADERS_MAX:
+            self._stop(BridgeAnswer.HEAD_TOO_LARGE)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Hand the head on, unless it or the queue it goes to is too large."""
+        if self._before + self._read > HEAD_BYTES_MAX and self._is_too_large():
+            self._stop(BridgeAnswer.HEAD_TOO_LARGE)
+        super().on_headers_complete()
+        self.headers = []  # Trailers go here: uvicorn would add them to the headers the application has got.
+        if len(self.pipeline) > PIPELINED_MAX:
+            self._stop(BridgeAnswer.OVERLOADED)
+
+    def _stop(self, refusal: BridgeAnswer) -> NoReturn:
+        self._refusal = refusal
+        raise _RefusedError
+
+    def _is_too_large(self) -> bool:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX
+
+    def send_400_response(self, _: str) -> None:
+        """Answer what the parser, or a callback of ours, stopped at."""
+        self._refuse(self._refusal)
+
+    def _refuse(self, outcome: BridgeAnswer) -> None:
+        if self._has_head() and self.cycle.more_body and not self.pipeline:
+            self.cycle.scope["state"][CUT_OFF] = outcome  # The application is reading this body: it counts.
+        else:
+            self._on_refused(outcome)
+        self.transport.write(_ANSWERS[outcome])
+        self.transport.close()
+        # The connection lives until the loop has closed it; what it holds need not: many may be refused at once.
+        self.pipeline.clear()
+        if self.headers:
+            self.headers.clear()
+
+    def _has_head(self) -> bool:
+        return self.cycle is not None and self.cycle.scope is self.scope
