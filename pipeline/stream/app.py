@@ -14,6 +14,7 @@ from typing import Any
 
 import faust
 from aiokafka import TopicPartition
+from faust.app import BootStrategy
 from faust.types import TP, StreamT
 from yarl import URL
 
@@ -110,8 +111,16 @@ async def _uninterrupted(bounded: Coroutine[Any, Any, None]) -> None:
             await asyncio.shield(task)
 
 
+class _BootStrategy(BootStrategy):
+    """Start no producer of Faust's: the stages have transactional ones, and it would connect without credentials."""
+
+    enable_kafka_producer = False
+
+
 class _App(faust.App):
     """A Faust application without tables, which therefore needs no directories."""
+
+    BootStrategy = _BootStrategy
 
     def _create_directories(self) -> None:
         """Leave the working directory alone: it may be read-only."""
