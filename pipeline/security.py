@@ -7,6 +7,7 @@ Whatever is half given or unreadable is refused when the settings are read. Know
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -97,6 +98,19 @@ class KafkaSecurity(Section):
 _TLS_KEYS = {"ca_file", "certificate_file", "key_file", "key_password"}
 
 
+class _ClosingAtOnce(ssl.SSLObject):
+    """
+    Says goodbye without waiting for the other side's, as RFC 8446, 6.1 allows.
+
+    A broker in the middle of a long fetch does not answer it, and uvloop waits 30 s then: so long a consumer took to
+    close, and with it a partition to open.
+    """
+
+    def unwrap(self) -> None:  # type: ignore[override]  # Typed as if there was a socket to return.
+        with suppress(ssl.SSLWantReadError):
+            super().unwrap()
+
+
 @lru_cache(maxsize=8)  # Connections are opened on the event loop, which must not wait for a disk.
 def _client_context(
     ca_file: Path | None, certificate_file: Path | None, key_file: Path | None, key_password: SecretStr | None
@@ -108,6 +122,7 @@ def _client_context(
         context = ssl.create_default_context(cafile=ca_file)
     except (ssl.SSLError, OSError):
         raise ValueError(f"ca_file: {ca_file} holds no certificates in PEM format") from None
+    context.sslobject_class = _ClosingAtOnce
     if certificate_file is not None and key_file is not None:
         _load_certificate(context, certificate_file, key_file, key_password)
     return context
