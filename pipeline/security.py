@@ -106,7 +106,7 @@ class _ClosingAtOnce(ssl.SSLObject):
     close, and with it a partition to open.
     """
 
-    def unwrap(self) -> None:  # type: ignore[override]  # Typed as if there was a socket to return.
+    def unwrap(self) -> None:
         with suppress(ssl.SSLWantReadError):
             super().unwrap()
 

@@ -1,4 +1,4 @@
-"""A real Kafka that lets in only who proves who they are, and a certificate authority that lives as long as the test."""
+"""A real Kafka that lets in only who proves who they are; its certificate authority lives as long as the test."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from kafka.admin import KafkaAdminClient, UserScramCredentialUpsertion
+from kafka.errors import KafkaError
 
 from pipeline.ops.kafka import LocalKafka, free_port
+from tests.harness.recount import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +84,7 @@ class SecuredKafka:
                     [UserScramCredentialUpsertion(USER, "SCRAM-SHA-512", PASSWORD)]
                 )
                 assert answer == {USER: None}, answer
+                eventually(lambda: _group_problems(admin), seconds=20)
             finally:
                 admin.close()
             yield self
@@ -120,3 +123,12 @@ class SecuredKafka:
         self.file(f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
         chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
         self.file(f"{name}.pem").write_bytes(chain)
+
+
+def _group_problems(admin: KafkaAdminClient) -> list[str]:
+    """Have the topic of the groups' offsets made: the first question after a group is answered with an error."""
+    try:
+        admin.list_group_offsets({"nobody": None})
+    except KafkaError as error:
+        return [repr(error)]
+    return []
