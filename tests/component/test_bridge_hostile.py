@@ -336,7 +336,7 @@ async def test_a_hostile_request_has_its_answer_and_disturbs_nobody(
     hostile = asyncio.create_task(talk(port, case))
     async with asyncio.timeout(HONEST_SECONDS_MAX):
         assert await honest(port) == OK
-    answers = await hostile
+    answers = await asyncio.wait_for(hostile, 5)
     await server.settled()
 
     expected = [*case.answers, 404] if case.stays_open else [*case.answers]
