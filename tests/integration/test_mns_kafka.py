@@ -46,6 +46,7 @@ def with_bridge(settings: Settings, emulator: MnsEmulator, *, callbacks: bool) -
         "port": free_port(),
         "metrics_port": free_port(),
         "ack_timeout_seconds": 1,
+        "spool_directory": "",
         "callbacks": [{"url": URL, "auth_keys": [KEY]}] if callbacks else [],
         "mns": [
             {
@@ -120,7 +121,7 @@ async def test_the_same_event_by_http_and_mns_is_accepted_once(
 async def test_while_kafka_stands_still_messages_stay_in_their_queue(
     settings: Settings, emulator: MnsEmulator, kafka: LocalKafka
 ) -> None:
-    """A bridge that has nothing but a queue: what Kafka did not acknowledge comes again and is published then."""
+    """A bridge that has a queue and no spool: what Kafka did not acknowledge comes again and is published then."""
     body = deletion("a", datetime.now(UTC)).value
     async with running_bridge(with_bridge(settings, emulator, callbacks=False)) as registry:
 
