@@ -109,8 +109,11 @@ class Spool:
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def status(self) -> SpoolStatus:
-        """Return what waits."""
-        return SpoolStatus(self._records, self._bytes, _first(self._database))
+        """Return what waits; raises SpoolError if it cannot be read."""
+        try:
+            return SpoolStatus(self._records, self._bytes, _first(self._database))
+        except sqlite3.Error as error:
+            raise SpoolError(f"the spool {self.directory} cannot be read: {error}") from error
 
     def close(self) -> None:
         """Let go of the file and the lock."""

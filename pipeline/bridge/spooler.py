@@ -58,15 +58,15 @@ class Spooler:
     async def replay(self, publish: Callable[[Sequence[Record]], Awaitable[None]], is_up: asyncio.Event) -> None:
         """Publish what is spooled, oldest first, whenever Kafka takes it, until cancelled."""
         published = 0
-        self._show(await self._run(self._spool.status))
         while True:
-            await is_up.wait()
             try:
+                self._filled.clear()  # Before the look, or what comes right after it would wait for the next one.
+                self._show(await self._run(self._spool.status))
                 found = await self._run(partial(self._spool.oldest, REPLAY_RECORDS, after=published))
                 if not found:
-                    self._filled.clear()
                     await self._filled.wait()
                     continue
+                await is_up.wait()
                 await publish([record for _, record in found])
                 published = found[-1][0]  # Should the disk refuse to delete them, they are not published again.
                 self._metrics.replayed.inc(len(found))
@@ -74,7 +74,6 @@ class Spooler:
             except (SpoolError, PublishError) as error:
                 logger.warning("replay_failed", error=str(error) or repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
-            self._show(await self._run(self._spool.status))
 
     async def close(self) -> None:
         """Write what is left, and let go of the spool."""
