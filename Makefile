@@ -21,7 +21,7 @@ run: setup ## Start everything: a local Kafka, the topics, the bridge on port 80
 demo: setup ## The same with simulated callbacks, a live table and a closing summary.
 	@exec $(BIN)/vod-pipeline up --demo
 
-test: setup ## Run all tests, those on a real Kafka included (under 5 minutes on 2 cores).
+test: setup ## Run all tests, those on a real Kafka included (about 6 minutes on 2 cores).
 	@exec $(BIN)/pytest
 
 lint: $(INSTALLED) ## Check format, style, types and import contracts.

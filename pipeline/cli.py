@@ -37,6 +37,7 @@ from pipeline.settings import Settings, SettingsError
 
 USAGE_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
+MIB = 1 << 20
 EXPECTED = (
     ListenError,
     LocalKafkaError,
@@ -368,14 +369,14 @@ def spool_status(config: Config = None) -> None:
     if bridge_settings.spool_directory is None:
         raise SettingsError("bridge.spool_directory: empty, so there is no spool")
     status, owner = spool.status_of(bridge_settings.spool_directory)
-    table = Table("spool", "owner", "callbacks", "bytes", "at most", "oldest received")
+    table = Table("spool", "owner", "callbacks", "MiB", "at most", "oldest received")
     oldest = status.oldest_received_at_ms
     table.add_row(
         str(bridge_settings.spool_directory),
         "nobody" if owner is None else f"process {owner}",
         f"{status.records:,}",
-        f"{status.bytes:,}",
-        f"{bridge_settings.spool_bytes_max:,}",
+        f"{status.bytes / MIB:,.1f}",
+        f"{bridge_settings.spool_bytes_max / MIB:,.1f}",
         "-" if oldest is None else format_time(oldest // 1000 * 1000),
     )
     out.print(table)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import urllib.error
 import urllib.request
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import Progress
@@ -60,9 +60,10 @@ def _settled(settings: Settings, before: Outcomes, summary: Summary) -> Outcomes
 
 
 def _outcomes(settings: Settings) -> Outcomes:
-    url = f"http://{settings.worker.metrics_host}:{settings.worker.metrics_port}/metrics"
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # Our own http URL.
-            return read_outcomes(answer.read().decode())
-    except (urllib.error.URLError, OSError):
-        return Outcomes(accepted=0, duplicate=0, ignored=0, rejected={})
+    bridge, worker = settings.bridge, settings.worker
+    pages = ""
+    for host, port in ((bridge.metrics_host, bridge.metrics_port), (worker.metrics_host, worker.metrics_port)):
+        # Our own http URLs; nothing is decided while they do not answer.
+        with suppress(OSError), urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
+            pages += answer.read().decode()
+    return read_outcomes(pages)

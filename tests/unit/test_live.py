@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console, RenderableType
 
-from pipeline.metrics import RecordTotals
+from pipeline.metrics import BridgeMetrics, RecordTotals
 from pipeline.ops.closing import Outcomes, closing, read_outcomes, verdict
 from pipeline.ops.live import WINDOWS_KEPT_MAX, NewestRows, RateRow, rates_table, read_row
 from pipeline.ops.send import Summary
@@ -180,6 +180,7 @@ def test_the_closing_summary_sets_sent_against_decided(width: int) -> None:
         ["malformed", "30", "rejected:", "invalid_field", "20"],
         ["rejected:", "invalid_json", "10"],
         ["ignored", "0"],
+        ["same", "request", "again", "0"],
         ["all", "2,000", "all", "2,000"],
     ]
     assert shown[-1] == "They agree: every delivered callback was decided on exactly once."
@@ -193,6 +194,29 @@ def test_without_failed_attempts_one_record_off_is_a_disagreement() -> None:
     assert verdict(SUMMARY, replace(OUTCOMES, rejected={"conflict": 49})).plain.startswith(
         "They do not agree: rejected -1 "
     )
+
+
+def test_an_equal_request_that_the_bridge_answered_alone_is_no_loss() -> None:
+    """The same body within the same second: of a duplicate, or of a malformed callback."""
+    rejected = {**OUTCOMES.rejected, "invalid_json": 9}
+
+    assert verdict(SUMMARY, replace(OUTCOMES, duplicate=146, replayed=4)).plain.startswith("They agree: ")
+    assert verdict(SUMMARY, replace(OUTCOMES, duplicate=149, rejected=rejected, replayed=2)).plain.startswith(
+        "They agree: "
+    )
+    assert verdict(SUMMARY, replace(OUTCOMES, replayed=1)).plain.startswith("They do not agree: duplicate +1 ")
+    assert verdict(SUMMARY, replace(OUTCOMES, accepted=1799, replayed=1)).plain.startswith(
+        "They do not agree: accepted -1, duplicate +1 "
+    )
+
+
+def test_the_bridges_replays_are_read_out_of_its_metrics() -> None:
+    registry = CollectorRegistry()
+    requests = BridgeMetrics(registry).requests
+    requests.labels("replayed").inc(3)
+    requests.labels("published").inc(5)
+
+    assert read_outcomes(generate_latest(registry).decode()) == Outcomes(replayed=3)
 
 
 def test_a_retried_callback_may_have_arrived_twice() -> None:
