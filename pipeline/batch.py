@@ -1,7 +1,11 @@
-"""A Kafka batch that is filled row by row: what bridge and worker have in common on the way out."""
+"""Kafka batches that are filled row by row, and sent: what bridge and worker have in common on the way out."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterable
+
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.core.records import Row
@@ -24,3 +28,40 @@ class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
             return False
         self._relative_offset += 1
         return True
+
+
+class Batches:
+    """
+    Rows on their way into *tp*, encoded as they come: a list of them would have left the processor's cache by then.
+
+    `first` is the first row. `bytes_max` bounds a batch; the broker judges a single row that is larger.
+    """
+
+    def __init__(self, tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int, is_transactional: bool) -> None:
+        self.tp = tp
+        self.batches: list[Batch] = []
+        self.first: Row | None = None
+        self._bytes_max = bytes_max
+        self._is_transactional = is_transactional
+        self._add: Callable[[Row], bool] | None = None
+        for row in rows:
+            self.append(row)
+
+    def append(self, row: Row) -> None:
+        """Encode *row*."""
+        if self._add is None or not self._add(row):
+            self.first = self.first or row
+            batch = Batch(self._bytes_max, is_transactional=self._is_transactional)
+            self.batches.append(batch)
+            self._add = batch.add
+            batch.add(row)
+
+
+async def send(producer: AIOKafkaProducer, outputs: Iterable[Batches]) -> None:
+    """Hand all batches to *producer*, and wait until Kafka has acknowledged them."""
+    acks = [
+        await producer.send_batch(batch, output.tp.topic, partition=output.tp.partition)
+        for output in outputs
+        for batch in output.batches
+    ]
+    await asyncio.gather(*acks)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NewType
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerClosed
 
 from pipeline import access
-from pipeline.batch import Batch
+from pipeline.batch import Batches, send
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.partition import partitions_of
 from pipeline.bridge.spool import Record
@@ -307,11 +307,7 @@ class Publisher:
         try:
             # The youngest group's deadline: the older ones expire by themselves.
             async with asyncio.timeout_at(max(group.deadline for group in groups)):
-                acks = [
-                    await producer.send_batch(batch, self._topic, partition=partition)
-                    for partition, batch in self._batches(partitions, groups)
-                ]
-                await asyncio.gather(*acks)
+                await send(producer, self._batches(partitions, groups))
         except TimeoutError:
             for group in groups:
                 self._fail(group, AckTimeoutError())
@@ -329,26 +325,21 @@ class Publisher:
         for group in groups:
             self._settle(group)
 
-    def _batches(self, partitions: int, groups: list[_Group]) -> list[tuple[int, Batch]]:
+    def _batches(self, partitions: int, groups: list[_Group]) -> Iterable[Batches]:
         """Pack the records of *groups* into batches, in order, none larger than a topic takes."""
         records = [record for group in groups for record in group.records]
         keyed = iter(partitions_of([key for key, _, _, _ in records if key is not None], partitions))
-        full: list[tuple[int, Batch]] = []
-        filling: dict[int, Batch] = {}
+        filling: dict[int, Batches] = {}
         for key, body, source, received_at_ms in records:
             if key is None:
                 self._turn = partition = (self._turn + 1) % partitions
             else:
                 partition = next(keyed)
-            row = (key, body, received_at_ms, _headers(source, received_at_ms))
-            batch = filling.get(partition)
-            if batch is not None:
-                if batch.add(row):
-                    continue
-                full.append((partition, batch))
-            batch = filling[partition] = Batch(BATCH_BYTES_MAX, is_transactional=False)
-            batch.add(row)
-        return full + list(filling.items())
+            if partition not in filling:
+                tp = TopicPartition(self._topic, partition)
+                filling[partition] = Batches(tp, bytes_max=BATCH_BYTES_MAX, is_transactional=False)
+            filling[partition].append((key, body, received_at_ms, _headers(source, received_at_ms)))
+        return filling.values()
 
 
 @lru_cache(maxsize=16)  # What arrives within a millisecond shares them.

@@ -19,7 +19,7 @@ from pipeline.core.records import (
 )
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.metrics import WorkerMetrics
-from pipeline.stream.log import Batches, Committed, Log
+from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.partition import Opened, Output
 from pipeline.stream.transport import Chunk
 
@@ -60,7 +60,7 @@ class AcceptStage:
     def step(self, state: AcceptState, chunk: Chunk) -> Output | None:
         """Decide on the chunk's records; an idle one is a tick."""
         partition = state.partition
-        accepted = Batches(TopicPartition(self._topics.accepted, partition))
+        accepted = output(TopicPartition(self._topics.accepted, partition))
         if chunk.batches:
             decisions = accept.accept(state, chunk.records(), accepted)
         elif chunk.idle:
@@ -70,8 +70,8 @@ class AcceptStage:
         rejected = TopicPartition(self._topics.rejected, partition)
         rows = [
             accepted,
-            Batches(rejected, decisions.rejected, bytes_max=REJECTED_BATCH_BYTES_MAX),
-            Batches(TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts),
+            output(rejected, decisions.rejected, bytes_max=REJECTED_BATCH_BYTES_MAX),
+            output(TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts),
         ]
         totals = dict(state.totals)  # As of this chunk: the next one is decided on before this one is committed.
         return Output(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, NamedTuple
 
 import structlog
@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupLoadInProgressError, IllegalOperation, KafkaError, KafkaTimeoutError
 
-from pipeline.batch import Batch
+from pipeline.batch import Batches, send
 from pipeline.core.records import Row
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
@@ -154,30 +154,9 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
         await producer.client.close()
 
 
-class Batches:
-    """
-    Rows on their way into *tp*, encoded as they come: a list of them would have left the processor's cache by then.
-
-    `first` is the first row. `bytes_max` bounds a batch; the broker judges a single row that is larger.
-    """
-
-    def __init__(self, tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = BATCH_BYTES_MAX) -> None:
-        self.tp = tp
-        self.batches: list[Batch] = []
-        self.first: Row | None = None
-        self._bytes_max = bytes_max
-        self._add: Callable[[Row], bool] | None = None
-        for row in rows:
-            self.append(row)
-
-    def append(self, row: Row) -> None:
-        """Encode *row*."""
-        if self._add is None or not self._add(row):
-            self.first = self.first or row
-            batch = Batch(self._bytes_max, is_transactional=True)
-            self.batches.append(batch)
-            self._add = batch.add
-            batch.add(row)
+def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = BATCH_BYTES_MAX) -> Batches:
+    """Begin what a transaction writes to *tp*."""
+    return Batches(tp, rows, bytes_max=bytes_max, is_transactional=True)
 
 
 async def commit(
@@ -198,10 +177,6 @@ async def commit(
     """
     async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
         await producer.begin_transaction()
-        sent = []
-        for output in outputs:
-            for batch in output.batches:
-                sent.append(await producer.send_batch(batch, output.tp.topic, partition=output.tp.partition))
-        await asyncio.gather(*sent)
+        await send(producer, outputs)
         await producer.send_offsets_to_transaction({source: position}, group)
         await producer.commit_transaction()

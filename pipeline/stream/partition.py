@@ -20,7 +20,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.stream.log import Batches, Committed, Log, close_producer, commit
+from pipeline.batch import Batches
+from pipeline.stream.log import Committed, Log, close_producer, commit
 from pipeline.stream.transport import Chunk
 
 FAILURES_MAX = 20

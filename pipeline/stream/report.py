@@ -8,7 +8,7 @@ from pipeline.core import report
 from pipeline.core.records import Topics
 from pipeline.core.report import ReportState, WindowRate
 from pipeline.metrics import WorkerMetrics
-from pipeline.stream.log import Batches, Committed, Log
+from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.partition import Opened, Output
 from pipeline.stream.transport import Chunk
 
@@ -49,7 +49,7 @@ class ReportStage:
             return None
         last_complete = state.last_complete  # As of this chunk: the next one may come before this one is committed.
         return Output(
-            [Batches(self._rates, rows)],
+            [output(self._rates, rows)],
             "",
             lambda seconds: self._on_committed(last_complete, chunk, (len(records), len(rows), late), seconds),
         )
