@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import structlog
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
-from pipeline.bridge.patience import CUT_OFF
+from pipeline.bridge.protocol import CUT_OFF
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.bridge.recent import Bursts, Recent
 from pipeline.core.event import media_id_of

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from pipeline.bridge.patience import CUT_OFF
 from pipeline.metrics import BridgeAnswer
 
 # VOD's heads have 300 bytes; proxies add some more, and allow as much themselves.
@@ -26,10 +25,14 @@ REQUEST_BYTES_MAX = 1024 * 1024
 # One read brings up to 256 KiB: 11,900 requests of 22 bytes, and 3.5 KB of memory each. Nobody honest sends ahead.
 PIPELINED_MAX = 16
 
+CUT_OFF = "cut_off"  # In the scope's `state`: the outcome under which the application counts a client that is gone.
+
 _ANSWERS = {
     outcome: b"HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status
     for outcome, status in (
         (BridgeAnswer.MALFORMED, b"400 Bad Request"),
+        (BridgeAnswer.HEAD_TIMEOUT, b"408 Request Timeout"),
+        (BridgeAnswer.BODY_TIMEOUT, b"408 Request Timeout"),
         (BridgeAnswer.BODY_TOO_LARGE, b"413 Request Entity Too Large"),
         (BridgeAnswer.HEAD_TOO_LARGE, b"431 Request Header Fields Too Large"),
         (BridgeAnswer.OVERLOADED, b"503 Service Unavailable"),
@@ -88,10 +91,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _bound(self) -> None:
         """Look at a request that is longer than any head: it may have a body."""
-        if not self._has_head():
-            self._refuse(BridgeAnswer.HEAD_TOO_LARGE)
+        if not self.has_head:
+            self.refuse(BridgeAnswer.HEAD_TOO_LARGE)
         elif self._before > REQUEST_BYTES_MAX and self.cycle.more_body:
-            self._refuse(BridgeAnswer.BODY_TOO_LARGE)
+            self.refuse(BridgeAnswer.BODY_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Begin to count."""
@@ -125,10 +128,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, _: str) -> None:
         """Answer what the parser, or a callback of ours, stopped at."""
-        self._refuse(self._refusal)
+        self.refuse(self._refusal)
 
-    def _refuse(self, outcome: BridgeAnswer) -> None:
-        if self._has_head() and self.cycle.more_body and not self.pipeline:
+    def refuse(self, outcome: BridgeAnswer) -> None:
+        """Answer the request that is arriving with what *outcome* stands for, and close the connection."""
+        if self.is_reading_body:
             self.cycle.scope["state"][CUT_OFF] = outcome  # The application is reading this body: it counts.
         else:
             self._on_refused(outcome)
@@ -139,5 +143,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.headers:
             self.headers.clear()
 
-    def _has_head(self) -> bool:
+    @property
+    def has_head(self) -> bool:
+        """Whether the head of the newest request is complete; its body need not be."""
         return self.cycle is not None and self.cycle.scope is self.scope
+
+    @property
+    def is_reading_body(self) -> bool:
+        """Whether the application is waiting for the rest of a body."""
+        return self.has_head and self.cycle.more_body and not self.pipeline

@@ -24,7 +24,7 @@ from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
-from pipeline.metrics import BridgeAnswer, BridgeMetrics, MnsMetrics
+from pipeline.metrics import BridgeMetrics, MnsMetrics
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -90,9 +90,7 @@ async def serve(
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    patience = Patience(
-        bridge.body_timeout_seconds, on_silent=metrics.requests.labels(BridgeAnswer.HEAD_TIMEOUT.value).inc
-    )
+    patience = Patience(bridge.body_timeout_seconds)
     app = BridgeApp(bridge, publisher, metrics, clock=time.time)
     with listen(bridge.host, bridge.port, setting="bridge.port", is_shared=membership is not None) as bound:
         monitored = (

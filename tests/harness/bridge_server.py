@@ -51,7 +51,7 @@ class Server:
         self._state = ServerState()
         self._connections_max = connections_max
         self._send_buffer_bytes = send_buffer_bytes
-        self._patience = Patience(patience_seconds, on_silent=partial(self._count, BridgeAnswer.HEAD_TIMEOUT))
+        self._patience = Patience(patience_seconds)
         callbacks = (
             CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
             CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
