@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from pipeline.lifecycle import on_hangup, until
 from pipeline.monitor import listen, monitoring
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -93,7 +93,7 @@ class _Member:
     def problems(self) -> list[str]:
         try:
             self.get("/readyz")
-        except (urllib.error.URLError, OSError) as error:
+        except OSError as error:
             return [f"bridge {self.number}: {error}"]
         return []
 
@@ -107,7 +107,7 @@ class _Sums(Collector):
     def collect(self) -> Iterable[Metric]:
         texts = []
         for member in self._members:
-            with contextlib.suppress(urllib.error.URLError, OSError):  # Its counters start anew with it.
+            with contextlib.suppress(OSError):  # Its counters start anew with it.
                 texts.append(member.get("/metrics"))
         return add_up(texts)
 
@@ -173,21 +173,16 @@ async def serve(
             for member in fleet:
                 member.send(signal.SIGHUP)
 
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
         async with monitoring(registry, problems, bound):
             keeping = [asyncio.create_task(member.keep()) for member in fleet]
-            stopped = asyncio.create_task(stop.wait())
             try:
-                done, _ = await asyncio.wait([stopped, *keeping], return_when=asyncio.FIRST_COMPLETED)
+                with on_hangup(hang_up):
+                    await until(stop, *keeping)
             finally:
-                for task in (stopped, *keeping):
+                for task in keeping:
                     task.cancel()
                 await asyncio.gather(*(_end(member) for member in fleet))
-                loop.remove_signal_handler(signal.SIGHUP)
-            for task in done:
-                task.result()
 
 
 async def _end(member: _Member) -> None:

@@ -7,10 +7,9 @@ import contextlib
 import gc
 import math
 import resource
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -24,6 +23,7 @@ from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
+from pipeline.lifecycle import on_hangup, until
 from pipeline.metrics import BridgeMetrics, MnsMetrics
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
@@ -112,37 +112,24 @@ async def serve(
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
-                    with _on_hangup(app, reload):
+                    with on_hangup(partial(_use_callbacks, app, reload)) if reload else contextlib.nullcontext():
                         async with polling(bridge.mns, publisher.publish, mns_metrics):
-                            await _until(stop, *publisher.tasks, watching)
+                            await until(stop, *publisher.tasks, watching)
                     watching.cancel()
             finally:
                 await publisher.stop()
 
 
-@contextlib.contextmanager
-def _on_hangup(app: BridgeApp, reload: Callable[[], Settings] | None) -> Iterator[None]:
-    """Rotate keys without a restart: SIGHUP has *app* use what *reload* returns; what is wrong changes nothing."""
-    if reload is None:
-        yield
-        return
-
-    def use() -> None:
-        try:
-            bridge = reload().bridge
-        except SettingsError as error:
-            logger.error("reload_refused", error=str(error))
-            return
-        app.use(bridge.callbacks)
-        _warn_of_unsigned(bridge)
-        logger.info("callbacks_reloaded", callbacks=len(bridge.callbacks))
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, use)
+def _use_callbacks(app: BridgeApp, reload: Callable[[], Settings]) -> None:
+    """Rotate keys without a restart: have *app* use what *reload* returns; what is wrong changes nothing."""
     try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+        bridge = reload().bridge
+    except SettingsError as error:
+        logger.error("reload_refused", error=str(error))
+        return
+    app.use(bridge.callbacks)
+    _warn_of_unsigned(bridge)
+    logger.info("callbacks_reloaded", callbacks=len(bridge.callbacks))
 
 
 def _spooler(bridge: BridgeSettings, metrics: BridgeMetrics) -> Spooler | None:
@@ -166,14 +153,3 @@ def _warn_of_unsigned(bridge: BridgeSettings) -> None:
         if not callback.auth_keys:
             # The path only: a query may be the secret that unsigned callbacks rely on.
             logger.warning("callback_unsigned", path=callback.path.partition("?")[0])
-
-
-async def _until(stop: asyncio.Event, *running: asyncio.Task[None]) -> None:
-    """Wait for *stop*; raise what ended one of *running*, should that come first: it is a bug."""
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-    for task in done:
-        task.result()
