@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from pipeline.bridge.backoff import Backoff
 from pipeline.bridge.errors import OverloadedError, PublishError
 from pipeline.bridge.mns_queue import Message, MnsError, MnsQueue
 from pipeline.bridge.publisher import Authenticated, Source
@@ -126,7 +126,7 @@ class MnsPoller:
         self._clock = clock
         self._pause = pause or self._sleep
         self._stop = asyncio.Event()
-        self._failures = 0
+        self._backoff = Backoff(policy.retry_seconds_min, policy.retry_seconds_max)
         self._remembered: dict[str, None] = {}
         self._queue = MnsQueue(
             settings,
@@ -157,7 +157,7 @@ class MnsPoller:
             messages = await self._receive()
             self._count(MnsStep.RECEIVED, len(messages))
             if not messages:
-                self._failures = 0
+                self._backoff.succeed()
                 return self._after_nothing(time.monotonic() - started_at)
             known = [message for message in messages if message.message_id in self._remembered]
             fresh = [message for message in messages if message.message_id not in self._remembered]
@@ -166,7 +166,7 @@ class MnsPoller:
             await self._delete(safe)
         except MnsError as error:
             self._metrics.errors.labels(self.name, error.problem.value).inc()
-            pause_seconds = self._retry_seconds(lasting=error.problem in LASTING)
+            pause_seconds = self._backoff.fail(is_lasting=error.problem in LASTING)
             logger.warning(
                 "mns_request_failed",
                 queue=self.name,
@@ -177,8 +177,8 @@ class MnsPoller:
             return pause_seconds
         if len(safe) < len(fresh):
             # To receive on would only use up what the queue's own dead-letter policy counts.
-            return self._retry_seconds()
-        self._failures = 0
+            return self._backoff.fail()
+        self._backoff.succeed()
         return 0
 
     async def _receive(self) -> Sequence[Message]:
@@ -277,12 +277,6 @@ class MnsPoller:
         if call.cancel() or call.exception() is not None or not call.result():
             raise MnsError(MnsProblem.TIMEOUT, f"no answer within {seconds} s")
         return call.result()
-
-    def _retry_seconds(self, *, lasting: bool = False) -> float:
-        policy = self._policy
-        longest = min(policy.retry_seconds_min * (1 << self._failures), policy.retry_seconds_max)
-        self._failures = min(self._failures + 1, 10)
-        return (policy.retry_seconds_max if lasting else longest) * random.uniform(0.5, 1)  # noqa: S311  # Jitter.
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

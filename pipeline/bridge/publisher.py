@@ -8,7 +8,6 @@ awaitable returns; if that raises, it may still get there later, which is harmle
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -21,6 +20,7 @@ from aiokafka.errors import KafkaError, ProducerClosed
 
 from pipeline import access
 from pipeline.batch import Batches, send
+from pipeline.bridge.backoff import Backoff
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.partition import partitions_of
 from pipeline.bridge.spool import Record
@@ -125,7 +125,7 @@ class Publisher:
         self._spooler = spooler
         self._connected = asyncio.Event()
         self._refusal: str | None = None
-        self._failures = 0
+        self._backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         self._turn = 0
         self._discards: set[asyncio.Task[None]] = set()
         metrics.in_flight.set_function(lambda: self._in_flight)
@@ -249,9 +249,9 @@ class Publisher:
                     await self._wake.wait()
                     await self._gather()
                     await self._commit(producer, partitions)
-                    self._failures = 0
+                    self._backoff.succeed()
             except (KafkaError, OSError, TimeoutError) as error:
-                logger.warning("producer_replaced", error=repr(error), failures=self._failures)
+                logger.warning("producer_replaced", error=repr(error), failures=self._backoff.failures)
                 self._metrics.producer_restarts.inc()
             finally:
                 self._connected.clear()
@@ -261,12 +261,7 @@ class Publisher:
                 discard = asyncio.create_task(_discard(producer))
                 self._discards.add(discard)
                 discard.add_done_callback(self._discards.discard)
-            await asyncio.sleep(self._retry_seconds())
-
-    def _retry_seconds(self) -> float:
-        longest = min(RETRY_SECONDS_MIN * (1 << self._failures), RETRY_SECONDS_MAX)
-        self._failures = min(self._failures + 1, 10)
-        return longest * random.uniform(0.5, 1)  # noqa: S311  # Jitter, not a secret.
+            await asyncio.sleep(self._backoff.fail())
 
     def _producer(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
