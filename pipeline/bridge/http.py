@@ -138,10 +138,11 @@ class BridgeApp:
             await self._too_large.send(send)
             return
         signature = headers.get(b"x-vod-signature")
-        if signature is not None and self._bursts.add(signature, self._clock()):
+        now = self._clock()
+        if signature is not None and self._bursts.add(signature, now):
             self._count_burst()
             logger.warning("signature_burst", hint="a stolen signature, or a very large deletion")
-        answer = await self._publish(body, headers.get(b"x-vod-timestamp"))
+        answer = await self._publish(body, headers.get(b"x-vod-timestamp"), now)
         await answer.send(send)
 
     def _refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Answer | None:
@@ -207,7 +208,7 @@ class BridgeApp:
             message = await receive()
         raise _ClientGoneError
 
-    async def _publish(self, body: Authenticated, timestamp: bytes | None) -> _Answer:
+    async def _publish(self, body: Authenticated, timestamp: bytes | None, now: float) -> _Answer:
         """Publish *body*, or wait with an equal request that came before for the same answer."""
         request = (timestamp or b"", body)
         durable = self._recent.get(request)
@@ -215,7 +216,7 @@ class BridgeApp:
         try:
             if durable is None:
                 durable = self._publisher.publish(
-                    media_id_of(body), body, source=Source.HTTP, received_at_ms=int(self._clock() * 1000)
+                    media_id_of(body), body, source=Source.HTTP, received_at_ms=int(now * 1000)
                 )
                 if timestamp is not None:
                     self._recent.add(request, durable)

@@ -50,10 +50,7 @@ class Spooler:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            groups, self._pending = self._pending, []
-            error = await self._append([record for group, _ in groups for record in group])
-            for _, done in groups:
-                done(error)
+            await self._write_pending()
 
     async def replay(self, publish: Callable[[Sequence[Record]], Awaitable[None]], is_up: asyncio.Event) -> None:
         """Publish what is spooled, oldest first, whenever Kafka takes it, until cancelled."""
@@ -77,13 +74,16 @@ class Spooler:
 
     async def close(self) -> None:
         """Write what is left, and let go of the spool."""
-        groups, self._pending = self._pending, []
-        if groups:
-            error = await self._append([record for group, _ in groups for record in group])
-            for _, done in groups:
-                done(error)
+        if self._pending:
+            await self._write_pending()
         await self._run(self._spool.close)
         self._thread.shutdown()
+
+    async def _write_pending(self) -> None:
+        groups, self._pending = self._pending, []
+        error = await self._append([record for group, _ in groups for record in group])
+        for _, done in groups:
+            done(error)
 
     async def _append(self, records: list[Record]) -> PublishError | None:
         try:
