@@ -28,7 +28,9 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
 from pipeline.monitor import listen, running
+from pipeline.ops.kafka import free_port
 from pipeline.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
+from tests.bench.worker import cpu_seconds
 
 URL = "http://127.0.0.1/vod/callback"
 KEYS = ("Bench1Key", "Bench2Key")  # The second one signs: the rotation case, in which every key is computed.
@@ -37,7 +39,6 @@ CONNECTIONS = 64
 BODY_BYTES = 230
 LABELS = {"bare": "bare uvicorn", "bridge": "bridge, acks=all", "spool": "bridge, Kafka away"}
 START_SECONDS_MAX = 20
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 LUA = """
 local n = 0
@@ -74,7 +75,7 @@ def main() -> int:
     if options.serve:
         kafka = _kafka(options.prefix)
         if options.serve == "spool":
-            kafka = kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{_free_port()}"})
+            kafka = kafka.model_copy(update={"bootstrap_servers": f"127.0.0.1:{free_port()}"})
         uvloop.run(_serve_bare(options.port) if options.serve == "bare" else _serve_bridge(options.port, kafka))
         return 0
     if shutil.which("wrk") is None:
@@ -125,7 +126,7 @@ async def _serve_bridge(port: int, kafka: KafkaSettings) -> None:
         bridge = BridgeSettings(
             port=port,
             callbacks=callbacks,
-            metrics_port=_free_port(),
+            metrics_port=free_port(),
             timestamp_tolerance_seconds=900,
             spool_directory=Path(directory),
         )
@@ -154,16 +155,16 @@ def _stop_on_sigterm() -> asyncio.Event:
 
 
 def _measure(name: str, *, seconds: int, prefix: str) -> Figures:
-    port = _free_port()
+    port = free_port()
     arguments = ["--serve", name, "--port", str(port), "--prefix", prefix]
     command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "tests.bench.bridge", *arguments]
     server = subprocess.Popen(command)
     try:
         _wait_for(port)
         _load(port, seconds=2)  # Connects to Kafka, fills caches.
-        before = _cpu_seconds(server.pid)
+        before = cpu_seconds(server.pid)
         output = _load(port, seconds=seconds)
-        cpu_seconds = _cpu_seconds(server.pid) - before
+        used_seconds = cpu_seconds(server.pid) - before
     finally:
         server.terminate()
         server.wait(timeout=30)
@@ -171,7 +172,7 @@ def _measure(name: str, *, seconds: int, prefix: str) -> Figures:
     errors = "; ".join(line.strip() for line in output.splitlines() if "errors" in line or "Non-2xx" in line) or "none"
     return Figures(
         requests_per_second=float(_find(r"Requests/sec:\s+([\d.]+)", output)),
-        cpu_microseconds=cpu_seconds * 1e6 / requests,
+        cpu_microseconds=used_seconds * 1e6 / requests,
         p50=_find(r"\n\s+50%\s+(\S+)", output),
         p99=_find(r"\n\s+99%\s+(\S+)", output),
         errors=errors,
@@ -194,18 +195,6 @@ def _find(pattern: str, text: str) -> str:
     if found is None:
         raise ValueError(f"no {pattern!r} in wrk's output: {text}")
     return found[1]
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process so far: fields 14 and 15 of /proc/<pid>/stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int) -> None:
