@@ -1,0 +1,61 @@
+"""
+The command line: the only place that wires the parts together, and the only one that prints for people.
+
+The commands are functions of this package's modules; here is the table of all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from pipeline.bridge.fleet import FleetError
+from pipeline.bridge.spool import SpoolError
+from pipeline.cli import admin, local, services
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
+from pipeline.monitor import ListenError
+from pipeline.ops.kafka import LocalKafkaError
+from pipeline.ops.offsets import OffsetsError
+from pipeline.ops.simulate import PlanError
+from pipeline.ops.topics import TopicsError
+from pipeline.ops.up import UpError
+from pipeline.settings import SettingsError
+
+EXPECTED = (ListenError, LocalKafkaError, PlanError, UpError, TopicsError, OffsetsError, SpoolError, FleetError)
+
+app = typer.Typer(
+    name="vod-pipeline",
+    help="Exactly-once delete-callback pipeline for ApsaraVideo VOD.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
+    group = typer.Typer(no_args_is_help=True, help=help_line)
+    for command, function in commands.items():
+        group.command(command)(function)
+    app.add_typer(group, name=name)
+
+
+for function in (services.bridge, services.worker, local.up, local.simulate, local.rates):
+    app.command()(function)
+_group("topics", "Create, compare and mend the Kafka topics.", plan=admin.topics_plan, apply=admin.topics_apply)
+_group("config", "Check and show the settings.", check=admin.config_check, show=admin.config_show)
+_group("offsets", "See and set where the accept stage goes on.", show=admin.offsets_show, reset=admin.offsets_reset)
+_group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
+
+
+def main() -> None:
+    """Run the command; what can be expected to go wrong is one line on standard error."""
+    try:
+        app()
+    except SettingsError as error:
+        err.print(f"error: {error}", markup=False)
+        sys.exit(USAGE_EXIT_CODE)
+    except EXPECTED as error:
+        err.print(f"error: {error}", markup=False)
+        sys.exit(FAILURE_EXIT_CODE)

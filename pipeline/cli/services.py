@@ -1,0 +1,76 @@
+"""The commands that production runs: one service each, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated
+
+import typer
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from pipeline import access, logs
+from pipeline import settings as configuration
+from pipeline.cli.terminal import Config, Format, LogFormat
+from pipeline.settings import Settings
+
+
+def bridge(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes behind the port, one for each core.")] = 1,
+    member: Annotated[int, typer.Option(hidden=True)] = 0,
+    metrics_fd: Annotated[int, typer.Option(hidden=True)] = -1,
+    config: Config = None,
+    log_format: Format = LogFormat.CONSOLE,
+) -> None:
+    """
+    Receive callbacks over HTTP, and from MNS queues, and publish them to Kafka. SIGHUP reads callbacks and keys again.
+
+    Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://a.example/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
+    """
+    from pipeline.bridge import fleet, server  # noqa: PLC0415  # Each service loads only what it needs.
+
+    settings = configuration.load(config)
+    if workers > 1:
+        arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
+        _serve(partial(fleet.serve, members=workers, arguments=arguments), settings, log_format)
+        return
+    membership = None
+    if member:
+        membership = fleet.Membership(number=member, metrics=socket.socket(fileno=metrics_fd))
+    serve = partial(server.serve, reload=lambda: configuration.load(config), membership=membership)
+    _serve(serve, settings, log_format, ends_with_input=bool(member))
+
+
+def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+    """
+    Run the Faust agents: validate, deduplicate, count, report.
+
+    Example: VOD_PIPELINE_WORKER__INSTANCE_ID=worker-0 vod-pipeline worker
+    """
+    from pipeline.stream.worker import serve  # noqa: PLC0415  # As above.
+
+    _serve(serve, configuration.load(config), log_format)
+
+
+def _serve(
+    serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, ends_with_input: bool = False
+) -> None:
+    """Run a service until SIGTERM or SIGINT, or until whoever holds the other end of its standard input is gone."""
+    logs.configure(json=log_format is LogFormat.JSON)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if ends_with_input:
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
+        await access.require(settings.kafka)
+        await serve(settings, stop=stop, registry=CollectorRegistry())
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
