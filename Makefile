@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
+TOOLS := .local/tools/.unpacked
 
 .PHONY: help setup run demo test lint bench lock
 
@@ -21,7 +22,7 @@ run: setup ## Start everything: a local Kafka, the topics, the bridge on port 80
 demo: setup ## The same with simulated callbacks, a live table and a closing summary.
 	@exec $(BIN)/vod-pipeline up --demo
 
-test: setup ## Run all tests, those on a real Kafka included (about 6 minutes on 2 cores).
+test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 6 minutes on 2 cores).
 	@exec $(BIN)/pytest
 
 lint: $(INSTALLED) ## Check format, style, types and import contracts.
@@ -42,3 +43,6 @@ $(INSTALLED): config/requirements.txt pyproject.toml config/setup.sh
 
 $(JARS): config/kafka/pom.xml config/setup.sh
 	@config/setup.sh kafka
+
+$(TOOLS): config/setup.sh
+	@config/setup.sh tools

@@ -3,6 +3,7 @@
 #
 #   config/setup.sh python    .venv with the pinned dependencies and this package
 #   config/setup.sh kafka     Java and Maven where missing, then Kafka's jars into .local/kafka-jars
+#   config/setup.sh tools     what only tests need: Prometheus and libfaketime into .local/tools, Chromium where missing
 #   config/setup.sh lock      write config/requirements.txt anew from pyproject.toml
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +11,7 @@ cd "$(dirname "$0")/.."
 java_min=17
 requirements=config/requirements.txt
 jars=.local/kafka-jars
+tools=.local/tools
 log=.local/setup.log # Output of the last long step; shown when it fails.
 apt_updated=no
 
@@ -107,21 +109,46 @@ setup_kafka() {
     touch "$jars/.fetched"
 }
 
+# Unpack Debian packages, instead of installing them: a test needs their programs, nobody needs their services.
+unpack() {
+    local package
+    for package in "$@"; do
+        (cd "$tools.unfinished" && apt-get download -q "$package")
+        dpkg -x "$tools.unfinished/$package"_*.deb "$tools.unfinished"
+    done
+    rm "$tools.unfinished"/*.deb
+}
+
+setup_tools() {
+    command -v chromium >/dev/null || install "Chromium is missing (the tests of the live page need it)" chromium
+    rm -rf "$tools" "$tools.unfinished"
+    mkdir -p "$tools.unfinished"
+    if can_install && [[ $apt_updated == no ]]; then
+        step "apt-get update" apt-get update -q
+        apt_updated=yes
+    fi
+    command -v apt-get >/dev/null || fail "the tests take Prometheus and libfaketime from Debian packages; there is no apt-get here"
+    step "unpacking Prometheus and libfaketime (25 MB)" unpack prometheus libfaketime
+    mv "$tools.unfinished" "$tools"
+    touch "$tools/.unpacked"
+}
+
 # The lock is made by the oldest Python, since packages that only old ones need are harmless on newer ones.
 lock() {
-    local tools=.local/lock-venv
-    [[ -x $tools/bin/pip-compile ]] || {
-        step "creating $tools" .venv/bin/python -m venv --clear "$tools"
-        step "installing pip-tools" "$tools/bin/pip" install --disable-pip-version-check pip-tools
+    local venv=.local/lock-venv
+    [[ -x $venv/bin/pip-compile ]] || {
+        step "creating $venv" .venv/bin/python -m venv --clear "$venv"
+        step "installing pip-tools" "$venv/bin/pip" install --disable-pip-version-check pip-tools
     }
     step "resolving pyproject.toml (about a minute)" env CUSTOM_COMPILE_COMMAND="make lock" \
-        "$tools/bin/pip-compile" -q --upgrade --extra dev --build-deps-for editable --strip-extras --generate-hashes --allow-unsafe \
+        "$venv/bin/pip-compile" -q --upgrade --extra dev --build-deps-for editable --strip-extras --generate-hashes --allow-unsafe \
         --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o "$requirements" pyproject.toml
 }
 
 case ${1:-} in
 python) setup_python ;;
 kafka) setup_kafka ;;
+tools) setup_tools ;;
 lock) lock ;;
-*) fail "usage: config/setup.sh python|kafka|lock" ;;
+*) fail "usage: config/setup.sh python|kafka|tools|lock" ;;
 esac

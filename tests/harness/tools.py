@@ -1,0 +1,9 @@
+"""Where `config/setup.sh tools` put the programs that only tests use."""
+
+from pathlib import Path
+
+TOOLS = Path(__file__).parents[2] / ".local" / "tools" / "usr"
+PROMETHEUS = TOOLS / "bin" / "prometheus"
+PROMTOOL = TOOLS / "bin" / "promtool"
+FAKETIME = TOOLS / "lib" / "x86_64-linux-gnu" / "faketime" / "libfaketimeMT.so.1"
+CHROMIUM = "chromium"  # On the path.
