@@ -113,7 +113,7 @@ async def running(
 
 
 def monitor_app(
-    registry: CollectorRegistry, problems: Callable[[], Sequence[str]]
+    registry: CollectorRegistry, problems: Callable[[], Sequence[str]], *, asks_others: bool = False
 ) -> Callable[[Mapping[str, Any], Any, Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]:
     """
     Build the ASGI application of the monitoring port.
@@ -121,6 +121,7 @@ def monitor_app(
     Args:
         registry: What /metrics shows.
         problems: Why the process is not ready; empty if it is.
+        asks_others: Whether an answer may take a while, and must not hold up the loop meanwhile.
     """
 
     def answer(path: str) -> tuple[int, bytes, bytes]:
@@ -135,7 +136,8 @@ def monitor_app(
 
     async def app(scope: Mapping[str, Any], _: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
         if scope["method"] in ("GET", "HEAD"):
-            status, kind, body = answer(scope["path"])
+            path = scope["path"]
+            status, kind, body = await asyncio.to_thread(answer, path) if asks_others else answer(path)
         else:
             status, kind, body = 405, _TEXT, b""
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
@@ -149,17 +151,14 @@ def monitor_app(
 
 @contextlib.asynccontextmanager
 async def monitoring(
-    registry: CollectorRegistry, problems: Callable[[], Sequence[str]], bound: socket.socket
+    registry: CollectorRegistry,
+    problems: Callable[[], Sequence[str]],
+    bound: socket.socket,
+    *,
+    asks_others: bool = False,
 ) -> AsyncIterator[None]:
-    """
-    Serve the monitoring port while the context lasts.
-
-    Args:
-        registry: What /metrics shows.
-        problems: Why the process is not ready; empty if it is.
-        bound: Where; see `listen`.
-    """
-    app = monitor_app(registry, problems)
+    """Serve the monitoring port on *bound* (see `listen`) while the context lasts; the rest is as for `monitor_app`."""
+    app = monitor_app(registry, problems, asks_others=asks_others)
     with bound:
         async with running(app, bound, stop_seconds_max=STOP_SECONDS_MAX, keep_alive_seconds=5):
             yield

@@ -174,7 +174,7 @@ async def serve(
                 member.send(signal.SIGHUP)
 
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
-        async with monitoring(registry, problems, bound):
+        async with monitoring(registry, problems, bound, asks_others=True):
             keeping = [asyncio.create_task(member.keep()) for member in fleet]
             try:
                 with on_hangup(hang_up):
