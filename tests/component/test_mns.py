@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
@@ -473,18 +472,11 @@ async def test_a_half_open_tls_handshake_is_given_up() -> None:
 @pytest.fixture
 def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     """A server's TLS for 127.0.0.1, which clients made later trust."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 "
-        f"-keyout {key} -out {certificate}".split(),
-        check=True,
-        capture_output=True,
-    )
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    authority, trusted = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(trusted)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
 
 
