@@ -13,17 +13,28 @@ import typer
 
 from pipeline.bridge.fleet import FleetError
 from pipeline.bridge.spool import SpoolError
-from pipeline.cli import admin, local, services
+from pipeline.cli import admin, local, rejected, services
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
 from pipeline.monitor import ListenError
 from pipeline.ops.kafka import LocalKafkaError
 from pipeline.ops.offsets import OffsetsError
+from pipeline.ops.rejected import RejectedError
 from pipeline.ops.simulate import PlanError
 from pipeline.ops.topics import TopicsError
 from pipeline.ops.up import UpError
 from pipeline.settings import SettingsError
 
-EXPECTED = (ListenError, LocalKafkaError, PlanError, UpError, TopicsError, OffsetsError, SpoolError, FleetError)
+EXPECTED = (
+    ListenError,
+    LocalKafkaError,
+    PlanError,
+    UpError,
+    TopicsError,
+    OffsetsError,
+    RejectedError,
+    SpoolError,
+    FleetError,
+)
 
 app = typer.Typer(
     name="vod-pipeline",
@@ -46,6 +57,13 @@ for function in (services.bridge, services.worker, local.up, local.simulate, loc
 _group("topics", "Create, compare and mend the Kafka topics.", plan=admin.topics_plan, apply=admin.topics_apply)
 _group("config", "Check and show the settings.", check=admin.config_check, show=admin.config_show)
 _group("offsets", "See and set where the accept stage goes on.", show=admin.offsets_show, reset=admin.offsets_reset)
+_group(
+    "rejected",
+    "See rejected records, and have the worker decide on them again.",
+    list=rejected.show_list,
+    show=rejected.show_one,
+    replay=rejected.replay,
+)
 _group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
 
 
