@@ -193,16 +193,8 @@ class WorkerSettings(Section):
         )
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Everything that can be configured. Built by `load`; tests build it with keyword arguments."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
 
     kafka: KafkaSettings = KafkaSettings()
     bridge: BridgeSettings = BridgeSettings()
@@ -217,18 +209,6 @@ class Settings(BaseSettings):
                 "so what waits in the queues of bridge.mns could expire"
             )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take keyword arguments alone: only `load` looks at files and the environment."""
-        return (init_settings,)
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -248,7 +228,11 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     tree = _read_toml(chosen) if chosen else {}
     variables = _variables(environ)
 
-    class Loaded(Settings):
+    class Loaded(Settings, BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=ENV_PREFIX, env_nested_delimiter="__", nested_model_default_partial_update=True
+        )
+
         @classmethod
         def settings_customise_sources(
             cls,
