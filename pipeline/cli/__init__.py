@@ -17,6 +17,7 @@ from pipeline.cli import admin, local, rejected, services
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
 from pipeline.monitor import ListenError
 from pipeline.ops.kafka import LocalKafkaError
+from pipeline.ops.log import LogError
 from pipeline.ops.offsets import OffsetsError
 from pipeline.ops.rejected import RejectedError
 from pipeline.ops.simulate import PlanError
@@ -30,6 +31,7 @@ EXPECTED = (
     PlanError,
     UpError,
     TopicsError,
+    LogError,
     OffsetsError,
     RejectedError,
     SpoolError,
@@ -54,7 +56,13 @@ def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
 
 for function in (services.bridge, services.worker, local.up, local.simulate, local.rates):
     app.command()(function)
-_group("topics", "Create, compare and mend the Kafka topics.", plan=admin.topics_plan, apply=admin.topics_apply)
+_group(
+    "topics",
+    "Create, compare and mend the Kafka topics; give new ones the memory of the old.",
+    plan=admin.topics_plan,
+    apply=admin.topics_apply,
+    migrate=admin.topics_migrate,
+)
 _group("config", "Check and show the settings.", check=admin.config_check, show=admin.config_show)
 _group("offsets", "See and set where the accept stage goes on.", show=admin.offsets_show, reset=admin.offsets_reset)
 _group(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline import settings as configuration
 from pipeline.bridge import spool
-from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.core.windows import format_time
+from pipeline.ops import migrate
 from pipeline.ops import offsets as group_offsets
 from pipeline.ops import topics as kafka_topics
 from pipeline.settings import SettingsError
@@ -54,6 +57,27 @@ def topics_apply(config: Config = None) -> None:
         changes = kafka_topics.plan(admin, settings)
         kafka_topics.apply(admin, changes)
     out.print(_plan_table(changes) if changes else "the topics are as they should be")
+
+
+def topics_migrate(
+    old_prefix: Annotated[str, typer.Option(help="What the names of the old topics begin with.")],
+    config: Config = None,
+) -> None:
+    """
+    Give the topics of the settings in force, which may have more partitions, what was accepted under another prefix.
+
+    docs/operating.md, "More partitions", says when. Example: vod-pipeline topics migrate --old-prefix vod-deletions.
+    """
+    settings = configuration.load(config)
+    if old_prefix == settings.kafka.topic_prefix:
+        raise SettingsError("--old-prefix is kafka.topic_prefix: the new topics need a prefix of their own")
+    with Progress(TextColumn("carrying over"), MofNCompleteColumn(), TimeElapsedColumn(), console=err) as progress:
+        task = progress.add_task("", total=None)
+        now_ms = int(time.time() * 1000)
+        count = migrate.carry_over(
+            settings, old_prefix=old_prefix, now_ms=now_ms, progress=lambda: progress.advance(task)
+        )
+    out.print(f"{count:,} accepted records of {old_prefix} are in {settings.kafka.topics.raw}")
 
 
 def config_check(config: Config = None) -> None:
