@@ -29,6 +29,10 @@ class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
         self._relative_offset += 1
         return True
 
+    def build(self) -> bytes:
+        """Return the batch as Kafka's record format has it, for who sends it without a producer."""
+        return self._build()  # type: ignore[no-any-return]  # aiokafka is untyped.
+
 
 class Batches:
     """

@@ -100,9 +100,9 @@ class BridgeMetrics:
             "Callbacks waiting for Kafka; at bridge.in_flight_max more are refused.",
             registry=registry,
         )
-        self.producer_restarts = Counter(
-            "pipeline_bridge_producer_restarts",
-            "Producers replaced after a failed batch; a rise means Kafka fails or refuses.",
+        self.reconnects = Counter(
+            "pipeline_bridge_reconnects",
+            "Connections to Kafka given up after a failure, and made anew; a rise means Kafka fails or refuses.",
             registry=registry,
         )
         self.spooled = Counter(

@@ -19,12 +19,13 @@ from faust.types import TP, StreamT
 from yarl import URL
 
 from pipeline.metrics import WorkerMetrics
+from pipeline.pinned import check_versions
 from pipeline.settings import Settings
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.log import Log
 from pipeline.stream.partition import Die, ExitCode, Partition, Stage
 from pipeline.stream.report import ReportStage
-from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport, check_versions
+from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
 
 CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
 FETCH_BYTES = 4 << 20
@@ -60,7 +61,7 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
         die: Ends the process; see partition.Die.
     """
     partitions: dict[TP, Partition[Any]] = {}
-    check_versions()
+    check_versions("faust-streaming", "aiokafka")
     app = _app(settings)
     app.transport = _transport(app, settings, die)
     topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy

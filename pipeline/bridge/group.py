@@ -1,0 +1,49 @@
+"""A group commit's unit: records that become durable together, and what their waiters share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.bridge.spool import Record
+
+# A group that waits (for those in flight, or for Kafka) is closed to newcomers after this long, as its records share
+# one deadline: this is how much too early the last of them may be given up.
+GROUP_OPEN_SECONDS = 0.1
+
+
+class _Ack(asyncio.Future[bool]):
+    """What all waiters of a group share; one waiter that is cancelled must not cancel it for the others."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+
+class Group:
+    """Records that are acknowledged, spooled or given up together. A replayed one is in the spool already."""
+
+    __slots__ = ("acked", "closes_at", "deadline", "is_replay", "is_spooling", "records", "timer")
+
+    def __init__(
+        self,
+        expire: Callable[[Group], None],
+        loop: asyncio.AbstractEventLoop,
+        ack_timeout_seconds: float,
+        *,
+        is_replay: bool = False,
+    ) -> None:
+        """*expire* is called with the group once *ack_timeout_seconds* have passed."""
+        self.is_replay = is_replay
+        self.is_spooling = False
+        now = loop.time()
+        self.records: list[Record] = []
+        self.acked = _Ack(loop=loop)
+        self.closes_at = now + min(GROUP_OPEN_SECONDS, ack_timeout_seconds / 2)
+        self.deadline = now + ack_timeout_seconds
+        self.timer = loop.call_at(self.deadline, expire, self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for Kafka to take it any more."""
+        return self.is_spooling or self.acked.done()
