@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
@@ -28,6 +29,8 @@ Scope = Mapping[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# Writes a whole response without a body; False: it was not written, and has to be sent as messages.
+Answer = Callable[[bytes], bool]
 
 LENGTH_DIGITS_MAX = 18  # More digits than this is a length over any cap, and int() refuses thousands of them.
 
@@ -48,7 +51,7 @@ class RecordPublisher(Protocol):
 class _Answer:
     """A response without a body, made once; the sender learns nothing but the status."""
 
-    __slots__ = ("count", "start")
+    __slots__ = ("count", "start", "whole")
     end: Message = {"type": "http.response.body", "body": b""}  # noqa: RUF012  # Never written to.
 
     def __init__(
@@ -56,11 +59,15 @@ class _Answer:
     ) -> None:
         self.start: Message = {"type": "http.response.start", "status": status, "headers": [_LENGTH, *headers]}
         self.count = metrics.requests.labels(outcome.value).inc
+        line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+        self.whole = None if headers else f"{line}\r\ncontent-length: 0\r\n\r\n".encode()
 
-    async def send(self, send: Send) -> None:
+    async def send(self, send: Send, answer: Answer | None) -> None:
+        """Send it by *answer* where that is possible and it has no headers of its own."""
         self.count()
-        await send(self.start)
-        await send(self.end)
+        if answer is None or self.whole is None or not answer(self.whole):
+            await send(self.start)
+            await send(self.end)
 
 
 class _BodyTooLargeError(Exception):
@@ -120,14 +127,14 @@ class BridgeApp:
         """Serve *callbacks*, with their keys, from the next request on."""
         self._callbacks = {entry.path.encode(): entry.callback for entry in callbacks}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, answer: Answer | None = None) -> None:
+        """Answer one request; *answer*: the server's short way, if it has one."""
         # reversed: of repeated headers the first counts. Which one does is no question of safety, as no value makes a
         # request authentic but a right signature; what a proxy appends to the sender's is not the sender's.
         headers = dict(reversed(scope["headers"]))
         refusal = self._refuse(scope, headers)
         if refusal is not None:
-            await refusal.send(send)
+            await refusal.send(send, answer)
             return
         try:
             body = await self._read(receive)
@@ -135,15 +142,15 @@ class BridgeApp:
             self._requests.labels(scope["state"].get(CUT_OFF, BridgeAnswer.CLIENT_GONE).value).inc()
             return
         except _BodyTooLargeError:
-            await self._too_large.send(send)
+            await self._too_large.send(send, answer)
             return
         signature = headers.get(b"x-vod-signature")
         now = self._clock()
         if signature is not None and self._bursts.add(signature, now):
             self._count_burst()
             logger.warning("signature_burst", hint="a stolen signature, or a very large deletion")
-        answer = await self._publish(body, headers.get(b"x-vod-timestamp"), now)
-        await answer.send(send)
+        outcome = await self._publish(body, headers.get(b"x-vod-timestamp"), now)
+        await outcome.send(send, answer)
 
     def _refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Answer | None:
         """Return the answer to a request that is refused for its head alone; None: its sender is authenticated."""

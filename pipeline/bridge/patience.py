@@ -1,14 +1,15 @@
 """
-Cuts off clients that begin a request and do not go on: slow heads, slow bodies, connections that stay silent.
+Cuts off clients that do not go on: slow heads, slow bodies, connections that stay silent, also between two requests.
 
-uvicorn 0.54 times only the pause between two requests. Looking at all connections once a second costs a request
-nothing; a timer for each costs several microseconds.
+uvicorn 0.54 times only the pause between two requests, with a timer for each. Looking at all connections once a second
+costs a request nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from enum import Enum, auto
 from typing import Any
 
 from pipeline.bridge.protocol import BoundedProtocol
@@ -17,16 +18,27 @@ from pipeline.metrics import BridgeAnswer
 SWEEP_SECONDS = 1.0
 
 
-class Patience:
-    """Remembers since when each connection has been in the middle of the same request."""
+class _Turn(Enum):
+    """Whom a connection waits for."""
 
-    def __init__(self, seconds: float) -> None:
+    OURS = auto()
+    ARRIVING = auto()
+    """The client: a first request, the rest of one, or to read its answers."""
+    PAUSE = auto()
+    """The client, who need not send another request."""
+
+
+class Patience:
+    """Notes on each connection since when it has been waiting for the same thing of its client."""
+
+    def __init__(self, seconds: float, *, pause_seconds: float) -> None:
         """
         Args:
             seconds: How long a request may take to arrive, and a new connection to begin one.
+            pause_seconds: How long a connection may stay silent after an answer.
         """
         self._seconds = seconds
-        self._since: dict[BoundedProtocol, tuple[Any, float]] = {}
+        self._pause_seconds = pause_seconds
 
     async def watch(self, connections: Collection[Any]) -> None:
         """Look at *connections*, which uvicorn keeps as those of any protocol, until cancelled."""
@@ -36,19 +48,22 @@ class Patience:
             self.sweep(connections, loop.time())
 
     def sweep(self, connections: Collection[BoundedProtocol], now: float) -> None:
-        """Cut off every connection that has been in the middle of one and the same request for too long."""
-        waiting = {}
+        """Cut off every connection that has waited for one and the same thing for too long."""
         for connection in list(connections):
-            if not _is_arriving(connection):
+            turn = _turn(connection)
+            if turn is _Turn.OURS:
+                connection.waiting = None
                 continue
-            scope, since = self._since.get(connection, (None, now))
-            if scope is not connection.scope:
+            scope, before, since = connection.waiting or (None, turn, now)
+            if scope is not connection.scope or before is not turn:
                 since = now
-            if now - since >= self._seconds:
-                _cut(connection)
+            connection.waiting = connection.scope, turn, since
+            if now - since < (self._pause_seconds if turn is _Turn.PAUSE else self._seconds):
+                continue
+            if turn is _Turn.PAUSE:
+                connection.transport.close()
             else:
-                waiting[connection] = connection.scope, since
-        self._since = waiting
+                _cut(connection)
 
 
 def _cut(connection: BoundedProtocol) -> None:
@@ -58,14 +73,11 @@ def _cut(connection: BoundedProtocol) -> None:
         connection.refuse(BridgeAnswer.BODY_TIMEOUT if connection.is_reading_body else BridgeAnswer.HEAD_TIMEOUT)
 
 
-def _is_arriving(connection: BoundedProtocol) -> bool:
-    """Return whether the client owes us something: a first request, the rest of one, or to read its answers."""
+def _turn(connection: BoundedProtocol) -> _Turn:
     if connection.flow.write_paused:
-        return True
+        return _Turn.ARRIVING
     if connection.pipeline:
-        return False  # It sent one request after another; now it is our turn.
-    if not connection.has_head:
-        return True
-    # Line breaks after an answer end uvicorn's wait for the next request, and begin none.
-    is_forgotten = connection.cycle.response_complete and connection.timeout_keep_alive_task is None
-    return bool(connection.cycle.more_body or is_forgotten)
+        return _Turn.OURS  # It sent one request after another.
+    if not connection.has_head or connection.cycle.more_body:
+        return _Turn.ARRIVING
+    return _Turn.PAUSE if connection.cycle.response_complete else _Turn.OURS

@@ -90,7 +90,7 @@ async def serve(
 
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    patience = Patience(bridge.body_timeout_seconds)
+    patience = Patience(bridge.body_timeout_seconds, pause_seconds=KEEP_ALIVE_SECONDS)
     app = BridgeApp(bridge, publisher, metrics, clock=time.time)
     with listen(bridge.host, bridge.port, setting="bridge.port", is_shared=membership is not None) as bound:
         monitored = (

@@ -99,20 +99,37 @@ async def test_each_request_has_its_own_time() -> None:
     assert server.bodies == [b"body"] * 4
 
 
-async def test_a_line_break_is_no_beginning() -> None:
-    """uvicorn stops its keep-alive timer on any data: one line break after an answer kept a connection for ever."""
-    server = Server(patience_seconds=SECONDS)
+@pytest.mark.parametrize("between", [b"", b"\r\n"])
+async def test_a_connection_that_pauses_for_too_long_is_closed_without_an_answer(between: bytes) -> None:
+    """A line break after an answer begins no request; it ended uvicorn's own wait, and kept a connection for ever."""
+    server = Server(pause_seconds=SECONDS)
 
     async with server.serve() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HEAD + b"body")
-        assert await reader.readexactly(len(OK)) == OK
-        writer.write(b"\r\n")
+        for _ in range(2):
+            writer.write(HEAD + b"body")
+            assert await reader.readexactly(len(OK)) == OK
+            await asyncio.sleep(SECONDS / 3)  # The client's own pause.
+        writer.write(between)
         async with asyncio.timeout(10):
-            assert await reader.read() == CUT_OFF
+            assert await reader.read() == b""
         writer.close()
 
-    assert server.counted() == {"published": 1, "head_timeout": 1}
+    assert server.counted() == {"published": 2}
+
+
+async def test_a_pause_may_be_longer_than_a_request_takes() -> None:
+    server = Server(patience_seconds=SECONDS, pause_seconds=60)
+
+    async with server.serve() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for body in (b"one!", b"two!"):
+            writer.write(HEAD + body)
+            assert await reader.readexactly(len(OK)) == OK
+            assert await exchange(port) == CUT_OFF  # The time of a request has passed for a client that sends none.
+        writer.close()
+
+    assert server.bodies == [b"one!", b"two!"]
 
 
 async def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:

@@ -41,7 +41,12 @@ class Server:
     """One server: `/vod` is unsigned, `/your/callback` is signed; a record is durable once `ack` is set."""
 
     def __init__(
-        self, *, patience_seconds: float = 10, send_buffer_bytes: int | None = None, connections_max: int = 100_000
+        self,
+        *,
+        patience_seconds: float = 10,
+        pause_seconds: float = 60,
+        send_buffer_bytes: int | None = None,
+        connections_max: int = 100_000,
     ) -> None:
         self.ack = asyncio.Event()
         self.ack.set()
@@ -51,7 +56,7 @@ class Server:
         self._state = ServerState()
         self._connections_max = connections_max
         self._send_buffer_bytes = send_buffer_bytes
-        self._patience = Patience(patience_seconds)
+        self._patience = Patience(patience_seconds, pause_seconds=pause_seconds)
         callbacks = (
             CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
             CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
