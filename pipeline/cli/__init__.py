@@ -13,9 +13,10 @@ import typer
 
 from pipeline.bridge.fleet import FleetError
 from pipeline.bridge.spool import SpoolError
-from pipeline.cli import admin, local, rejected, services
+from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
 from pipeline.monitor import ListenError
+from pipeline.ops.audit.log import AuditError
 from pipeline.ops.kafka import LocalKafkaError
 from pipeline.ops.log import LogError
 from pipeline.ops.offsets import OffsetsError
@@ -36,6 +37,7 @@ EXPECTED = (
     RejectedError,
     SpoolError,
     FleetError,
+    AuditError,
 )
 
 app = typer.Typer(
@@ -54,7 +56,7 @@ def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
     app.add_typer(group, name=name)
 
 
-for function in (services.bridge, services.worker, local.up, local.simulate, local.rates):
+for function in (services.bridge, services.worker, local.up, local.simulate, local.rates, audit.audit):
     app.command()(function)
 _group(
     "topics",

@@ -1,0 +1,136 @@
+"""The command that proves the pipeline's promise on the records themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import settings as configuration
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
+from pipeline.ops import audit as ops_audit
+from pipeline.ops import topics as kafka_topics
+from pipeline.ops.audit.findings import Report
+
+FINDINGS_SHOWN_MAX = 20
+
+_AGO = re.compile(r"-(\d+)([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+Since = Annotated[
+    str | None, typer.Option("--from", help="Judge what arrived at this time or later: ISO 8601 (UTC), or -2h.")
+]
+Until = Annotated[str | None, typer.Option("--to", help="Judge what arrived before this time.")]
+
+
+def audit(
+    since: Since = None,
+    until: Until = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for machines.")] = False,
+    config: Config = None,
+) -> None:
+    """
+    Recompute everything from raw and compare it with the other topics. Exit code 0 only if all agree, 1 if not.
+
+    Example: vod-pipeline audit --from -2h
+    """
+    now = time.time()
+    since_ms, until_ms = _time(since, "--from", now), _time(until, "--to", now)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise typer.BadParameter("--from is not before --to")
+    settings = configuration.load(config)
+    with kafka_topics.connect(settings):  # Says in one line if no Kafka answers.
+        pass
+    with _progress() as progress:
+        task = progress.add_task("raw records", total=None)
+        report = ops_audit.run(
+            settings,
+            since=since_ms,
+            until=until_ms,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
+    else:
+        out.print(shown(report))
+    if not report.agrees:
+        sys.exit(FAILURE_EXIT_CODE)
+
+
+def _progress() -> Progress:
+    """Return a bar on standard error, which is shown on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def _time(text: str | None, option: str, now: float) -> int | None:
+    """Read a time as ISO 8601, UTC if it does not say otherwise, or as a distance from *now* such as -90m; in ms."""
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return int((now - int(ago[1]) * _UNIT_SECONDS[ago[2]]) * 1000)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{option} {text}: neither a time such as 2026-11-22T20:24:00Z nor a distance such as -2h (s, m, h, d)"
+        ) from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def shown(report: Report) -> RenderableType:
+    """Return the report for people: the balance, the first findings, the verdict in one line."""
+    findings = report.findings
+    lines: list[RenderableType] = [_balance(report)]
+    if findings.kept:
+        counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(findings.counts.items()))
+        lines.append(Text(f"{findings.counts.total():,} findings: {counts}", style="bold red"))
+        lines += [Text(f"  {finding}") for finding in findings.kept[:FINDINGS_SHOWN_MAX]]
+        if findings.counts.total() > FINDINGS_SHOWN_MAX:
+            lines.append(Text(f"  ... {findings.counts.total() - FINDINGS_SHOWN_MAX:,} more: see --json"))
+        lines.append(Text(""))
+    lines += [Text(f"note: {note}", style="yellow") for note in report.notes]
+    lines.append(_verdict(report))
+    return Group(*lines)
+
+
+def _balance(report: Report) -> Table:
+    balance = report.balance
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+    table.add_column("raw records", "accounted for")
+    wanted = balance.accepted_wanted + balance.rejected_wanted.total() + balance.duplicates + balance.ignored
+    table.add_column("recount", f"{wanted:,}", justify="right")
+    table.add_column("in the topics", f"{balance.accounted_for:,}", justify="right")
+    table.add_row("received", f"{balance.received:,}", "", end_section=True)
+    table.add_row("accepted", f"{balance.accepted_wanted:,}", f"{balance.accepted_found:,}")
+    for reason in sorted(balance.rejected_wanted.keys() | balance.rejected_found.keys()):
+        table.add_row(
+            f"rejected: {reason}", f"{balance.rejected_wanted[reason]:,}", f"{balance.rejected_found[reason]:,}"
+        )
+    table.add_row("duplicate", f"{balance.duplicates:,}", "")
+    table.add_row("ignored", f"{balance.ignored:,}", "")
+    return table
+
+
+def _verdict(report: Report) -> Text:
+    balance = report.balance
+    waiting = f"; {balance.in_flight:,} raw records are in flight" if balance.in_flight else ""
+    pending = f"; {report.windows_pending:,} windows are still being reported" if report.windows_pending else ""
+    speed = f"{report.records:,} records read in {report.seconds:.1f} s"
+    if report.agrees:
+        return Text(
+            f"They agree: {balance.received:,} raw records and {report.windows:,} windows{waiting}{pending} ({speed}).",
+            style="bold green",
+        )
+    return Text(f"They do not agree{waiting}{pending} ({speed}).", style="bold red")

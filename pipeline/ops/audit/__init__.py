@@ -1,0 +1,126 @@
+"""
+The audit: every promise of the pipeline recomputed from `raw`, with code that the worker has no part in.
+
+Both read bodies with pipeline.core.event, as that is the contract; an import contract holds everything else apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pipeline.ops.audit.findings import Finding, Kind, Report
+from pipeline.ops.audit.join import accepted_raw_offset, rejected_raw_offset
+from pipeline.ops.audit.log import AuditError, Bounds, Reader
+from pipeline.ops.audit.partition import Cut, audit_partition
+from pipeline.ops.audit.windows import Windows
+from pipeline.settings import Settings
+
+PATIENCE_SECONDS = 5.0
+
+Progress = Callable[[int, int], None]
+
+
+def run(
+    settings: Settings,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """
+    Audit the pipeline that *settings* describe.
+
+    Args:
+        since: Judge raw records that the broker stamped at this time (ms since the epoch) or later; None: all.
+        until: Judge those before this time; None: all that the worker has committed.
+        patience_seconds: How long rows may take to agree with their deletions.
+        progress: Is told how many raw offsets have been judged, and of how many.
+
+    Raises:
+        AuditError: Kafka fails, or its topics are not those of the settings.
+    """
+    began = time.perf_counter()
+    report = Report()
+    cuts = _cuts(settings, since, until, report)
+    total = sum(cut.stop - cut.start for cut in cuts)
+    done = 0
+
+    def more(offsets: int) -> None:
+        nonlocal done
+        done += offsets
+        progress(done, total)
+
+    results = [audit_partition(settings, cut, more) for cut in cuts]
+    for result in results:
+        report.balance.merge(result.balance)
+        report.findings.merge(result.findings)
+        report.notes += result.notes
+        report.records += result.records
+    is_to_the_end = until is None
+    Windows.of(settings, results, report, is_to_the_end=is_to_the_end).settle(report, patience_seconds)
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def _cuts(settings: Settings, since: int | None, until: int | None, report: Report) -> list[Cut]:
+    """Say what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
+    reader, topics, partitions = Reader(settings), settings.kafka.topics, settings.kafka.partitions
+    committed = reader.committed(topics.raw, partitions)
+    logs = {topic: reader.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
+    for topic, bounds in logs.items():
+        if len(bounds) != partitions:
+            raise AuditError(f"{topic} has {len(bounds)} partitions, and kafka.partitions is {partitions}")
+    cuts = []
+    for number in range(partitions):
+        raw, accepted, rejected = (logs[topic][number] for topic in (topics.raw, topics.accepted, topics.rejected))
+        found = committed.get(number)
+        position = found.offset if found else _resume(reader, settings, number, accepted, rejected)
+        _judge_position(settings, report, number, raw, position)
+        start = raw.start if since is None else _offset_at(reader, topics.raw, number, since, raw)
+        end = raw.end if until is None else _offset_at(reader, topics.raw, number, until, raw)
+        stop = min(position, end)
+        cuts.append(
+            Cut(
+                partition=number,
+                raw=raw,
+                accepted=accepted,
+                rejected=rejected,
+                committed=found,
+                start=min(start, max(stop, raw.start)),
+                stop=max(stop, raw.start),
+                in_flight=max(0, end - max(start, stop)),
+                since=since,
+            )
+        )
+    return cuts
+
+
+def _offset_at(reader: Reader, topic: str, partition: int, at: int, bounds: Bounds) -> int:
+    found = reader.offset_at(topic, partition, at)
+    return bounds.end if found is None else found
+
+
+def _resume(reader: Reader, settings: Settings, partition: int, accepted: Bounds, rejected: Bounds) -> int:
+    """Return where a worker without a committed offset goes on: behind all that its outputs name."""
+    last = -1
+    for topic, bounds, raw_offset_of in (
+        (settings.kafka.topics.accepted, accepted, accepted_raw_offset),
+        (settings.kafka.topics.rejected, rejected, rejected_raw_offset),
+    ):
+        for record in reader.last(topic, partition, bounds):
+            last = max(last, raw_offset_of(record))
+    return last + 1
+
+
+def _judge_position(settings: Settings, report: Report, partition: int, raw: Bounds, position: int) -> None:
+    what = None
+    if position > raw.end:
+        what = f"the worker's offset {position} lies behind the log's end {raw.end}: the topic was recreated or cut off"
+    elif position < raw.start and position > 0:
+        what = (
+            f"the log begins at {raw.start}, so the worker at {position} has lost {raw.start - position} to retention"
+        )
+    if what:
+        report.findings.add(Finding(kind=Kind.OFFSET, topic=settings.kafka.topics.raw, partition=partition, what=what))

@@ -1,0 +1,159 @@
+"""
+What should become of one raw record: the README's rules once more, in the plainest way, and nothing of the worker's.
+
+Only the event's schema and its content's fingerprint are shared (pipeline.core.event): they are the contract itself.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from pipeline.core.event import BODY_BYTES_MAX, EVENT_TYPE, content_of, validate
+from pipeline.settings import WorkerSettings
+
+FUTURE_MS = 600_000
+ACCEPTED, DUPLICATE, IGNORED = "accepted", "duplicate", "ignored"
+BEFORE_EVERYTHING = -1
+TIMES_REMEMBERED_MAX = 100_000
+
+_EVENT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """`outcome` is ACCEPTED, DUPLICATE, IGNORED or the reason of a rejection; the rest is set for ACCEPTED alone."""
+
+    outcome: str
+    at: int = 0
+    window: int = 0
+    fingerprint: int = 0
+    code: str = ""
+    code_bytes: bytes = b""
+
+
+@dataclass(slots=True)
+class Judge:
+    """
+    Decides on the raw records of one partition in order.
+
+    `seen` maps the start of a window to its events (key and EventTime) and their fingerprints. It holds what lies
+    behind the dedupe horizon E only for as long as one window lasts: this bounds the audit's memory.
+    """
+
+    width: int
+    horizon: int
+    stream_time: int = BEFORE_EVERYTHING
+    highest: int = BEFORE_EVERYTHING
+    seen: dict[int, dict[bytes, int]] = field(default_factory=dict)
+    _times: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, worker: WorkerSettings) -> Judge:
+        return cls(worker.window_seconds * 1000, worker.dedupe_horizon_seconds * 1000)
+
+    @property
+    def expiry(self) -> int:
+        """E: events before it are expired, and forgotten."""
+        return (self.stream_time - self.horizon) // self.width * self.width
+
+    def remember(self, key: bytes, at: int, fingerprint: int) -> None:
+        """Take in an event that was accepted before the first record to be judged."""
+        if at >= self.expiry:
+            self.seen.setdefault(at - at % self.width, {})[key + _suffix(at)] = fingerprint
+            self.highest = max(self.highest, at)
+
+    def knows(self, key: bytes | None, at: int) -> bool:
+        """Whether an event was accepted already."""
+        return (key or b"") + _suffix(at) in self.seen.get(at - at % self.width, ())
+
+    def advance(self, timestamp: int) -> None:
+        """Move the stream time forward to a raw record's timestamp, and forget what has expired."""
+        if timestamp > self.stream_time:
+            before, self.stream_time = self.expiry, timestamp
+            if self.expiry > before:
+                for window in [window for window in self.seen if window < self.expiry]:
+                    del self.seen[window]
+
+    def judge(self, record: Any) -> Verdict:  # noqa: PLR0911  # The rules in the order of the contract, each its answer.
+        """Say what should become of *record*, and remember it if that is to be accepted."""
+        self.advance(record.timestamp)
+        body = record.value
+        if body is not None and len(body) > BODY_BYTES_MAX:
+            return Verdict("body_too_large")
+        try:
+            event = validate(body or b"")
+        except ValidationError:
+            return Verdict(_why_invalid(body))
+        time = self._times.get(event["EventTime"]) or self._understand(event["EventTime"])
+        if event["MediaId"].encode() != record.key or time is None:
+            return Verdict("invalid_field")
+        try:
+            content = content_of(event)
+        except ValueError:
+            return Verdict("invalid_json")  # A number that JSON does not have, NaN or Infinity.
+        at, window, suffix = time
+        if at > self.stream_time + FUTURE_MS:
+            return Verdict("event_time_in_future")
+        if at < self.expiry:
+            return Verdict("event_time_expired")
+        events, event_id = self.seen.setdefault(window, {}), record.key + suffix
+        known = events.get(event_id)
+        if known is None:
+            events[event_id] = content.fingerprint
+            self.highest = max(self.highest, at)
+            return Verdict(ACCEPTED, at, window, content.fingerprint, content.code, content.code_bytes)
+        return Verdict(DUPLICATE if known == content.fingerprint else "conflict")
+
+    def _understand(self, text: str) -> tuple[int, int, bytes] | None:
+        """Return an EventTime in ms, the start of its window, and its suffix in `seen`; None if it is no such time."""
+        if not _EVENT_TIME.fullmatch(text):
+            return None
+        try:
+            at = int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()) * 1000
+        except ValueError:
+            return None
+        if len(self._times) >= TIMES_REMEMBERED_MAX:
+            self._times.clear()
+        understood = self._times[text] = (at, at - at % self.width, _suffix(at))
+        return understood
+
+
+def _suffix(at: int) -> bytes:
+    return b"|%d" % at
+
+
+def _why_invalid(body: bytes | None) -> str:
+    """Say which rule comes first for a body that is not a valid event: the README's order of reasons."""
+    try:
+        parsed = from_json(body or b"", allow_inf_nan=False)
+    except ValueError:
+        return "invalid_json"
+    if not isinstance(parsed, dict):
+        return "not_an_object"
+    event_type = parsed.get("EventType")
+    return IGNORED if isinstance(event_type, str) and event_type != EVENT_TYPE else "invalid_field"
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """
+    Return the partition that Java's clients give *key*.
+
+    Source: org.apache.kafka.common.utils.Utils.murmur2 and BuiltInPartitioner.partitionForKey.
+    """
+    length = len(key)
+    rest = length & 3
+    hashed = 0x9747B28C ^ length
+    for word in struct.unpack_from(f"<{length >> 2}I", key):
+        mixed = word * 0x5BD1E995 & 0xFFFFFFFF
+        hashed = (hashed * 0x5BD1E995 ^ (mixed ^ mixed >> 24) * 0x5BD1E995) & 0xFFFFFFFF
+    if rest:
+        hashed = (hashed ^ int.from_bytes(key[-rest:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    hashed = (hashed ^ hashed >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return ((hashed ^ hashed >> 15) & 0x7FFFFFFF) % partitions
