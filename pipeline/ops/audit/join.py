@@ -16,6 +16,7 @@ from pipeline.ops.audit.findings import Finding, Findings, Kind
 from pipeline.ops.audit.verdict import Verdict
 
 UNREADABLE = -1  # Instead of the raw offset of an output that names none.
+END = 1 << 64  # The same behind the last output: more than any raw offset.
 DETAIL_BYTES_MAX = 1024
 MISSING_KEPT_MAX = 100_000  # Beyond that nothing is told apart any more: all is damaged.
 
@@ -35,7 +36,15 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class Output:
-    """A log of outputs of one partition, compared row by row with what it should hold."""
+    """
+    A log of outputs of one partition, compared row by row with what it should hold.
+
+    Args:
+        raw_offset_of: Reads the raw offset out of a record, or UNREADABLE.
+        differs: Names in what a record differs from what it should be.
+        on_found: Is told of each record that is judged.
+        is_known: Whether a record repeats what has come before, as far as its key tells.
+    """
 
     topic: str
     partition: int
@@ -44,8 +53,10 @@ class Output:
     differs: Callable[[Any, Row], list[str]]
     findings: Findings
     on_found: Callable[[Any], None]
+    is_known: Callable[[Any], bool]
     head: Any = field(init=False, default=None)
     raw_offset: int = field(init=False, default=UNREADABLE)
+    is_orphan: bool = field(init=False, default=False)  # No raw record has the head's raw offset.
     missing: dict[int, Finding] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,8 +65,8 @@ class Output:
     def advance(self) -> None:
         """Go on to the next record; `head` is None behind the last one."""
         self.head = next(self.records, None)
-        if self.head is not None:
-            self.raw_offset = self.raw_offset_of(self.head)
+        self.raw_offset = END if self.head is None else self.raw_offset_of(self.head)
+        self.is_orphan = False
 
     def skip_until(self, raw_offset: int, take: Callable[[Any], None]) -> None:
         """Hand what raw records before *raw_offset* led to to *take*: it is not judged."""
@@ -75,60 +86,67 @@ class Output:
             wanted: What should be there, or None.
             why: What became of the raw record, in a word.
         """
-        while self.head is not None and self.raw_offset <= raw_offset:
-            if self.raw_offset == raw_offset or (wanted is not None and self._reads_like(wanted)):
-                break
-            if self.raw_offset == UNREADABLE and wanted is None:
-                return
-            self._stray(before, raw_offset)
-        if self.head is not None and (
-            self.raw_offset == raw_offset or (wanted is not None and self._reads_like(wanted))
-        ):
-            self.on_found(self.head)
-            if wanted is None:
+        if before < self.raw_offset < raw_offset:
+            self.is_orphan = True
+        if wanted is None:
+            if self.raw_offset == raw_offset:
+                self.on_found(self.head)
                 self._find(Kind.UNEXPECTED, f"its raw record is {why}")
-            else:
-                differences = self.differs(self.head, wanted)
-                if differences:
-                    self._find(Kind.CHANGED, "; ".join(differences), raw_offset)
+                self.advance()
+            return  # A record of an earlier raw one may be the next wanted one with another raw offset written on it.
+        while self.raw_offset < raw_offset and not self._reads_like(wanted):
+            self._stray(before)
+        if self.raw_offset == raw_offset or self._reads_like(wanted):
+            self.on_found(self.head)
+            differences = self.differs(self.head, wanted)
+            if differences:
+                self._find(Kind.CHANGED, "; ".join(differences), raw_offset)
             self.advance()
-        elif wanted is not None:
-            finding = Finding(
-                kind=Kind.MISSING, topic=self.topic, partition=self.partition, raw_offset=raw_offset,
-                what=f"no record for this raw record, which is {why}",
-            )  # fmt: skip
-            if len(self.missing) < MISSING_KEPT_MAX:
-                self.missing[raw_offset] = finding
-            else:
-                self.findings.add(finding)
+        else:
+            self._miss(raw_offset, why)
+
+    def _miss(self, raw_offset: int, why: str) -> None:
+        finding = Finding(
+            kind=Kind.MISSING, topic=self.topic, partition=self.partition, raw_offset=raw_offset,
+            what=f"no record for this raw record, which is {why}",
+        )  # fmt: skip
+        if len(self.missing) < MISSING_KEPT_MAX:
+            self.missing[raw_offset] = finding
+        else:
+            self.findings.add(finding)
 
     def finish(self, stop: int, last: int, raw_end: int, take: Callable[[Any], None]) -> None:
         """Look through what is left: what raw records from *stop* on led to is handed to *take*."""
         while self.head is not None:
             if self.raw_offset < stop:
-                self._stray(last, stop)
+                self.is_orphan |= self.raw_offset > last
+                self._stray(last)
                 continue
             if self.raw_offset >= raw_end:
                 self._find(Kind.UNEXPECTED, f"raw ends at {raw_end}")
-            take(self.head)
+            else:
+                take(self.head)
             self.advance()
         for finding in self.missing.values():
             self.findings.add(finding)
 
     def _reads_like(self, wanted: Row) -> bool:
-        return (self.head.key, self.head.value, self.head.timestamp) == wanted[:3]
+        head = self.head
+        return head is not None and (head.key, head.value, head.timestamp) == wanted[:3]
 
-    def _stray(self, before: int, raw_offset: int) -> None:
+    def _stray(self, before: int) -> None:
         self.on_found(self.head)
         if self.raw_offset in self.missing:
             del self.missing[self.raw_offset]
             self._find(Kind.ORDER, f"stands behind what raw offset {before} led to")
         elif self.raw_offset == UNREADABLE:
             self._find(Kind.UNEXPECTED, "names no raw record in its headers, and none reads like it")
-        elif before < self.raw_offset < raw_offset:
+        elif self.is_orphan:
             self._find(Kind.UNEXPECTED, "raw has no record with this offset")
-        else:
+        elif self.is_known(self.head):
             self._find(Kind.DOUBLED, "what this raw record led to has come before")
+        else:
+            self._find(Kind.UNEXPECTED, "no raw record of this partition led to it")
         self.advance()
 
     def _find(self, kind: Kind, what: str, raw_offset: int | None = None) -> None:
@@ -148,7 +166,8 @@ class Output:
 def accepted_raw_offset(record: Any) -> int:
     """Read the raw offset out of the `decision` header of an accepted record."""
     name, value = record.headers[-1] if record.headers else ("", b"")
-    return _DECISION.unpack_from(value)[0] if name == "decision" and len(value) >= _DECISION.size else UNREADABLE
+    is_readable = name == "decision" and value is not None and len(value) >= _DECISION.size
+    return int(_DECISION.unpack_from(value)[0]) if is_readable else UNREADABLE
 
 
 def rejected_raw_offset(record: Any) -> int:

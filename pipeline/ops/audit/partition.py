@@ -131,6 +131,7 @@ def _outputs(settings: Settings, reader: Reader, cut: Cut, judge: Judge, result:
         differs=join.accepted_differs,
         findings=result.findings,
         on_found=count_accepted,
+        is_known=lambda record: judge.knows(record.key, record.timestamp),
     )
     rejected = Output(
         topic=topics.rejected,
@@ -140,6 +141,7 @@ def _outputs(settings: Settings, reader: Reader, cut: Cut, judge: Judge, result:
         differs=join.rejected_differs,
         findings=result.findings,
         on_found=count_rejected,
+        is_known=lambda record: (record.key or b"").startswith(b"%d:" % number),
     )
     return accepted, rejected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -26,6 +27,13 @@ class Row(NamedTuple):
     revision: int
     late: int
     offset: int
+
+
+class Problem(NamedTuple):
+    """What is wrong with a row, and the offset of that row if there is one."""
+
+    offset: int | None
+    what: str
 
 
 @dataclass(slots=True)
@@ -85,7 +93,7 @@ class Rates:
             found.append(f"{late} late, and the window is not complete")
         return found
 
-    def compare(self, window: int, counts: dict[str, int], watermark: int) -> list[str]:
+    def compare(self, window: int, counts: Mapping[str, int], watermark: int) -> list[Problem]:
         """
         Return what is wrong with the newest rows of *window*, given its deletions by ErrorCode.
 
@@ -98,24 +106,27 @@ class Rates:
         if total:
             wanted[None] = total - counts.get(SUCCESS, 0)
         found = []
-        for code in sorted(wanted.keys() | rows.keys(), key=str):
+        for code in sorted(wanted.keys() | rows.keys(), key=lambda code: (code is not None, code)):
             key = f"{_show(window)}|{code or ''}"
             row = rows.get(code)
             if row is None:
-                found.append(f"{key}: no row, a recount gives {wanted[code]} failures of {total}")
+                found.append(Problem(None, f"{key}: no row, a recount gives {wanted[code]} failures of {total}"))
             elif code not in wanted:
-                found.append(f"{key} (offset {row.offset}): should not exist, a recount gives no such deletion")
+                found.append(Problem(row.offset, f"{key}: should not exist, a recount gives no such deletion"))
             elif (row.failures, row.total) != (wanted[code], total):
-                found.append(
-                    f"{key} (offset {row.offset}): {row.failures} failures of {row.total}, a recount gives"
-                    f" {wanted[code]} of {total}"
-                )
+                has, wants = f"{row.failures} failures of {row.total}", f"{wanted[code]} of {total}"
+                found.append(Problem(row.offset, f"{key}: {has}, a recount gives {wants}"))
+        return found + self._state_problems(window, rows, watermark)
+
+    def _state_problems(self, window: int, rows: Mapping[str | None, Row], watermark: int) -> list[Problem]:
+        """All rows of a window are written together, so they say the same of it."""
         states = {row[2:5] for row in rows.values()}
+        newest = max((row.offset for row in rows.values()), default=None)
         if len(states) > 1:
-            found.append(f"{_show(window)}: its rows differ in complete, revision or late")
-        elif states and window + self.width <= watermark and not next(iter(states))[0]:
-            found.append(f"{_show(window)}: not complete, though event time has passed its end in every partition")
-        return found
+            return [Problem(newest, f"{_show(window)}: its rows differ in complete, revision or late")]
+        if states and window + self.width <= watermark and not next(iter(states))[0]:
+            return [Problem(newest, f"{_show(window)}: not complete, but event time passed its end in all partitions")]
+        return []
 
     def _find(self, offset: int, what: str, kind: Kind) -> None:
         self.findings.add(Finding(kind=kind, topic=self.topic, partition=0, offset=offset, what=what))

@@ -14,7 +14,7 @@ from pipeline.ops.audit import join
 from pipeline.ops.audit.findings import Finding, Kind, Report
 from pipeline.ops.audit.log import Bounds, Reader
 from pipeline.ops.audit.partition import Result
-from pipeline.ops.audit.rates import Rates
+from pipeline.ops.audit.rates import Problem, Rates
 from pipeline.settings import Settings
 
 POLL_SECONDS = 0.2
@@ -87,7 +87,11 @@ class Windows:
                 report.windows_pending += 1
                 continue
             for problem in problems:
-                report.findings.add(Finding(kind=Kind.COUNT, topic=self.rates.topic, partition=0, what=problem))
+                report.findings.add(
+                    Finding(
+                        kind=Kind.COUNT, topic=self.rates.topic, partition=0, offset=problem.offset, what=problem.what
+                    )
+                )
         report.windows = len(judged)
         report.records += self.reader.records
 
@@ -97,7 +101,7 @@ class Windows:
             judged = {window for window in self.counts.keys() | self.rates.newest.keys() if window >= self.rates.since}
         return sorted(judged)
 
-    def _problems(self, window: int, watermark: int | None = None) -> list[str]:
+    def _problems(self, window: int, watermark: int | None = None) -> list[Problem]:
         known = self.watermark if watermark is None else watermark
         return self.rates.compare(window, self.counts.get(window, {}), known)
 

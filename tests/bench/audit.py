@@ -1,0 +1,75 @@
+"""
+The audit's speed: raw records judged a second, on a real Kafka.
+
+``python -m tests.bench.audit`` fills `raw` as the worker's benchmark does, lets a worker decide on it, and audits that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from pipeline.ops import audit, topics
+from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
+from tests.harness.recount import eventually
+from tests.harness.worker import WorkerProcess
+
+SETTLE_SECONDS = 300
+
+
+def decide(settings: Settings, directory: Path, events: int) -> None:
+    """Let a worker take in all of raw, and commit it."""
+    with WorkerProcess(settings, directory) as worker:
+        worker.wait_until_working(records=events, seconds=SETTLE_SECONDS)
+        eventually(lambda: in_flight(settings), seconds=SETTLE_SECONDS)
+        worker.terminate()
+
+
+def in_flight(settings: Settings) -> list[str]:
+    """Return which partitions the worker has not committed to their ends."""
+    reader, topic = audit.Reader(settings), settings.kafka.topics.raw
+    ends, committed = reader.bounds(topic), reader.committed(topic, settings.kafka.partitions)
+    return [f"raw[{number}]" for number, at in ends.items() if number not in committed or committed[number][0] < at.end]
+
+
+def main() -> None:
+    """Fill, decide, audit, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--rounds", type=int, default=1, help="how often the same records are audited")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        kafka = LocalKafka(jars=JARS, directory=directory / "kafka", port=free_port(), controller_port=free_port())
+        with kafka:
+            settings = Settings(
+                kafka=KafkaSettings(
+                    bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"bench-{uuid.uuid4().hex[:8]}."
+                ),
+                worker=WorkerSettings(group="bench"),
+            )
+            with topics.connect(settings) as admin:
+                topics.apply(admin, topics.plan(admin, settings))
+            asyncio.run(fill(settings, arguments.events))
+            decide(settings, directory, arguments.events)
+            for _ in range(arguments.rounds):
+                yardstick = validation_microseconds()
+                report = audit.run(settings)
+                print(
+                    f"audit: {report.balance.received / report.seconds:,.0f} raw records/s,"
+                    f" {report.records / report.seconds:,.0f} records/s of all topics, {report.seconds:.1f} s"
+                    f" (validating one body: {yardstick:.2f} us)",
+                    flush=True,
+                )
+                if not report.agrees:
+                    sys.exit(f"the audit does not agree: {report.findings.kept[0]}")
+
+
+if __name__ == "__main__":
+    main()
