@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 from pipeline.ops import audit, topics
+from pipeline.ops.audit.log import Reader
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
@@ -33,7 +34,7 @@ def decide(settings: Settings, directory: Path, events: int) -> None:
 
 def in_flight(settings: Settings) -> list[str]:
     """Return which partitions the worker has not committed to their ends."""
-    reader, topic = audit.Reader(settings), settings.kafka.topics.raw
+    reader, topic = Reader(settings), settings.kafka.topics.raw
     ends, committed = reader.bounds(topic), reader.committed(topic, settings.kafka.partitions)
     return [f"raw[{number}]" for number, at in ends.items() if number not in committed or committed[number][0] < at.end]
 
