@@ -2,6 +2,31 @@
 The audit: every promise of the pipeline recomputed from `raw`, with code that the worker has no part in.
 
 Both read bodies with pipeline.core.event, as that is the contract; an import contract holds everything else apart.
+
+The cut. The worker's committed offset of each raw partition is read first: raw records from it on are in flight, which
+is neither right nor wrong. Then come the high watermarks of accepted and rejected, and raw's ends last. All that led to
+a commit was written before it, so it lies below those high watermarks, even while its transaction's markers are still
+being written; reading committed records up to there waits for them. What outputs say of raw records behind the cut is
+not judged, unless raw ends before the record they name. Without a committed offset (a group that expired) the cut is
+where a worker would go on: behind the last raw record that an output names.
+
+The memory before the first judged record, be it because of `since` or because retention took the records before it,
+is what the worker's own is: the accepted records of earlier raw offsets with an EventTime of at least E, with the
+fingerprints in their headers. Accepted is read from the first record with such a timestamp on; none before it has one.
+The stream time is taken from the raw records just before, if raw still holds any. Memory is dropped below E as the
+stream time rises, so it is bounded by the dedupe horizon.
+
+Windows are counted from the recount of what is judged and from accepted itself for what lies before and behind that.
+Rows follow deletions within a moment, so whatever differs is read on for a while. A row is pending, not wrong, if
+deletions of its window still arrive, or if partial-counts holds some that the report agent had not read. Only what raw
+determines is compared: failures, total, rate and times exactly, `complete` where it must be true, and of `late` and
+`revision`, which depend on how counts were coalesced, that they fit together and never fall. Without a live worker a
+row may lack its last 100 ms: start one, and audit again. With `since` or `until` the windows compared are those that
+judged records fell into. Windows older than 30 days are left out, as retention may have taken a part of them.
+
+Not judged: a doubled raw record behind all others (a duplicate, and harmless), running totals (a note, as they start
+over when an operator sets the offset), raw timestamps in themselves, and outputs whose raw records are gone. After raw
+was recreated its offsets start over, and older outputs cannot be told from new ones: they are reported.
 """
 
 from __future__ import annotations
@@ -12,8 +37,9 @@ from collections.abc import Callable
 from pipeline.ops.audit.findings import Finding, Kind, Report
 from pipeline.ops.audit.join import accepted_raw_offset, rejected_raw_offset
 from pipeline.ops.audit.log import AuditError, Bounds, Reader
-from pipeline.ops.audit.partition import Cut, audit_partition
+from pipeline.ops.audit.partition import Cut
 from pipeline.ops.audit.windows import Windows
+from pipeline.ops.audit.workers import audit_partitions
 from pipeline.settings import Settings
 
 PATIENCE_SECONDS = 5.0
@@ -44,15 +70,7 @@ def run(
     began = time.perf_counter()
     report = Report()
     cuts = _cuts(settings, since, until, report)
-    total = sum(cut.stop - cut.start for cut in cuts)
-    done = 0
-
-    def more(offsets: int) -> None:
-        nonlocal done
-        done += offsets
-        progress(done, total)
-
-    results = [audit_partition(settings, cut, more) for cut in cuts]
+    results = audit_partitions(settings, cuts, progress)
     for result in results:
         report.balance.merge(result.balance)
         report.findings.merge(result.findings)

@@ -1,0 +1,70 @@
+"""The partitions' passes: in this process while there is little to read, else in as many as there are cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, wait
+from queue import Empty
+from typing import Any
+
+from pipeline.ops.audit.partition import Cut, Result, audit_partition
+from pipeline.settings import Settings
+
+OFFSETS_ALONE_MAX = 50_000  # More takes longer than it takes to start a process, about 1 s.
+POLL_SECONDS = 0.2
+
+_told: Any = None
+
+
+def audit_partitions(settings: Settings, cuts: list[Cut], progress: Callable[[int, int], None]) -> list[Result]:
+    """
+    Judge each partition of *cuts*.
+
+    Args:
+        progress: Is told how many raw offsets have been judged, and of how many.
+
+    Raises:
+        AuditError: Kafka fails.
+    """
+    total = sum(cut.stop - cut.start for cut in cuts)
+    done = 0
+
+    def more(offsets: int) -> None:
+        nonlocal done
+        done += offsets
+        progress(done, total)
+
+    processes = min(len(cuts), os.cpu_count() or 1)
+    if total <= OFFSETS_ALONE_MAX or processes == 1:
+        return [audit_partition(settings, cut, more) for cut in cuts]
+    # Spawned, as a fork would inherit whatever threads and sockets this process has.
+    context = multiprocessing.get_context("spawn")
+    told = context.Queue()
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(told,)) as pool:
+        futures = [pool.submit(_audit_one, settings, cut) for cut in cuts]
+        while wait(futures, timeout=POLL_SECONDS).not_done:
+            _drain(told, more)
+            if any(future.done() and future.exception() for future in futures):
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+        _drain(told, more)
+        return [future.result() for future in futures if not future.cancelled()]
+
+
+def _begin(told: Any) -> None:
+    global _told  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
+    _told = told
+
+
+def _audit_one(settings: Settings, cut: Cut) -> Result:
+    return audit_partition(settings, cut, _told.put)
+
+
+def _drain(told: Any, more: Callable[[int], None]) -> None:
+    try:
+        while True:
+            more(told.get_nowait())
+    except Empty:
+        return
