@@ -7,6 +7,9 @@ Kafka cannot change a record, so the topics of one good run are written again in
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -431,3 +434,83 @@ def test_other_damage_to_rows_is_named(logs: Logs, audited: Callable[[Logs], Rep
     assert found[end].kind == "doubled"
     assert "timestamp" in str(found[end + 1]) or "revision" in str(found[end + 1])
     assert found.keys() >= {end, end + 1, end + 2, end + 3}
+
+
+def test_between_two_times_only_those_records_are_judged(kafka: LocalKafka, run: Run, logs: Logs) -> None:
+    """What came before is remembered from accepted: its repetitions are duplicates, though raw is not read there."""
+    records = logs[RAW][0]
+    middle = records[0].timestamp
+    for partition in logs[RAW]:  # The broker's clock, as if the records had come in three bursts.
+        for place, record in enumerate(partition):
+            partition[place] = replace(record, timestamp=middle + place // (len(partition) // 3) * 1000)
+    for number, rejected in enumerate(logs[REJECTED]):
+        for place, record in enumerate(rejected):
+            rejected[place] = replace(record, timestamp=logs[RAW][number][record.raw_offset].timestamp)
+    settings = settings_of(kafka)
+    copy(settings, logs, run)
+    bursts = [sum(each.timestamp == middle + n * 1000 for part in logs[RAW] for each in part) for n in range(4)]
+
+    since = audit.run(settings, since=middle + 1000, patience_seconds=0)
+    between = audit.run(settings, since=middle + 1000, until=middle + 2000, patience_seconds=0)
+
+    assert unsettled(since) == unsettled(between) == []
+    assert since.balance.received == sum(bursts[1:])
+    assert between.balance.received == bursts[1]
+    assert since.balance.duplicates > between.balance.duplicates > 0
+    assert 0 < between.windows <= since.windows
+
+
+def test_raw_records_that_retention_took_are_remembered_from_accepted(kafka: LocalKafka, run: Run, logs: Logs) -> None:
+    """Raw is kept 7 days and accepted 30: the repetition of an event whose raw record is gone is a duplicate."""
+    settings = settings_of(kafka)
+    copy(settings, logs, run)
+    gone = {TopicPartition(settings.kafka.topics.raw, number): len(part) // 2 for number, part in enumerate(logs[RAW])}
+    with ops_topics.connect(settings) as client:
+        client.delete_records(gone)
+
+    report = audit.run(settings, patience_seconds=0)
+
+    assert unsettled(report) == []
+    assert report.balance.received == RECORDS - sum(gone.values())
+
+
+def test_what_the_worker_has_not_committed_is_in_flight(kafka: LocalKafka, run: Run, logs: Logs) -> None:
+    """Neither the raw records behind the committed offset are judged, nor what they have led to already."""
+    settings = settings_of(kafka)
+    committed = {number: found._replace(offset=found.offset - 10) for number, found in run.committed.items()}
+    copy(settings, logs, replace(run, committed=committed))
+
+    report = audit.run(settings, patience_seconds=0)
+
+    assert report.findings.kept == []
+    assert report.balance.in_flight == 20
+    assert report.balance.received == RECORDS - 20
+
+
+def test_the_command_says_what_it_found_and_ends_with_1(kafka: LocalKafka, run: Run, logs: Logs) -> None:
+    wanted = deleted(ACCEPTED)(logs)
+    settings = settings_of(kafka)
+    copy(settings, logs, run)
+    environ = {
+        **os.environ,
+        "VOD_PIPELINE_CONFIG": os.devnull,
+        "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        "VOD_PIPELINE_KAFKA__PARTITIONS": "2",
+        "VOD_PIPELINE_WORKER__GROUP": settings.worker.group,
+    }
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "pipeline", "audit", *arguments]
+        return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+
+    as_json, shown, misused = command("--json"), command(), command("--from", "yesterday")
+    report = json.loads(as_json.stdout)
+    (finding,) = report["findings"]
+
+    assert (as_json.returncode, shown.returncode, misused.returncode) == (1, 1, 2)
+    assert {(finding["kind"], "accepted", 0, finding["offset"], finding["raw_offset"])} == wanted
+    assert report["balance"]["accepted"]["recount"] == report["balance"]["accepted"]["topic"] + 1
+    assert "They do not agree" in shown.stdout
+    assert "missing" in shown.stdout
+    assert "yesterday" in misused.stderr

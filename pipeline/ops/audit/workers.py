@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pipeline.settings import Settings
 
 OFFSETS_ALONE_MAX = 50_000  # More takes longer than it takes to start a process, about 1 s.
 POLL_SECONDS = 0.2
+GC_THRESHOLD = 1_000_000  # Tens of thousands of records are alive, in no cycles: the collector finds nothing there.
 
 _told: Any = None
 
@@ -56,6 +58,7 @@ def audit_partitions(settings: Settings, cuts: list[Cut], progress: Callable[[in
 def _begin(told: Any) -> None:
     global _told  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
     _told = told
+    gc.set_threshold(GC_THRESHOLD)
 
 
 def _audit_one(settings: Settings, cut: Cut) -> Result:
