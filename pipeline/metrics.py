@@ -44,6 +44,45 @@ class CodeLabels:
         return known
 
 
+class CertificateUse(StrEnum):
+    """What a certificate is for: the `use` label of pipeline_certificate_not_after_timestamp_seconds."""
+
+    BRIDGE = "bridge"
+    KAFKA_CLIENT = "kafka_client"
+    KAFKA_CA = "kafka_ca"
+
+
+class ProcessMetrics:
+    """What every service shows of itself."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        started_at: float,
+        certificates: Mapping[tuple[CertificateUse, str], float],
+    ) -> None:
+        """
+        Args:
+            registry: Gets the metrics.
+            started_at: When the process started, in seconds since the epoch.
+            certificates: Until when each certificate in use is valid, by use and subject, in seconds since the epoch.
+        """
+        Gauge(
+            "pipeline_started_timestamp_seconds",
+            "When the process started; one that changes again and again is one that keeps ending itself.",
+            registry=registry,
+        ).set(started_at)
+        not_after = Gauge(
+            "pipeline_certificate_not_after_timestamp_seconds",
+            "Until when the certificates are valid that were read at the start; after that nobody connects any more.",
+            ["use", "subject"],
+            registry=registry,
+        )
+        for (use, subject), at in certificates.items():
+            not_after.labels(use.value, subject).set(at)
+
+
 class BridgeAnswer(StrEnum):
     """How the bridge answered: the `outcome` label of pipeline_bridge_requests_total."""
 
@@ -105,6 +144,16 @@ class BridgeMetrics:
             "Connections to Kafka given up after a failure, and made anew; a rise means Kafka fails or refuses.",
             registry=registry,
         )
+        self.kafka_refusals = Counter(
+            "pipeline_bridge_kafka_refusals",
+            "Times Kafka did not let us in, or we did not trust it; asked again every 15 s until somebody mends it.",
+            registry=registry,
+        )
+        self.reload_refused = Gauge(
+            "pipeline_bridge_reload_refused",
+            "1 after a SIGHUP whose settings had mistakes, until one without: callbacks and keys are those before it.",
+            registry=registry,
+        )
         self.spooled = Counter(
             "pipeline_spool_written_records",
             "Callbacks that went to disk because Kafka did not take them in time.",
@@ -122,6 +171,9 @@ class BridgeMetrics:
         self.spool_records = Gauge("pipeline_spool_records", "Callbacks that wait on disk.", registry=registry)
         self.spool_bytes = Gauge(
             "pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.", registry=registry
+        )
+        self.spool_bytes_max = Gauge(
+            "pipeline_spool_limit_bytes", "bridge.spool_bytes_max; 0 without a spool.", registry=registry
         )
         self.spool_oldest = Gauge(
             "pipeline_spool_oldest_timestamp_seconds",
@@ -213,6 +265,16 @@ class RecordTotals(Collector):
 
     def __init__(self) -> None:
         self._totals: dict[int, dict[str, int]] = {}
+        self._received: dict[int, int] = {}
+
+    def begin(self, partition: int, totals: Mapping[str, int]) -> None:
+        """Show *partition*, which was opened with *totals*; what was received before is taken to be their sum."""
+        self.update(partition, totals)
+        self._received[partition] = sum(totals.values())
+
+    def receive(self, partition: int, records: int) -> None:
+        """Count the *records* of a committed chunk, whose number was known before they were decoded."""
+        self._received[partition] += records
 
     def update(self, partition: int, totals: Mapping[str, int]) -> None:
         """Show *totals* (see core.accept.tag for their names) for *partition*."""
@@ -221,8 +283,17 @@ class RecordTotals(Collector):
     def forget(self, partition: int) -> None:
         """Stop showing *partition*: its series end here and go on at its next owner."""
         self._totals.pop(partition, None)
+        self._received.pop(partition, None)
 
     def collect(self) -> Iterable[CounterMetricFamily]:
+        received = CounterMetricFamily(
+            "pipeline_received_records",
+            "Raw records taken in, by Kafka's offsets; not the sum of pipeline_records_total means that one vanished.",
+            labels=["partition"],
+        )
+        for partition, number in sorted(self._received.items()):
+            received.add_metric([str(partition)], number)
+        yield received
         family = CounterMetricFamily(
             "pipeline_records",
             "Raw records by what became of them; received is their sum. Exactly once, as committed with the records.",
@@ -318,6 +389,9 @@ class WorkerMetrics:
         self.lag = Gauge(
             "pipeline_lag_offsets", "Offsets between position and log end.", ["stage", "partition"], registry=registry
         )
+        self.partitions = Gauge(
+            "pipeline_partitions", "kafka.partitions: how many partitions all workers together own.", registry=registry
+        )
         self.lost = Counter(
             "pipeline_lost_records",
             "Raw records that retention took before they were read: these are gone.",
@@ -329,6 +403,12 @@ class WorkerMetrics:
                 self.chunk_records, self.transaction_seconds, self.rebuild_seconds, self.failed_transactions,
             ):  # fmt: skip
                 metric.labels(stage)
+
+    def expect(self, partitions: int) -> None:
+        """Show the partitions 0 .. *partitions* - 1 as those there are; a loss is then a rise from 0."""
+        self.partitions.set(partitions)
+        for partition in range(partitions):
+            self.lost.labels(partition)
 
     def count_deletions(self, deletions: Mapping[Content, int]) -> None:
         """Count what a committed chunk accepted."""

@@ -29,7 +29,8 @@ from pipeline.settings import BridgeSettings, Settings, SettingsError
 RESTART_SECONDS = 1.0
 START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.
 ANSWER_SECONDS_MAX = 2.0
-OLDEST = "pipeline_spool_oldest_timestamp_seconds"
+TIMESTAMP_SUFFIX = "_timestamp_seconds"
+STARTED = "pipeline_started_timestamp_seconds"
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -99,7 +100,7 @@ class _Member:
 
 
 class _Sums(Collector):
-    """The members' metrics, added up; of timestamps the oldest."""
+    """The members' metrics, added up; of timestamps the oldest, but the newest start."""
 
     def __init__(self, members: Sequence[_Member]) -> None:
         self._members = members
@@ -130,7 +131,9 @@ def add_up(texts: Iterable[str]) -> list[Metric]:
 
 
 def _add(name: str, sum_so_far: float, value: float) -> float:
-    if name == OLDEST and sum_so_far and value:
+    if name == STARTED:  # Any member that keeps ending itself must be seen.
+        return max(sum_so_far, value)
+    if name.endswith(TIMESTAMP_SUFFIX) and sum_so_far and value:
         return min(sum_so_far, value)
     return sum_so_far + value
 

@@ -197,6 +197,7 @@ class Publisher:
         while True:
             self._refusal = await access.refusal(self._kafka)
             if self._refusal is not None:
+                self._metrics.kafka_refusals.inc()
                 logger.error("kafka_refused", problem=self._refusal, retry_seconds=REFUSED_SECONDS)
                 await asyncio.sleep(REFUSED_SECONDS)
                 continue

@@ -23,8 +23,9 @@ from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
+from pipeline.certificates import in_use
 from pipeline.lifecycle import on_hangup, until
-from pipeline.metrics import BridgeMetrics, MnsMetrics
+from pipeline.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -74,6 +75,7 @@ async def serve(
             "or a queue to bridge.mns"
         )
     _warn_of_unsigned(bridge)
+    ProcessMetrics(registry, started_at=time.time(), certificates=in_use(settings.kafka, bridge))
     metrics = BridgeMetrics(registry)
     mns_metrics = MnsMetrics(registry, [entry.queue for entry in bridge.mns])
     publisher = Publisher(
@@ -112,7 +114,9 @@ async def serve(
                 ) as server:
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
                     watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
-                    with on_hangup(partial(_use_callbacks, app, reload)) if reload else contextlib.nullcontext():
+                    with (
+                        on_hangup(partial(_use_callbacks, app, reload, metrics)) if reload else contextlib.nullcontext()
+                    ):
                         async with polling(bridge.mns, publisher.publish, mns_metrics):
                             await until(stop, *publisher.tasks, watching)
                     watching.cancel()
@@ -120,14 +124,16 @@ async def serve(
                 await publisher.stop()
 
 
-def _use_callbacks(app: BridgeApp, reload: Callable[[], Settings]) -> None:
+def _use_callbacks(app: BridgeApp, reload: Callable[[], Settings], metrics: BridgeMetrics) -> None:
     """Rotate keys without a restart: have *app* use what *reload* returns; what is wrong changes nothing."""
     try:
         bridge = reload().bridge
     except SettingsError as error:
         logger.error("reload_refused", error=str(error))
+        metrics.reload_refused.set(1)
         return
     app.use(bridge.callbacks)
+    metrics.reload_refused.set(0)
     _warn_of_unsigned(bridge)
     logger.info("callbacks_reloaded", callbacks=len(bridge.callbacks))
 
@@ -135,6 +141,7 @@ def _use_callbacks(app: BridgeApp, reload: Callable[[], Settings]) -> None:
 def _spooler(bridge: BridgeSettings, metrics: BridgeMetrics) -> Spooler | None:
     if bridge.spool_directory is None:
         return None
+    metrics.spool_bytes_max.set(bridge.spool_bytes_max)
     return Spooler(Spool(bridge.spool_directory, bytes_max=bridge.spool_bytes_max), metrics)
 
 

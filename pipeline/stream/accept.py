@@ -93,6 +93,7 @@ class AcceptStage:
         seconds: float,
     ) -> None:
         metrics, partition = self._metrics, state.partition
+        metrics.totals.receive(partition, chunk.count)
         metrics.totals.update(partition, totals)
         metrics.count_deletions(decisions.deletions)
         metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
@@ -113,8 +114,10 @@ class AcceptStage:
     def on_opened(self, state: AcceptState, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""
         self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
-        self._metrics.totals.update(partition, state.totals)
+        self._metrics.totals.begin(partition, state.totals)
         self._metrics.state_keys.labels(partition).set(state.keys)
+        if state.watermark != NEVER:
+            self._metrics.watermark.labels(partition).set(state.watermark / 1000)
 
     def on_closed(self, partition: int) -> None:
         """Stop showing what another worker shows from now on."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
@@ -29,6 +29,13 @@ FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 1.0
 FRESH_SECONDS = 3 * FETCH_WAIT_MS / 1000
+
+
+class Batch(NamedTuple):
+    """A batch of records that are not decoded yet, and how many they are."""
+
+    records: Iterable[DefaultRecord]
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +56,30 @@ class Chunk:
     partition: int
     begin: int
     end: int
-    batches: Sequence[Iterable[DefaultRecord]]
+    batches: Sequence[Batch]
     idle: bool
     now: int
     behind: int
 
+    @property
+    def count(self) -> int:
+        """How many records the batches hold, by the offsets in their heads; nothing is decoded for that."""
+        return sum(batch.number for batch in self.batches)
+
     def records(self) -> Iterator[DefaultRecord]:
         """Decode and yield the records. A chunk can be read once; after a failure it is fetched again."""
-        return chain.from_iterable(self.batches)
+        return chain.from_iterable(batch.records for batch in self.batches)
 
 
 class _Batches:
     """Stands in for aiokafka's records: its position is the fetch's before it is iterated, and the next one after."""
 
-    def __init__(self, batches: list[Iterable[DefaultRecord]], *, begin: int, end: int) -> None:
+    def __init__(self, batches: list[Batch], *, begin: int, end: int) -> None:
         self.next_fetch_offset = begin
         self._batches = batches
         self._end = end
 
-    def __iter__(self) -> Iterator[Iterable[DefaultRecord]]:
+    def __iter__(self) -> Iterator[Batch]:
         self.next_fetch_offset = self._end
         return iter(self._batches)
 
@@ -82,7 +94,7 @@ def keep_batches(result: FetchResult) -> None:
     fetched = result._partition_records
     if isinstance(fetched, _Batches):
         return
-    batches: list[Iterable[DefaultRecord]] = []
+    batches: list[Batch] = []
     offset = begin = fetched.next_fetch_offset
     while fetched._records.has_next():
         batch = fetched._records.next_batch()
@@ -94,7 +106,8 @@ def keep_batches(result: FetchResult) -> None:
                 fetched._aborted_producers.discard(batch.producer_id)
         is_aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
         if not is_aborted and not batch.is_control_batch:
-            batches.append(batch if batch.base_offset >= offset else _from_offset(batch, offset))
+            records = batch if batch.base_offset >= offset else _from_offset(batch, offset)
+            batches.append(Batch(records, batch.next_offset - max(batch.base_offset, offset)))
         offset = batch.next_offset
     result._partition_records = _Batches(batches, begin=begin, end=offset)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import time
 from contextlib import suppress
 from typing import NoReturn
 
@@ -12,7 +13,8 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.metrics import WorkerMetrics
+from pipeline.certificates import in_use
+from pipeline.metrics import ProcessMetrics, WorkerMetrics
 from pipeline.monitor import listen, monitoring
 from pipeline.settings import Settings
 from pipeline.stream.app import build_app
@@ -41,7 +43,10 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         ListenError: metrics_host:metrics_port can't be bound.
     """
     worker = settings.worker
-    built = build_app(settings, WorkerMetrics(registry), die)
+    ProcessMetrics(registry, started_at=time.time(), certificates=in_use(settings.kafka))
+    metrics = WorkerMetrics(registry)
+    metrics.expect(settings.kafka.partitions)
+    built = build_app(settings, metrics, die)
     app = built.faust
     app.finalize()
 
