@@ -100,6 +100,19 @@ class WorkerProcess:
                     found[outcome] = found.get(outcome, 0) + int(sample.value)
         return found
 
+    def by_partition(self) -> dict[str, tuple[float, float]]:
+        """Return, for each partition it shows, how many records it received and how many have an outcome."""
+        received: dict[str, float] = {}
+        decided: dict[str, float] = {}
+        for family in self._metrics():
+            for sample in family.samples:
+                if sample.name in ("pipeline_received_records_total", "pipeline_records_total"):
+                    shown = received if sample.name == "pipeline_received_records_total" else decided
+                    partition = sample.labels["partition"]
+                    shown[partition] = shown.get(partition, 0.0) + sample.value
+        assert received.keys() == decided.keys()
+        return {partition: (received[partition], decided[partition]) for partition in received}
+
     def wait_until_working(self, *, records: int = 1, seconds: float = 30) -> None:
         """Wait until the partitions it owns have taken in *records* in all."""
         eventually(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -164,6 +165,10 @@ def test_a_callback_is_accepted_and_no_secret_is_said(secured: SecuredKafka, way
     assert status == 200
     assert {outcome: number for outcome, number in records.items() if number} == {"accepted": 1}
     assert "pipeline_bridge_requests_total" in shown
+    uses = set(
+        re.findall(r'^pipeline_certificate_not_after_timestamp_seconds{.*use="(.*)"} \d\.\d+e\+\d+$', shown, re.M)
+    )
+    assert uses == {"bridge", "kafka_ca", *(["kafka_client"] if way == "mTLS" else [])}
     assert "worker_stopped" in said
     assert "Error" not in said
     assert_no_secret_in(said + shown)
@@ -238,10 +243,12 @@ async def test_a_bridge_refused_while_it_runs_says_why_and_asks_rarely(secured: 
                     await asyncio.sleep(0.05)  # Paces the polling.
             await asyncio.sleep(2.5)  # An ordinary failure would have been tried again by now.
             health = await asyncio.to_thread(get, f"{monitor}/healthz")
+            shown = await asyncio.to_thread(get, f"{monitor}/metrics")
         finally:
             stop.set()
             await serving
 
     assert health == "alive\n"
+    assert "pipeline_bridge_kafka_refusals_total 1.0" in shown
     assert [log["event"] for log in logs if log["log_level"] in ("warning", "error")] == ["kafka_refused"]
     assert_no_secret_in(repr(logs))

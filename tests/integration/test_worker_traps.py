@@ -167,6 +167,7 @@ def test_gaps_inside_a_chunk_are_not_losses(settings: Settings, tmp_path: Path) 
 
         agrees(settings)
         assert len(read(settings, settings.kafka.topics.accepted)[0]) == 48
+        assert worker.by_partition() == {"0": (48, 48)}  # What was aborted was not received.
         assert " seek " not in worker.log.read_text()
 
 
@@ -209,6 +210,7 @@ def test_a_worker_goes_on_at_a_later_offset(settings: Settings, tmp_path: Path) 
         eventually(lambda: [] if committed(settings) == 20 else [f"at {committed(settings)}"], seconds=40)
 
         assert len(read(settings, settings.kafka.topics.accepted)[0]) == 15
+        assert worker.by_partition() == {"0": (5, 5)}  # The totals were lost with the metadata.
 
 
 def test_an_offset_above_the_log_end_stops_the_worker_with_the_command_to_run(

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.registry import Collector
 
 from pipeline.bridge.fleet import add_up
+from pipeline.metrics import CertificateUse, ProcessMetrics
 
 
 def page(count: int, *, oldest: float = 0.0) -> str:
@@ -43,6 +44,20 @@ def test_of_timestamps_the_oldest_counts_and_none_is_no_timestamp() -> None:
     assert added_up(page(1, oldest=30), page(1, oldest=20), page(1))[name] == 20
     assert added_up(page(1), page(1, oldest=30))[name] == 30
     assert added_up(page(1), page(1))[name] == 0
+
+
+def test_of_starts_the_newest_counts() -> None:
+    """A member that keeps ending itself must be seen beside those that run on."""
+
+    def started(at: float) -> str:
+        registry = CollectorRegistry()
+        ProcessMetrics(registry, started_at=at, certificates={(CertificateUse.BRIDGE, "CN=a"): at})
+        return generate_latest(registry).decode()
+
+    found = added_up(started(30), started(20))
+
+    assert found["pipeline_started_timestamp_seconds"] == 30
+    assert found['pipeline_certificate_not_after_timestamp_seconds{subject="CN=a",use="bridge"}'] == 20
 
 
 def test_no_page_is_no_metric() -> None:

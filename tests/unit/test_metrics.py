@@ -9,7 +9,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.core.event import content_of, validate
 from pipeline.core.report import WindowRate
-from pipeline.metrics import BridgeMetrics, CodeLabels, MnsMetrics, MnsProblem, MnsStep, RecordTotals, WorkerMetrics
+from pipeline.metrics import (
+    BridgeMetrics,
+    CodeLabels,
+    MnsMetrics,
+    MnsProblem,
+    MnsStep,
+    ProcessMetrics,
+    RecordTotals,
+    WorkerMetrics,
+)
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 
 NOON = 1_704_110_400_000
@@ -121,9 +130,41 @@ def test_a_partition_that_moved_on_is_shown_no_more() -> None:
     assert records(registry, "accepted", partition="1") == 7.0
 
 
+def received(registry: CollectorRegistry, partition: str) -> float | None:
+    return registry.get_sample_value("pipeline_received_records_total", {"partition": partition})
+
+
+def test_received_goes_on_from_the_totals_and_is_counted_apart_from_them() -> None:
+    """An alert compares the two: a record that was taken in and has no outcome must show."""
+    registry, totals = CollectorRegistry(), RecordTotals()
+    registry.register(totals)
+
+    totals.begin(0, {"accepted": 5, "duplicate": 2})
+    assert received(registry, "0") == 7.0
+
+    totals.receive(0, 10)
+    totals.update(0, {"accepted": 14, "duplicate": 2})
+    assert received(registry, "0") == 17.0
+    assert records(registry, "accepted") == 14.0
+
+    totals.forget(0)
+    assert received(registry, "0") is None
+
+
+def test_every_partition_shows_that_it_lost_nothing(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
+    """A loss is found when a partition is opened, which may be before the first scrape."""
+    worker.expect(2)
+
+    lost = [registry.get_sample_value("pipeline_lost_records_total", {"partition": p}) for p in ("0", "1", "2")]
+    assert lost == [0.0, 0.0, None]
+    assert registry.get_sample_value("pipeline_partitions") == 2.0
+
+
 def test_every_metric_has_our_prefix_and_says_what_it_means(registry: CollectorRegistry) -> None:
     """The help text is the operator's documentation; bridge and worker fit into one registry."""
+    ProcessMetrics(registry, started_at=0, certificates={})
     BridgeMetrics(registry)
+    MnsMetrics(registry, [])
     WorkerMetrics(registry)
 
     families = list(registry.collect())
