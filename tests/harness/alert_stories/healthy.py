@@ -2,7 +2,7 @@
 What each alert is told, as time series: a story on which it fires, and neighbours on which it must not.
 
 A story is a healthy system in which something is different. Values are promtool's notation: `0+5x20` begins at 0 and
-rises by 5 a minute, twenty times; `_` is a missing sample.
+rises by 5 a step (a minute, mostly), twenty times; `_` is a missing sample.
 """
 
 from __future__ import annotations
@@ -31,6 +31,16 @@ WATERMARK = f'pipeline_watermark_seconds{{{W},partition="0"}}'
 LAG = f'pipeline_lag_offsets{{{W},stage="accept",partition="0"}}'
 REOPENED = f'pipeline_failed_transactions_total{{{W},stage="accept"}}'
 SUCCESSES = f'pipeline_deletions_total{{{W},status="success",error_code=""}}'
+
+
+DENIED = f'pipeline_bridge_requests_total{{{B},outcome="denied"}}'
+BURSTS = f"pipeline_bridge_signature_bursts_total{{{B}}}"
+RELOAD = f"pipeline_bridge_reload_refused{{{B}}}"
+PRODUCERS = f"pipeline_bridge_producer_restarts_total{{{B}}}"
+REFUSALS = f"pipeline_bridge_kafka_refusals_total{{{B}}}"
+ACCEPTED_2, CONFLICT_2, RECEIVED_2, LOST_2, KEYS_2, STARTED_2 = (
+    series.replace(W, W2) for series in (ACCEPTED, CONFLICT, RECEIVED, LOST, KEYS, STARTED)
+)
 
 
 def failures(code: str, *, worker: str = W) -> str:
@@ -64,12 +74,12 @@ HEALTHY = {
     STARTED: "-7200x{n}",
     PUBLISHED: "0+60x{n}",
     OVERLOADED: "0x{n}",
-    f'pipeline_bridge_requests_total{{{B},outcome="denied"}}': "0x{n}",
+    DENIED: "0x{n}",
     DENIALS: "0x{n}",
-    f"pipeline_bridge_signature_bursts_total{{{B}}}": "0x{n}",
-    f"pipeline_bridge_reload_refused{{{B}}}": "0x{n}",
-    f"pipeline_bridge_producer_restarts_total{{{B}}}": "0x{n}",
-    f"pipeline_bridge_kafka_refusals_total{{{B}}}": "0x{n}",
+    BURSTS: "0x{n}",
+    RELOAD: "0x{n}",
+    PRODUCERS: "0x{n}",
+    REFUSALS: "0x{n}",
     publish_bucket("0.25"): "0+99.5x{n}",
     publish_bucket("2.5"): "0+100x{n}",
     publish_bucket("+Inf"): "0+100x{n}",
@@ -90,7 +100,7 @@ HEALTHY = {
     LOST: "0x{n}",
     f"pipeline_partitions{{{W}}}": "1x{n}",
     KEYS: "1000+60x{n}",
-    WATERMARK: "-30+60x{n}",
+    WATERMARK: "-30+{step}x{n}",
     LAG: "3x{n}",
     REOPENED: "0x{n}",
     SUCCESSES: "1000+199x{n}",
@@ -117,52 +127,3 @@ WORKER = {"job": "worker", "instance": "worker:8082"}
 
 def fires(alert: str, says: str, **labels: str) -> dict[str, tuple[dict[str, str], str]]:
     return {alert: (labels, says)}
-
-
-PROCESSES = [
-    Story("all is well", 60),
-    Story(
-        "the worker does not answer",
-        7,
-        {UP_WORKER: "1x5 0x5"},
-        fires("ProcessDown", "worker at worker:8082 has not answered for a minute.", **WORKER),
-    ),
-    Story("one scrape fails", 6, {UP_WORKER: "1x5 0 1x5"}),
-    Story(
-        "the bridge's name is not known",
-        3,
-        {UP_BRIDGE: None},
-        fires("ServiceMissing", "There is no bridge to ask: 1 service without a single process.", job="bridge"),
-    ),
-    Story("one of two workers is taken away", 9, {f"up{{{W2}}}": "1x3 stale"}),
-    Story(
-        "a worker ends itself every three minutes",
-        14,
-        {STARTED: "0x2 180x2 360x2 540x9"},
-        fires("ProcessRestarting", "worker at worker:8082 started 3 times in 15 minutes.", **WORKER),
-    ),
-    Story("a worker was started twice", 14, {STARTED: "0x2 180x2 360x12"}),
-]
-
-FAILURES = [
-    Story(
-        "15% fail with one code for an hour",
-        62,
-        {failures("Forbidden"): "0+30x70", SUCCESSES: "0+170x70"},
-        fires("DeletionsFail", "14.93% of all deletions fail with Forbidden.", error_code="Forbidden"),
-        also=frozenset({"DeletionsFailSlowly"}),
-    ),
-    Story(
-        "7% fail with one code for two hours: 6 times the objective, but not 14",
-        120,
-        {failures("Forbidden"): "0+14x130", SUCCESSES: "0+186x130"},
-        fires("DeletionsFail", "6.965% of all deletions fail with Forbidden.", error_code="Forbidden"),
-        also=frozenset({"DeletionsFailSlowly"}),
-    ),
-    Story(
-        "a new code: its first failures came all at once, before its series was seen",
-        10,
-        {failures("Forbidden"): "_x5 900x10", SUCCESSES: "0+170x20"},
-        fires("DeletionsFail", "34.5% of all deletions fail with Forbidden.", error_code="Forbidden"),
-    ),
-]
