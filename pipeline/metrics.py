@@ -6,11 +6,11 @@ Base units, own registry, labels out of closed sets only. What can be 0 is shown
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,6 +22,7 @@ from pipeline.core.signature import Denial
 ERROR_CODES_MAX = 50
 OTHER_CODE = "other"
 ALL_CODES = "all"
+READY = "pipeline_ready"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 WAITED_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600, 21_600, 86_400, 345_600, 604_800)  # MNS: 7 days.
@@ -81,6 +82,18 @@ class ProcessMetrics:
         )
         for (use, subject), at in certificates.items():
             not_after.labels(use.value, subject).set(at)
+
+
+def show_ready(registry: CollectorRegistry, problems: Callable[[], Sequence[str]]) -> None:
+    """Show in *registry* whether *problems*, asked at each scrape, finds none."""
+    ready = Gauge(READY, "1 while /readyz answers 200; at 0 it says there in words what is missing.", registry=registry)
+    ready.set_function(lambda: float(not problems()))
+
+
+def show_process(registry: CollectorRegistry) -> None:
+    """Show in *registry* what this process uses: CPU, memory, files, garbage collections, and since when it runs."""
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
 
 
 class BridgeAnswer(StrEnum):

@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from pipeline.lifecycle import on_hangup, until
+from pipeline.metrics import READY, show_ready
 from pipeline.monitor import listen, monitoring
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -30,7 +31,7 @@ RESTART_SECONDS = 1.0
 START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.
 ANSWER_SECONDS_MAX = 2.0
 TIMESTAMP_SUFFIX = "_timestamp_seconds"
-STARTED = "pipeline_started_timestamp_seconds"
+STARTS = ("pipeline_started_timestamp_seconds", "process_start_time_seconds")
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -119,7 +120,7 @@ def add_up(texts: Iterable[str]) -> list[Metric]:
     values: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = {}
     for text in texts:
         for family in text_string_to_metric_families(text):
-            if family.name.endswith("_created"):
+            if family.name.endswith("_created") or family.name == READY:  # The fleet has its own answer to that.
                 continue
             families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
@@ -131,7 +132,7 @@ def add_up(texts: Iterable[str]) -> list[Metric]:
 
 
 def _add(name: str, sum_so_far: float, value: float) -> float:
-    if name == STARTED:  # Any member that keeps ending itself must be seen.
+    if name in STARTS:  # Any member that keeps ending itself must be seen.
         return max(sum_so_far, value)
     if name.endswith(TIMESTAMP_SUFFIX) and sum_so_far and value:
         return min(sum_so_far, value)
@@ -171,6 +172,8 @@ async def serve(
 
         def problems() -> list[str]:
             return ["stopping"] if stop.is_set() else [found for member in fleet for found in member.problems()]
+
+        show_ready(registry, problems)
 
         def hang_up() -> None:
             for member in fleet:

@@ -25,7 +25,7 @@ from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
 from pipeline.certificates import in_use
 from pipeline.lifecycle import on_hangup, until
-from pipeline.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics
+from pipeline.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, show_process, show_ready
 from pipeline.monitor import listen, monitoring, running
 from pipeline.settings import BridgeSettings, Settings, SettingsError
 
@@ -90,6 +90,8 @@ async def serve(
     def problems() -> list[str]:
         return ["stopping"] if stop.is_set() else publisher.problems()
 
+    show_ready(registry, problems)
+    show_process(registry)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     patience = Patience(bridge.body_timeout_seconds, pause_seconds=KEEP_ALIVE_SECONDS)

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.certificates import in_use
-from pipeline.metrics import ProcessMetrics, WorkerMetrics
+from pipeline.metrics import ProcessMetrics, WorkerMetrics, show_process, show_ready
 from pipeline.monitor import listen, monitoring
 from pipeline.settings import Settings
 from pipeline.stream.app import build_app
@@ -53,6 +53,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
     def problems() -> list[str]:
         return ["stopping"] if stop.is_set() else built.problems() if app.started else ["starting"]
 
+    show_ready(registry, problems)
+    show_process(registry)
     async with monitoring(
         registry, problems, listen(worker.metrics_host, worker.metrics_port, setting="worker.metrics_port")
     ):

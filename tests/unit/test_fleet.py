@@ -60,5 +60,18 @@ def test_of_starts_the_newest_counts() -> None:
     assert found['pipeline_certificate_not_after_timestamp_seconds{subject="CN=a",use="bridge"}'] == 20
 
 
+def test_the_newest_start_counts_so_that_one_members_restart_is_seen() -> None:
+    pages = (f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {at}\n" for at in (30, 50, 40))
+
+    assert added_up(*pages)["process_start_time_seconds"] == 50
+
+
+def test_readiness_is_not_added_up() -> None:
+    """Four ready members would be a readiness of 4; the fleet says itself whether it is ready."""
+    ready = "# TYPE pipeline_ready gauge\npipeline_ready 1.0\n"
+
+    assert added_up(ready, ready) == {}
+
+
 def test_no_page_is_no_metric() -> None:
     assert added_up() == {}

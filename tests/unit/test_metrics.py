@@ -18,6 +18,8 @@ from pipeline.metrics import (
     ProcessMetrics,
     RecordTotals,
     WorkerMetrics,
+    show_process,
+    show_ready,
 )
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 
@@ -297,3 +299,22 @@ def test_every_queue_shows_its_zeros_from_the_start() -> None:
             )
         assert registry.get_sample_value("pipeline_mns_early_answers_total", {"queue": queue}) == 0
         assert registry.get_sample_value("pipeline_mns_waited_seconds_count", {"queue": queue}) == 0
+
+
+def test_readiness_is_asked_for_at_each_scrape(registry: CollectorRegistry) -> None:
+    problems = ["Kafka is away"]
+    show_ready(registry, lambda: problems)
+
+    before = registry.get_sample_value("pipeline_ready")
+    problems.clear()
+
+    assert (before, registry.get_sample_value("pipeline_ready")) == (0.0, 1.0)
+
+
+def test_a_process_shows_what_it_uses(registry: CollectorRegistry) -> None:
+    """CPU, memory and the time of the start are what tells a busy process from a restarted one."""
+    show_process(registry)
+
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"):
+        assert (registry.get_sample_value(name) or 0) > 0
+    assert registry.get_sample_value("python_gc_collections_total", {"generation": "2"}) is not None
