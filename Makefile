@@ -9,10 +9,10 @@ INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
 
-.PHONY: help setup run demo test lint bench lock
+.PHONY: help setup run demo test lint bench dashboards lock
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) $(JARS) ## Install what is missing: .venv, Java, Maven, Kafka's jars. Nothing outside this directory but packages.
 
@@ -26,13 +26,16 @@ test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 6 m
 	@exec $(BIN)/pytest
 
 lint: $(INSTALLED) ## Check format, style, types and import contracts.
-	$(BIN)/ruff format --check pipeline tests
-	$(BIN)/ruff check pipeline tests
+	$(BIN)/ruff format --check pipeline tests config
+	$(BIN)/ruff check pipeline tests config
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 bench: setup ## Measure the bridge and the worker, each on one core.
 	@exec $(BIN)/python -m tests.bench
+
+dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: config/grafana/dashboards/*.json from config/grafana/*.py.
+	@exec $(BIN)/python -m config.grafana.dashboards
 
 lock: $(INSTALLED) ## Pin the newest dependencies that pyproject.toml admits into config/requirements.txt.
 	@config/setup.sh lock

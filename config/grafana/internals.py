@@ -1,0 +1,264 @@
+"""The pipeline's insides: what the bridge, the stages and the processes do. For whoever looks for a cause."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Panel
+
+from config.grafana.panels import (
+    Query,
+    lines,
+    mean,
+    meaning,
+    number,
+    of,
+    q,
+    quantile,
+    rate,
+    spread,
+    states,
+    thresholds,
+    warn,
+)
+from pipeline.settings import BridgeSettings
+
+TITLE = "vod-pipeline: internals"
+UID = "vod-pipeline-internals"
+
+KEY_BYTES = 135  # Memory an event remembered for deduplication takes. Source: README, "Figures".
+
+_bridge = BridgeSettings()
+
+
+def rows() -> list[tuple[str, list[Builder[Panel]]]]:
+    """Return the panels, by the titles they stand under; thresholds follow the default settings."""
+    return [
+        ("Bridge: groups sent to Kafka", _groups()),
+        ("Bridge: spool and copies", _spool()),
+        ("MNS queues", _mns()),
+        ("Worker: chunks and transactions", _chunks()),
+        ("Worker: partitions", _partitions()),
+        ("Processes", _processes()),
+        ("Starts, keys, certificates and losses", _upkeep()),
+    ]
+
+
+def _quantiles(histogram: str, *, by: str = "") -> list[Query]:
+    name = f" {{{{{by}}}}}" if by else ""
+    return [q(quantile(share, histogram, by=by), f"p{share * 100:.0f}{name}") for share in (0.5, 0.99)]
+
+
+def _groups() -> list[Builder[Panel]]:
+    return [
+        lines(
+            "Publish seconds", *_quantiles("pipeline_bridge_publish_seconds"),
+            unit="s", limits=warn(0.5, _bridge.ack_timeout_seconds), span=8, anchor="publishslow",
+            says=meaning("pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
+        ),
+        spread(
+            "Publish seconds, all groups", "pipeline_bridge_publish_seconds",
+            unit="s", span=8, anchor="publishslow", says=meaning("pipeline_bridge_publish_seconds"),
+        ),
+        lines(
+            "Callbacks a group, on average", q(mean("pipeline_bridge_group_records"), "callbacks"),
+            unit="short", span=8, anchor="publishslow", says=meaning("pipeline_bridge_group_records"),
+        ),
+        lines(
+            "Groups a second", q(rate("pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
+            unit="ops", span=8, anchor="publishslow",
+            says="Groups that Kafka took; one is in flight at a time. A fall at equal load means slow brokers.",
+        ),
+        lines(
+            "Waiting for Kafka", q(f"sum by (instance) ({of('pipeline_bridge_in_flight')})", "{{instance}}"),
+            unit="short", limits=warn(_bridge.in_flight_max // 2, _bridge.in_flight_max), span=8, anchor="publishslow",
+            says=meaning("pipeline_bridge_in_flight", "The red line is the default; a fleet has it once a member."),
+        ),
+        lines(
+            "Producers replaced a second",
+            q(rate("pipeline_bridge_producer_restarts_total", by="instance"), "{{instance}}"),
+            q(rate("pipeline_bridge_kafka_refusals_total", by="instance"), "{{instance}}: refused"),
+            unit="ops", span=8, anchor="producerreplaced",
+            says=meaning("pipeline_bridge_producer_restarts", "Refused: wrong credentials or certificates."),
+        ),
+    ]  # fmt: skip
+
+
+def _spool() -> list[Builder[Panel]]:
+    replayed = rate("pipeline_bridge_requests_total", 'outcome="replayed"')
+    return [
+        lines(
+            "Spool written and replayed",
+            q(rate("pipeline_spool_written_records_total"), "written"),
+            q(rate("pipeline_spool_replayed_records_total"), "replayed"),
+            unit="ops", span=6, anchor="spoolgrowing",
+            says=meaning("pipeline_spool_written_records", "Replayed: Kafka has taken them since."),
+        ),
+        lines(
+            "Spool failures", q(rate("pipeline_spool_failures_total", by="reason"), "{{reason}}"),
+            unit="ops", limits=warn(0.001), span=6, anchor="spoolfailing", says=meaning("pipeline_spool_failures"),
+        ),
+        lines(
+            "Answered from the replay cache", q(f"{replayed} / {rate('pipeline_bridge_requests_total')}", "replayed"),
+            unit="percentunit", span=6, anchor="callbacksrefused",
+            says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
+            "repeats: it did not get our 200 in 5 s; or somebody replays a signature.",
+        ),
+        lines(
+            "Signature bursts", q(rate("pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
+            unit="ops", limits=warn(0.001), span=6, anchor="signatureburst",
+            says=meaning("pipeline_bridge_signature_bursts"),
+        ),
+    ]  # fmt: skip
+
+
+def _mns() -> list[Builder[Panel]]:
+    return [
+        lines(
+            "Messages a second, by step",
+            q(rate("pipeline_mns_messages_total", by="queue, step"), "{{queue}} {{step}}"),
+            unit="ops", span=6, anchor="queuefailing", says=meaning("pipeline_mns_messages"),
+        ),
+        lines(
+            "Failed requests a second",
+            q(rate("pipeline_mns_errors_total", by="queue, reason"), "{{queue}} {{reason}}"),
+            unit="reqps", limits=warn(0.1), span=6, anchor="queuefailing", says=meaning("pipeline_mns_errors"),
+        ),
+        lines(
+            "Time in the queue", *_quantiles("pipeline_mns_waited_seconds", by="queue"),
+            unit="s", limits=warn(60, 3600), span=6, anchor="messageskept", says=meaning("pipeline_mns_waited_seconds"),
+        ),
+        lines(
+            "Polls answered early", q(rate("pipeline_mns_early_answers_total", by="queue"), "{{queue}}"),
+            unit="ops", span=6, anchor="queuefailing", says=meaning("pipeline_mns_early_answers"),
+        ),
+    ]  # fmt: skip
+
+
+def _chunks() -> list[Builder[Panel]]:
+    return [
+        lines(
+            "Transactions a second", q(rate("pipeline_transaction_seconds_count", by="stage"), "{{stage}}"),
+            unit="ops", span=8, anchor="laggrowing",
+            says="Chunks committed. An idle accept partition commits its watermark once a second; none means no owner.",
+        ),
+        lines(
+            "Commit seconds", *_quantiles("pipeline_transaction_seconds", by="stage"),
+            unit="s", limits=warn(0.5, 5), span=8, anchor="publishslow", says=meaning("pipeline_transaction_seconds"),
+        ),
+        spread(
+            "Commit seconds of accept, all chunks", "pipeline_transaction_seconds", 'stage="accept"',
+            unit="s", span=8, anchor="publishslow", says=meaning("pipeline_transaction_seconds"),
+        ),
+        lines(
+            "Records a chunk, on average", q(mean("pipeline_chunk_records", by="stage"), "{{stage}}"),
+            unit="short", span=8, anchor="laggrowing", says=meaning("pipeline_chunk_records", "Ticks hold none."),
+        ),
+        spread(
+            "Records a chunk of accept, all chunks", "pipeline_chunk_records", 'stage="accept"',
+            unit="short", span=8, anchor="laggrowing", says=meaning("pipeline_chunk_records"),
+        ),
+        lines(
+            "Failed transactions a second", q(rate("pipeline_failed_transactions_total", by="stage"), "{{stage}}"),
+            unit="ops", limits=warn(0.01), span=8, anchor="partitionreopened",
+            says=meaning("pipeline_failed_transactions"),
+        ),
+    ]  # fmt: skip
+
+
+def _partitions() -> list[Builder[Panel]]:
+    by_partition, opening = "max by (partition)", "pipeline_rebuild_seconds"
+    keys = f"{by_partition} ({of('pipeline_state_keys')})"
+    return [
+        lines(
+            "Partitions opened since each process began",
+            q(f"sum by (instance, stage) ({of(f'{opening}_count')})", "{{instance}} {{stage}}"),
+            unit="short", span=8, anchor="partitionreopened",
+            says="After a start, a rebalance, or a failed transaction. Many without a deployment mean workers that "
+            "come and go, or a Kafka that fails. Not a rate: most happen before a process is first scraped.",
+        ),
+        lines(
+            "Opening seconds, mean since each process began",
+            q(f"sum by (stage) ({of(f'{opening}_sum')}) / sum by (stage) ({of(f'{opening}_count')})", "{{stage}}"),
+            unit="s", limits=warn(10, 60), span=8, anchor="partitionreopened", says=meaning(opening),
+        ),
+        lines(
+            "Watermark", q(f"1000 * ({by_partition} ({of('pipeline_watermark_seconds')}) > 0)", "{{partition}}"),
+            unit="dateTimeAsIso", span=8, anchor="watermarkstuck", says=meaning("pipeline_watermark_seconds"),
+            from_zero=False,
+        ),
+        lines(
+            "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "partition {{partition}}"),
+            unit="bytes", stacked=True, span=8, anchor="",
+            says=meaning("pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
+        ),
+        lines(
+            "Records not read yet, by partition",
+            q(f"max by (stage, partition) ({of('pipeline_lag_offsets')})", "{{stage}} {{partition}}"),
+            unit="short", limits=warn(10_000, 100_000), span=8, anchor="laggrowing",
+            says=meaning("pipeline_lag_offsets", "One partition alone: a hot MediaId, or its worker is stuck."),
+        ),
+        lines(
+            "Rows written a second", q(rate("pipeline_failure_rate_rows_total"), "rows"),
+            unit="ops", span=8, anchor="watermarkstuck",
+            says=meaning("pipeline_failure_rate_rows", "None with deletions coming in: no worker has the report."),
+        ),
+    ]  # fmt: skip
+
+
+def _processes() -> list[Builder[Panel]]:
+    name = "{{job}} {{instance}}"
+    return [
+        lines(
+            "CPU", q(rate("process_cpu_seconds_total", by="job, instance"), name),
+            unit="percentunit", limits=warn(0.8, 0.95), ratio=True, span=6, anchor="laggrowing",
+            says="Of one core, which is all that a worker, or each member of a bridge, can use. At 100% add workers "
+            "(up to one a partition), or members.",
+        ),
+        lines(
+            "Memory", q(f"sum by (job, instance) ({of('process_resident_memory_bytes')})", name),
+            unit="bytes", span=6, anchor="",
+            says="Resident. A worker's follows its dedupe memory, a bridge's its in-flight callbacks; anything else "
+            "that rises for days is a leak.",
+        ),
+        lines(
+            "Open files",
+            q(f"sum by (job, instance) ({of('process_open_fds')}) / "
+              f"sum by (job, instance) ({of('process_max_fds')})", name),
+            unit="percentunit", limits=warn(0.5, 0.9), ratio=True, span=6, anchor="callbacksrefused",
+            says="Of those the process may have. A bridge keeps 64 back and takes no more connections then.",
+        ),
+        lines(
+            "Garbage collections a second",
+            q(rate("python_gc_collections_total", by="job, instance, generation"), f"{name} gen {{{{generation}}}}"),
+            unit="ops", span=6, anchor="",
+            says="Of Python's cyclic collector, by generation. Rare by design: frequent ones of generation 2 cost CPU.",
+        ),
+    ]  # fmt: skip
+
+
+def _upkeep() -> list[Builder[Panel]]:
+    ends = f"min by (use, subject) ({of('pipeline_certificate_not_after_timestamp_seconds')}) - time()"
+    began = f"max by (job, instance) ({of('pipeline_started_timestamp_seconds')})"
+    return [
+        lines(
+            "Running for", q(f"time() - {began}", "{{job}} {{instance}}"),
+            unit="s", span=6, anchor="processrestarting", says=meaning("pipeline_started_timestamp_seconds"),
+        ),
+        states(
+            "Keys and callbacks, last reload",
+            q(f"max by (instance) ({of('pipeline_bridge_reload_refused')})", "{{instance}}"),
+            names=(("as in the settings", "green"), ("refused", "red")), span=6, anchor="reloadrefused",
+            says=meaning("pipeline_bridge_reload_refused"),
+        ),
+        lines(
+            "Certificates are valid for", q(ends, "{{use}} {{subject}}"),
+            unit="s", span=6, anchor="certificateexpiring",
+            says=meaning("pipeline_certificate_not_after_timestamp_seconds", "Empty without TLS."), from_zero=False,
+        ),
+        number(
+            "Raw records lost since the workers began",
+            q(f"sum({of('pipeline_lost_records_total')}) or vector(0)", "lost"),
+            unit="short", limits=thresholds((1, "red")), span=6, anchor="recordslost",
+            says=meaning("pipeline_lost_records"),
+        ),
+    ]  # fmt: skip
