@@ -108,7 +108,8 @@ FAILURES = [
             "1 failures of the last hour have a code beyond a worker's first 50 and show as `other`.",
         ),
     ),
-    Story("it was counted as other long ago", 80, {failures("other"): "3x90"}, step_minutes=10),
+    Story("it came more than an hour ago", 75, {failures("other"): "_x5 1x80"}),
+    Story("it came before Prometheus looked", 80, {failures("other"): "3x90"}, step_minutes=10),
 ]
 
 RECORDS = [

@@ -18,26 +18,26 @@ from tests.harness.alert_stories.healthy import (
     spool_failures,
 )
 
-DAY = 24 * 6
+DAY = 24 * 4  # In quarters of an hour.
 INGRESS = [
     Story(
-        "a day of callbacks, then half an hour without",
-        (DAY + 13) * 10,
-        {PUBLISHED: "0+600x150 90000x30"},
+        "a day of callbacks, then an hour without",
+        (DAY + 9) * 15,
+        {PUBLISHED: "0+900x100 90000x30"},
         fires("NoCallbacks", "0 callbacks came in the last half hour, which is rare here."),
-        step_minutes=10,
+        step_minutes=15,
     ),
     Story(
         "they came by MNS meanwhile",
-        (DAY + 13) * 10,
-        {PUBLISHED: "0+600x150 90000x30", mns_messages("received"): "0+1x200"},
-        step_minutes=10,
+        (DAY + 9) * 15,
+        {PUBLISHED: "0+900x100 90000x30", mns_messages("received"): "0+1x200"},
+        step_minutes=15,
     ),
     Story(
         "nights without callbacks are usual",
-        (DAY + 80) * 10,
-        {PUBLISHED: "0+600x80 48000x63 48600+600x70 90600x30"},
-        step_minutes=10,
+        (DAY + 24) * 15,
+        {PUBLISHED: "0+900x31 27900x55 28800+900x23 49500x30"},
+        step_minutes=15,
     ),
     Story("nothing is known of the day before", 120, {PUBLISHED: "0+600x6 3600x70"}, step_minutes=10),
     Story(
