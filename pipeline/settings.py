@@ -193,12 +193,27 @@ class WorkerSettings(Section):
         )
 
 
+class DashboardSettings(Section):
+    """The live page."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8083
+    allowed_hosts: tuple[str, ...] = ()
+    windows: Annotated[int, Field(ge=1, le=240)] = 30
+
+    @property
+    def base_url(self) -> str:
+        """Where the page is, seen from this machine."""
+        return f"http://{self.host}:{self.port}"
+
+
 class Settings(Section):
     """Everything that can be configured. Built by `load`; tests build it with keyword arguments."""
 
     kafka: KafkaSettings = KafkaSettings()
     bridge: BridgeSettings = BridgeSettings()
     worker: WorkerSettings = WorkerSettings()
+    dashboard: DashboardSettings = DashboardSettings()
 
     @model_validator(mode="after")
     def _horizon_covers_mns(self) -> Self:

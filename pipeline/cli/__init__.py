@@ -15,6 +15,7 @@ from pipeline.bridge.fleet import FleetError
 from pipeline.bridge.spool import SpoolError
 from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
+from pipeline.dashboard.assets import AssetsError
 from pipeline.monitor import ListenError
 from pipeline.ops.audit.log import AuditError
 from pipeline.ops.kafka import LocalKafkaError
@@ -27,6 +28,7 @@ from pipeline.ops.up import UpError
 from pipeline.settings import SettingsError
 
 EXPECTED = (
+    AssetsError,
     ListenError,
     LocalKafkaError,
     PlanError,
@@ -56,7 +58,9 @@ def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
     app.add_typer(group, name=name)
 
 
-for function in (services.bridge, services.worker, local.up, local.simulate, local.rates, audit.audit):
+for function in (
+    services.bridge, services.worker, services.dashboard, local.up, local.simulate, local.rates, audit.audit
+):  # fmt: skip
     app.command()(function)
 _group(
     "topics",

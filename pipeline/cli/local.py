@@ -33,7 +33,7 @@ def up(
     config: Config = None,
 ) -> None:
     """
-    Run everything on this machine: Kafka, topics, bridge, worker. Ctrl-C stops it in order.
+    Run everything on this machine: Kafka, topics, bridge, worker, live page. Ctrl-C stops it in order.
 
     Example: vod-pipeline up --demo --seconds 30
     """
@@ -108,6 +108,8 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
     bridge_settings, worker_settings = settings.bridge, settings.worker
     callback = local.callback_of(settings)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    if parts[-1].process is not None:
+        table.add_row("live page", f"[bold]{settings.dashboard.base_url}[/bold]")
     table.add_row("callbacks", f"{bridge_settings.base_url}{callback.path}")
     table.add_row("Kafka", parts[0].environ[local.BOOTSTRAP_VARIABLE])
     table.add_row("topics", ", ".join(f"{spec.name}" for spec in kafka_topics.contract(settings)))

@@ -57,6 +57,17 @@ def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
     _serve(serve, configuration.load(config), log_format)
 
 
+def dashboard(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+    """
+    Serve the live page: failure rates, outcomes, lag, spool and the last rejections, as they change. It only reads.
+
+    Example: VOD_PIPELINE_DASHBOARD__PORT=9000 vod-pipeline dashboard
+    """
+    from pipeline.dashboard.server import serve  # noqa: PLC0415  # As above.
+
+    _serve(serve, configuration.load(config), log_format)
+
+
 def _serve(
     serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, ends_with_input: bool = False
 ) -> None:

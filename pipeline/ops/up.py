@@ -1,5 +1,6 @@
 """
-The whole product on one machine: a local Kafka (or the one configured), topics, bridge and worker, stopped in order.
+The whole product on one machine: a local Kafka (or the one configured), topics, bridge, worker and live page, stopped
+in order.
 
 The parts are the same processes that production runs, started as subprocesses with the environment as their settings.
 """
@@ -44,11 +45,16 @@ class UpError(Exception):
 
 @dataclass(slots=True)
 class Part:
-    """One of our processes. Its session is its own, so that a terminal's Ctrl-C reaches only us."""
+    """
+    One of our processes. Its session is its own, so that a terminal's Ctrl-C reaches only us.
+
+    What is not essential shows the pipeline and does not carry it: where it fails, the others go on.
+    """
 
     name: str
     environ: dict[str, str]
     ready_url: str
+    is_essential: bool = True
     process: subprocess.Popen[bytes] | None = None
     started_at: list[float] = field(default_factory=list)
 
@@ -80,20 +86,25 @@ class Part:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process = None
 
     def revive(self) -> str | None:
         """
         Start the process again if it ended; return a line that says so.
 
         Raises:
-            UpError: it ended too often, or because of its settings.
+            UpError: it ended too often, or because of its settings, and is essential; any other is given up.
         """
         code = self.process.poll() if self.process else None
         if code is None:
             return None
         recent = [at for at in self.started_at if time.monotonic() - at < RESTARTS_WINDOW_SECONDS]
         if code == USAGE_EXIT_CODE or len(recent) > RESTARTS_MAX:
-            raise UpError(f"the {self.name} ended with {code}: {self.last_words()} (all of it: {self.log})")
+            told = f"the {self.name} ended with {code}: {self.last_words()} (all of it: {self.log})"
+            if self.is_essential:
+                raise UpError(told)
+            self.process = None
+            return f"{told}; the rest goes on without it"
         self.start()
         return f"the {self.name} ended with {code} and was started again"
 
@@ -141,8 +152,8 @@ def curl_line(callback: CallbackSettings, settings: Settings) -> str:
     return f"""T=$(date +%s); curl -sw '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
 
 
-def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str) -> tuple[Part, Part]:
-    """Describe bridge and worker, configured as *settings* are, on *bootstrap_servers*."""
+def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str) -> tuple[Part, ...]:
+    """Describe bridge, worker and live page, configured as *settings* are, on *bootstrap_servers*."""
     callback = callback_of(settings)
     keys = [key.get_secret_value() for key in callback.auth_keys]
     base = {**environ, BOOTSTRAP_VARIABLE: bootstrap_servers}
@@ -154,6 +165,7 @@ def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str
     return (
         Part("bridge", base, f"http://{settings.bridge.metrics_host}:{settings.bridge.metrics_port}/readyz"),
         Part("worker", worker, f"http://{settings.worker.metrics_host}:{settings.worker.metrics_port}/readyz"),
+        Part("dashboard", base, f"{settings.dashboard.base_url}/readyz", is_essential=False),
     )
 
 
@@ -179,7 +191,7 @@ def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Part, Part]]:
+def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Part, ...]]:
     """
     Run everything while the context lasts.
 
@@ -197,7 +209,13 @@ def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Pa
             for part in parts:
                 part.start()
             for part in parts:
-                _wait_until_ready(part)
+                try:
+                    _wait_until_ready(part)
+                except UpError as error:
+                    if part.is_essential:
+                        raise
+                    say(f"{error}; the rest goes on without it")
+                    part.stop()
             yield parts
         finally:
             for part in parts:

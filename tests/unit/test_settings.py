@@ -63,6 +63,7 @@ def test_the_documented_configuration_equals_the_defaults() -> None:
         },
         "bridge": {"certificate_file", "key_file"},
         "worker": {"instance_id"},
+        "dashboard": set(),
     }
 
 

@@ -1,0 +1,50 @@
+"""The files of the page, read and compressed once: ours, and Chart.js as the chartkick package carries it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from importlib.resources import files
+from typing import NamedTuple
+
+_TYPES = {
+    "html": b"text/html; charset=utf-8",
+    "css": b"text/css; charset=utf-8",
+    "js": b"text/javascript; charset=utf-8",
+    "svg": b"image/svg+xml",
+}
+_OURS = ("index.html", "style.css", "theme.js", "page.js", "chart.js", "icon.svg")
+
+
+class AssetsError(Exception):
+    """A file of the page is missing; the message is one line for the operator."""
+
+
+class Asset(NamedTuple):
+    """A file as it is served."""
+
+    type: bytes
+    body: bytes
+    zipped: bytes
+    tag: bytes
+
+
+def load() -> dict[str, Asset]:
+    """
+    Return the files by path.
+
+    Raises:
+        AssetsError: the installation is damaged, or chartkick has moved Chart.js.
+    """
+    static = files("pipeline.dashboard") / "static"
+    paths = {"/" if name == "index.html" else f"/{name}": static / name for name in _OURS}
+    paths["/chart-library.js"] = files("chartkick") / "django" / "static" / "chartkick" / "Chart.bundle.js"
+    try:
+        return {path: _asset(file.name.rpartition(".")[2], file.read_bytes()) for path, file in paths.items()}
+    except OSError as error:
+        raise AssetsError(f"a file of the page cannot be read ({error}): install vod-pipeline again") from error
+
+
+def _asset(kind: str, body: bytes) -> Asset:
+    tag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
+    return Asset(_TYPES[kind], body, gzip.compress(body, mtime=0), tag)

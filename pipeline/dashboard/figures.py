@@ -1,0 +1,120 @@
+"""
+The figures of the page that are no rows: outcome totals, lag, watermark and spool.
+
+Pure. Totals and watermarks are what the worker committed together with the records (core.accept.to_metadata), so they
+equal the topics whoever runs at the moment; the spool is what the bridge says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.core import accept
+from pipeline.core.outcome import Outcome, Reason
+from pipeline.core.windows import NEVER, TimePolicy
+
+SPOOL_METRICS = "pipeline_spool_"
+_RECORDS, _BYTES, _OLDEST = (f"{SPOOL_METRICS}{name}" for name in ("records", "bytes", "oldest_timestamp_seconds"))
+
+
+class Raw(NamedTuple):
+    """A partition of raw: its log, and what the accept stage committed for it (None, "": nothing)."""
+
+    partition: int
+    start: int
+    end: int
+    committed: int | None
+    metadata: str
+
+
+class Position(NamedTuple):
+    """How far a partition of raw has been decided on."""
+
+    partition: int
+    end: int
+    committed: int | None
+    lag: int
+
+
+class Spooled(NamedTuple):
+    """What waits on the bridge's disk; `oldest` is when the oldest was received, ms since the epoch."""
+
+    records: int
+    bytes: int
+    oldest: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """
+    Args:
+        totals: Records by outcome, since the first one ever; names as core.accept.tag writes them.
+        watermark: Up to when event time is complete in every partition, ms; None while one has not begun.
+        spooled: None if the bridge does not answer, or has no spool.
+    """
+
+    totals: dict[str, int]
+    positions: tuple[Position, ...]
+    watermark: int | None
+    spooled: Spooled | None
+
+    def to_json(self) -> bytes:
+        """Write them as a server-sent event needs it: one line of ASCII. What can be 0 is 0."""
+        outcomes: Counter[str] = Counter({outcome.value: 0 for outcome in Outcome})
+        reasons: Counter[str] = Counter({reason.value: 0 for reason in Reason})
+        event_types: Counter[str] = Counter()
+        for name, number in sorted(self.totals.items()):
+            outcome, _, detail = name.partition("/")
+            outcomes[outcome] += number
+            if detail:
+                (reasons if outcome == Outcome.REJECTED else event_types)[detail] += number
+        shown = {
+            "received": outcomes.total(),
+            "outcomes": outcomes,
+            "reasons": reasons,
+            "event_types": event_types,
+            "lag": sum(position.lag for position in self.positions),
+            "positions": [position._asdict() for position in self.positions],
+            "watermark": self.watermark,
+            "spooled": self.spooled and self.spooled._asdict(),
+        }
+        return json.dumps(shown, separators=(",", ":")).encode()
+
+
+def figures_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -> Figures:
+    """Add up what was committed for all partitions."""
+    totals: Counter[str] = Counter()
+    positions: list[Position] = []
+    watermarks: list[int] = []
+    for raw in raws:
+        state = accept.from_metadata(raw.partition, policy, raw.metadata)
+        totals.update(state.totals)
+        watermarks.append(state.watermark)
+        lag = raw.end - (raw.start if raw.committed is None else max(raw.start, raw.committed))
+        positions.append(Position(raw.partition, raw.end, raw.committed, max(0, lag)))
+    lowest = min(watermarks, default=NEVER)
+    return Figures(
+        totals=dict(totals),
+        positions=tuple(positions),
+        watermark=None if lowest == NEVER else lowest,
+        spooled=spooled,
+    )
+
+
+def read_spooled(metrics: str) -> Spooled | None:
+    """Read the spool's state out of the text of the bridge's /metrics; None if it says nothing of one."""
+    lines = "\n".join(line for line in metrics.splitlines() if line.startswith(SPOOL_METRICS))
+    values: Counter[str] = Counter()
+    for family in text_string_to_metric_families(f"{lines}\n"):
+        for sample in family.samples:
+            values[sample.name] += sample.value  # type: ignore[assignment]  # A Counter adds floats as well.
+    if _RECORDS not in values:
+        return None
+    oldest = values[_OLDEST]
+    return Spooled(int(values[_RECORDS]), int(values[_BYTES]), int(oldest * 1000) or None)

@@ -1,0 +1,197 @@
+"""
+Follows Kafka and the bridge, and keeps the board at what they say. It never writes, and joins no group.
+
+Whatever goes wrong with Kafka ends the session; the board keeps the last figures, the status says what is wrong, and
+the next session starts from nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from pipeline import access
+from pipeline.dashboard.board import Board
+from pipeline.dashboard.figures import Raw, Spooled, figures_of, read_spooled
+from pipeline.dashboard.rates import Windows
+from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
+from pipeline.settings import Settings
+
+PUSH_SECONDS = 0.25  # Between two looks: what changes more often is shown as of the last one.
+FIGURES_SECONDS = 1.0
+REQUEST_SECONDS_MAX = 5.0
+RETRY_SECONDS = 1.0
+CATCH_UP_SECONDS_MAX = 15.0  # An open transaction can hold back the end of a topic for as long.
+FETCH_BYTES = 4 << 20  # Together; a rejected body has up to 128 KiB.
+SPOOL_SECONDS_MAX = 1.0
+METRICS_BYTES_MAX = 4 << 20
+KEPT_SECONDS = 30 * 86_400  # How long failure-rates keeps a row.
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class _TopicMissingError(Exception):
+    """A topic is not there; the message is one line for the operator."""
+
+
+class Source:
+    """Reads everything the page shows. `run` it once."""
+
+    def __init__(self, settings: Settings, board: Board) -> None:
+        self._settings = settings
+        self._kafka = settings.kafka
+        self._board = board
+        self._spooled: Spooled | None = None
+        self._read_at: int | None = None
+        self._problem: str | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether Kafka has been read, and the last attempt did not fail."""
+        return self._read_at is not None and self._problem is None
+
+    async def run(self) -> None:
+        """Follow Kafka until cancelled."""
+        while True:
+            try:
+                await self._session()
+            except _TopicMissingError as error:
+                problem = str(error)
+            except (KafkaError, OSError, TimeoutError) as error:
+                refused = await access.refusal(self._kafka)
+                problem = refused or f"Kafka at {self._kafka.bootstrap_servers} does not answer"
+                logger.info("kafka_session_ended", error=repr(error))
+            if problem != self._problem:
+                logger.warning("kafka_unreadable", problem=problem)
+            self._problem = problem
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def tell_status(self) -> None:
+        """Say once a second that we live, and how current the figures are, until cancelled."""
+        while True:
+            status = {"now": int(time.time() * 1000), "read_at": self._read_at, "problem": self._problem}
+            self._board.show("status", json.dumps(status).encode())
+            await asyncio.sleep(FIGURES_SECONDS)
+
+    async def watch_spool(self) -> None:
+        """Ask the bridge once a second what waits on its disk, until cancelled."""
+        bridge = self._settings.bridge
+        url = f"http://{bridge.metrics_host}:{bridge.metrics_port}/metrics"
+        while True:
+            if bridge.spool_directory is not None:
+                self._spooled = await asyncio.to_thread(_ask_for_spool, url)
+            await asyncio.sleep(FIGURES_SECONDS)
+
+    async def _session(self) -> None:
+        """Read Kafka from the first record that can matter, and on as it grows; ends by raising only."""
+        windows, rejections = Windows(windows_max=self._settings.dashboard.windows), Rejections()
+        rates = TopicPartition(self._kafka.topics.failure_rates, 0)
+        async with self._clients() as (consumer, admin):
+            ends = await self._seek(consumer, rates)
+            figures_due = 0.0
+            began = time.monotonic()
+            while True:
+                looked = time.monotonic()
+                found = await consumer.getmany(timeout_ms=int(PUSH_SECONDS * 1000))
+                for tp, records in found.items():
+                    if tp == rates:
+                        for record in records:
+                            windows.add(record.value)
+                    else:
+                        rejections.add(records)
+                if ends and looked - began < CATCH_UP_SECONDS_MAX:
+                    ends = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
+                    continue
+                self._board.show("rates", windows.shown().to_json())
+                self._board.show("rejections", rejections.to_json())
+                if looked >= figures_due:
+                    figures_due = looked + FIGURES_SECONDS
+                    await self._show_figures(consumer, admin)
+                await asyncio.sleep(PUSH_SECONDS - (time.monotonic() - looked))
+
+    @asynccontextmanager
+    async def _clients(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaAdminClient]]:
+        options = self._kafka.client_options() | {"request_timeout_ms": int(REQUEST_SECONDS_MAX * 1000)}
+        consumer = AIOKafkaConsumer(
+            **options,
+            isolation_level="read_committed",  # Rows of an aborted transaction were never said.
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_bytes=FETCH_BYTES,
+        )
+        admin = AIOKafkaAdminClient(**options)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                await consumer.start()
+                await admin.start()
+            yield consumer, admin
+        finally:
+            await consumer.stop()
+            await admin.close()
+
+    async def _seek(self, consumer: AIOKafkaConsumer, rates: TopicPartition) -> dict[TopicPartition, int]:
+        """Put *consumer* before the first records that can matter; return where the topics end now."""
+        topics = self._kafka.topics
+        rejected = [TopicPartition(topics.rejected, number) for number in range(self._kafka.partitions)]
+        async with asyncio.timeout(REQUEST_SECONDS_MAX):
+            known = await consumer.topics()
+            for topic in (topics.failure_rates, topics.rejected, topics.raw):
+                if topic not in known:
+                    raise _TopicMissingError(f"there is no topic {topic}: vod-pipeline topics apply creates it")
+            consumer.assign([rates, *rejected])
+            ends: dict[TopicPartition, int] = await consumer.end_offsets([rates, *rejected])
+            starts = await consumer.beginning_offsets(rejected)
+            for tp in rejected:
+                # A transaction of one rejection takes two offsets: the record's, and the commit's.
+                consumer.seek(tp, max(starts[tp], ends[tp] - 2 * REJECTIONS_MAX))
+            consumer.seek(rates, await self._first_of_windows(consumer, rates, ends[rates]))
+        return ends
+
+    async def _first_of_windows(self, consumer: AIOKafkaConsumer, rates: TopicPartition, end: int) -> int:
+        """
+        Return where to begin so that the newest windows are read whole.
+
+        A row's timestamp is its window's start. The newest is unknown, and may be old: twice as far back each time.
+        """
+        now = int(time.time() * 1000)
+        shown = self._settings.dashboard.windows * self._settings.worker.window_seconds * 1000
+        back = shown
+        while (await consumer.offsets_for_times({rates: now - back}))[rates] is None:
+            if back > KEPT_SECONDS * 1000:
+                return end
+            back *= 2
+        first = (await consumer.offsets_for_times({rates: max(0, now - back - shown)}))[rates]
+        return int(first.offset)
+
+    async def _show_figures(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
+        tps = [TopicPartition(self._kafka.topics.raw, number) for number in range(self._kafka.partitions)]
+        async with asyncio.timeout(REQUEST_SECONDS_MAX):
+            committed = await admin.list_consumer_group_offsets(self._settings.worker.group, partitions=tps)
+            ends, starts = await consumer.end_offsets(tps), await consumer.beginning_offsets(tps)
+        if len(committed) < len(tps):
+            return  # The group's coordinator is moving (see stream/log.py): what was shown is still the newest known.
+        raws = [
+            Raw(tp.partition, starts[tp], ends[tp], offset if offset >= 0 else None, metadata)
+            for tp in tps
+            for offset, metadata in [committed[tp]]
+        ]
+        figures = figures_of(raws, self._spooled, self._settings.worker.policy)
+        self._board.show("figures", figures.to_json())
+        self._read_at, self._problem = int(time.time() * 1000), None
+
+
+def _ask_for_spool(url: str) -> Spooled | None:
+    try:
+        with urllib.request.urlopen(url, timeout=SPOOL_SECONDS_MAX) as answer:  # noqa: S310  # Our own http URL.
+            return read_spooled(answer.read(METRICS_BYTES_MAX).decode())
+    except (OSError, ValueError):
+        return None
