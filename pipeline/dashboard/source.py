@@ -95,13 +95,13 @@ class Source:
         """Read Kafka from the first record that can matter, and on as it grows; ends by raising only."""
         windows, rejections = Windows(windows_max=self._settings.dashboard.windows), Rejections()
         rates = TopicPartition(self._kafka.topics.failure_rates, 0)
-        async with self._clients() as (consumer, admin):
-            ends = await self._seek(consumer, rates)
+        async with self._clients() as (reader, asker, admin):
+            ends = await self._seek(reader, asker, rates)
             figures_due = 0.0
             began = time.monotonic()
             while True:
                 looked = time.monotonic()
-                found = await consumer.getmany(timeout_ms=int(PUSH_SECONDS * 1000))
+                found = await reader.getmany(timeout_ms=int(PUSH_SECONDS * 1000))
                 for tp, records in found.items():
                     if tp == rates:
                         for record in records:
@@ -109,54 +109,63 @@ class Source:
                     else:
                         rejections.add(records)
                 if ends and looked - began < CATCH_UP_SECONDS_MAX:
-                    ends = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
+                    ends = {tp: end for tp, end in ends.items() if await reader.position(tp) < end}
                     continue
                 self._board.show("rates", windows.shown().to_json())
                 self._board.show("rejections", rejections.to_json())
                 if looked >= figures_due:
                     figures_due = looked + FIGURES_SECONDS
-                    await self._show_figures(consumer, admin)
+                    await self._show_figures(asker, admin)
                 await asyncio.sleep(PUSH_SECONDS - (time.monotonic() - looked))
 
     @asynccontextmanager
-    async def _clients(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaAdminClient]]:
+    async def _clients(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaConsumer, AIOKafkaAdminClient]]:
+        """Yield one consumer to read with, one to ask for offsets with, and an admin client for the group's."""
         options = self._kafka.client_options() | {"request_timeout_ms": int(REQUEST_SECONDS_MAX * 1000)}
-        consumer = AIOKafkaConsumer(
-            **options,
-            isolation_level="read_committed",  # Rows of an aborted transaction were never said.
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_bytes=FETCH_BYTES,
+        # A broker answers a connection in order, so a question would wait behind a fetch for new records.
+        reader, asker = (
+            AIOKafkaConsumer(
+                **options,
+                isolation_level="read_committed",  # Rows of an aborted transaction were never said.
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_bytes=FETCH_BYTES,
+            )
+            for _ in range(2)
         )
         admin = AIOKafkaAdminClient(**options)
         try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                await consumer.start()
-                await admin.start()
-            yield consumer, admin
+                for client in (reader, asker, admin):
+                    await client.start()
+            yield reader, asker, admin
         finally:
-            await consumer.stop()
+            await reader.stop()
+            await asker.stop()
             await admin.close()
 
-    async def _seek(self, consumer: AIOKafkaConsumer, rates: TopicPartition) -> dict[TopicPartition, int]:
-        """Put *consumer* before the first records that can matter; return where the topics end now."""
+    async def _seek(
+        self, reader: AIOKafkaConsumer, asker: AIOKafkaConsumer, rates: TopicPartition
+    ) -> dict[TopicPartition, int]:
+        """Put *reader* before the first records that can matter; return where the topics end now."""
         topics = self._kafka.topics
         rejected = [TopicPartition(topics.rejected, number) for number in range(self._kafka.partitions)]
         async with asyncio.timeout(REQUEST_SECONDS_MAX):
-            known = await consumer.topics()
+            known = await asker.topics()
             for topic in (topics.failure_rates, topics.rejected, topics.raw):
                 if topic not in known:
                     raise _TopicMissingError(f"there is no topic {topic}: vod-pipeline topics apply creates it")
-            consumer.assign([rates, *rejected])
-            ends: dict[TopicPartition, int] = await consumer.end_offsets([rates, *rejected])
-            starts = await consumer.beginning_offsets(rejected)
+            ends: dict[TopicPartition, int] = await asker.end_offsets([rates, *rejected])
+            starts = await asker.beginning_offsets(rejected)
+            first = await self._first_of_windows(asker, rates, ends[rates])
+            reader.assign([rates, *rejected])
+            reader.seek(rates, first)
             for tp in rejected:
                 # A transaction of one rejection takes two offsets: the record's, and the commit's.
-                consumer.seek(tp, max(starts[tp], ends[tp] - 2 * REJECTIONS_MAX))
-            consumer.seek(rates, await self._first_of_windows(consumer, rates, ends[rates]))
+                reader.seek(tp, max(starts[tp], ends[tp] - 2 * REJECTIONS_MAX))
         return ends
 
-    async def _first_of_windows(self, consumer: AIOKafkaConsumer, rates: TopicPartition, end: int) -> int:
+    async def _first_of_windows(self, asker: AIOKafkaConsumer, rates: TopicPartition, end: int) -> int:
         """
         Return where to begin so that the newest windows are read whole.
 
@@ -165,18 +174,22 @@ class Source:
         now = int(time.time() * 1000)
         shown = self._settings.dashboard.windows * self._settings.worker.window_seconds * 1000
         back = shown
-        while (await consumer.offsets_for_times({rates: now - back}))[rates] is None:
+        while (await asker.offsets_for_times({rates: max(0, now - back)}))[rates] is None:
             if back > KEPT_SECONDS * 1000:
                 return end
             back *= 2
-        first = (await consumer.offsets_for_times({rates: max(0, now - back - shown)}))[rates]
+        first = (await asker.offsets_for_times({rates: max(0, now - back - shown)}))[rates]
         return int(first.offset)
 
-    async def _show_figures(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
+    async def _show_figures(self, asker: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
         tps = [TopicPartition(self._kafka.topics.raw, number) for number in range(self._kafka.partitions)]
         async with asyncio.timeout(REQUEST_SECONDS_MAX):
-            committed = await admin.list_consumer_group_offsets(self._settings.worker.group, partitions=tps)
-            ends, starts = await consumer.end_offsets(tps), await consumer.beginning_offsets(tps)
+            # At once: what is decided on between two questions would be counted into the lag.
+            committed, ends, starts = await asyncio.gather(
+                admin.list_consumer_group_offsets(self._settings.worker.group, partitions=tps),
+                asker.end_offsets(tps),
+                asker.beginning_offsets(tps),
+            )
         if len(committed) < len(tps):
             return  # The group's coordinator is moving (see stream/log.py): what was shown is still the newest known.
         raws = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.settings import DashboardSettings
 STREAMS_MAX = 32
 RECONNECT_MILLISECONDS = 1000
 _TEXT = b"text/plain; charset=utf-8"
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")  # RFC 9110, 7.2: a name or address, and perhaps a port.
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SECURITY = [
     (
@@ -110,11 +112,8 @@ class DashboardApp:
     def _is_ours(self, hosts: list[bytes]) -> bool:
         if self._hosts is None:
             return True
-        if len(hosts) != 1:
-            return False
-        host = hosts[0].decode("latin-1").lower()
-        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-        return name in self._hosts
+        found = _HOST.fullmatch(hosts[0].decode("latin-1").lower()) if len(hosts) == 1 else None
+        return found is not None and found[1] in self._hosts
 
     async def _stream(self, receive: Receive, send: Send) -> None:
         self._streams += 1

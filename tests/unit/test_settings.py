@@ -202,8 +202,8 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(config: Path, te
     [
         ("BRIDGE__NOPE", "1", "bridge.nope: unknown key"),
         ("BRIDGE__PORT__NOPE", "1", "bridge.port: Input should be a valid integer"),
-        ("NOPE__A", "1", "VOD_PIPELINE_NOPE__A: no such section; there are kafka, bridge, worker"),
-        ("CONFIGS", "1", "VOD_PIPELINE_CONFIGS: no such section; there are kafka, bridge, worker"),
+        ("NOPE__A", "1", "VOD_PIPELINE_NOPE__A: no such section; there are kafka, bridge, worker, dashboard"),
+        ("CONFIGS", "1", "VOD_PIPELINE_CONFIGS: no such section; there are kafka, bridge, worker, dashboard"),
         (
             "BRIDGE__CALLBACKS_FILE",
             "/nonexistent",

@@ -36,10 +36,11 @@ function instant(at, text) {
   return element("time", { datetime: iso, title: `${local.format(at)} your time`, text });
 }
 
-/** hh:mm, with seconds and the date only where they tell something. */
+/** hh:mm, with seconds if the windows do not start at whole minutes, and the date if it is not `day`. */
 function clock(at, { day = null } = {}) {
   const iso = new Date(at).toISOString();
-  const time = at % 60000 ? iso.slice(11, 19) : iso.slice(11, 16);
+  const [first] = rates.windows;
+  const time = iso.slice(11, first && (first.end - first.start) % 60000 === 0 ? 16 : 19);
   return day === null || iso.startsWith(day) ? time : `${iso.slice(5, 10)} ${time}`;
 }
 
@@ -50,11 +51,11 @@ function ago(milliseconds) {
 
 // ---------------------------------------------------------------- sections
 
+let rates = { codes: [], code_count: 0, windows: [] };
 const chart = new RateChart($("chart"), {
   clock,
   span: ({ start, end }) => `${clock(start)} to ${clock(end)} UTC (${local.format(start)} your time)`,
 });
-let rates = { codes: [], code_count: 0, windows: [] };
 
 function showRates(data) {
   rates = data;
@@ -132,8 +133,10 @@ function showRows() {
   }));
 }
 
-function showFigures({ received, outcomes, reasons, event_types: eventTypes, lag, positions, watermark, spooled }) {
-  const row = (name, value, kind) => element("tr", { class: kind }, heading(name), number(value), share(received ? value / received : 0));
+function showFigures({ received: all, outcomes, reasons, event_types: eventTypes, lag, positions, watermark, spooled }) {
+  if (received !== null && all !== received) receivedAt = performance.now();
+  received = all;
+  const row = (name, value, kind) => element("tr", { class: kind }, heading(name), number(value), share(all ? value / all : 0));
   const under = (found) => Object.entries(found).filter(([, value]) => value > 0);
   fill($("outcomes").tBodies[0], [
     row("accepted", outcomes.accepted, "whole"),
@@ -143,7 +146,7 @@ function showFigures({ received, outcomes, reasons, event_types: eventTypes, lag
     row("ignored", outcomes.ignored, "whole"),
     ...under(eventTypes).map(([type, value]) => row(type, value, "part")),
   ]);
-  fill($("outcomes").tFoot, [row("received", received, "whole")]);
+  fill($("outcomes").tFoot, [row("received", all, "whole")]);
 
   $("tile-lag").replaceChildren(element("data", { value: lag, text: whole.format(lag) }));
   $("tile-lag").classList.toggle("warn", lag > 10000);
@@ -159,7 +162,7 @@ function showFigures({ received, outcomes, reasons, event_types: eventTypes, lag
   $("tile-spool-note").textContent =
     spooled === null ? "the bridge does not answer, or has none"
     : spooled.records === 0 ? "no callback waits on disk"
-    : `callbacks wait on disk, ${bytes(spooled.bytes)}` + (spooled.oldest === null ? "" : `, since ${clock(spooled.oldest - (spooled.oldest % 1000))} UTC`);
+    : `callbacks wait on disk, ${bytes(spooled.bytes)}` + (spooled.oldest === null ? "" : `, since ${new Date(spooled.oldest).toISOString().slice(11, 19)} UTC`);
 }
 
 function showRejections(rejections) {
@@ -188,7 +191,8 @@ function fill(parent, rows) {
 let stream = null;
 let status = null; // The last `status` event.
 let heardAt = null; // When anything came last, by performance.now().
-let changedAt = null; // When a figure changed last.
+let received = null; // How many records have come in, and when the last did: the watermark alone moves for ever.
+let receivedAt = null;
 
 function connect() {
   stream?.close();
@@ -198,13 +202,9 @@ function connect() {
     show(JSON.parse(event.data));
     tell();
   });
-  const onChange = (name, show) => on(name, (data) => {
-    changedAt = performance.now();
-    show(data);
-  });
-  onChange("rates", showRates);
-  onChange("figures", showFigures);
-  onChange("rejections", showRejections);
+  on("rates", showRates);
+  on("figures", showFigures);
+  on("rejections", showRejections);
   on("status", (data) => { status = data; });
   const opened = stream;
   stream.addEventListener("error", () => {
@@ -225,7 +225,7 @@ function state() {
   if (status.problem !== null) return ["broken", status.problem, read];
   if (status.read_at === null) return ["waiting", "Reading the topics", ""];
   if (status.now - status.read_at > KAFKA_SILENCE_MS_MAX) return ["stale", "Waiting for Kafka", read];
-  return ["live", "Live", changedAt === null ? "" : `last change ${ago(now - changedAt)}`];
+  return ["live", "Live", receivedAt === null ? "" : `last record ${ago(now - receivedAt)}`];
 }
 
 function tell() {
