@@ -4,11 +4,6 @@ import { COLOURS, RateChart } from "./chart.js";
 const SILENCE_MS_MAX = 4000; // The server says every second how things are.
 const KAFKA_SILENCE_MS_MAX = 5000;
 const RECONNECT_MS = 3000; // After a refusal, after which an EventSource does not try again by itself.
-const REASONS = {
-  invalid_json: "invalid JSON", not_an_object: "not an object", invalid_field: "invalid field",
-  body_too_large: "body too large", event_time_in_future: "event time in the future",
-  event_time_expired: "event time expired", conflict: "conflict",
-};
 
 const $ = (id) => document.getElementById(id);
 const whole = new Intl.NumberFormat("en");
@@ -142,7 +137,7 @@ function showFigures({ received: all, outcomes, reasons, event_types: eventTypes
     row("accepted", outcomes.accepted, "whole"),
     row("duplicate", outcomes.duplicate, "whole"),
     row("rejected", outcomes.rejected, "whole"),
-    ...under(reasons).map(([reason, value]) => row(REASONS[reason] ?? reason, value, "part")),
+    ...under(reasons).map(([reason, value]) => row(reason, value, "part")),
     row("ignored", outcomes.ignored, "whole"),
     ...under(eventTypes).map(([type, value]) => row(type, value, "part")),
   ]);
@@ -174,7 +169,7 @@ function showRejections(rejections) {
     const where = element("p", { class: "quiet" }, "raw ", element("span", { class: "mono", text: `${partition}:${offset}` }));
     if (mediaId !== null) where.append(" \u00b7 MediaId ", element("span", { class: "mono", text: mediaId }));
     return element("li", {},
-      element("p", { class: "head" }, element("span", { class: "reason", text: REASONS[reason] ?? reason }), time),
+      element("p", { class: "head" }, element("span", { class: "reason", text: reason }), time),
       element("p", { class: "detail", text: detail }), where);
   }));
 }

@@ -1,0 +1,166 @@
+"""The live page as production runs it, and Debian's Chromium that looks at it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, async_playwright
+
+from pipeline.ops.kafka import free_port
+from tests.harness.recount import eventually
+from tests.harness.tools import CHROMIUM
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+PHONE = {"width": 360, "height": 740}
+DESKTOP = {"width": 1200, "height": 900}
+
+
+class DashboardProcess:
+    """One `vod-pipeline dashboard`; its log goes to *directory*."""
+
+    def __init__(self, settings: Settings, directory: Path, *, bridge_metrics_port: int | None = None) -> None:
+        self.port = free_port()
+        self.log = directory / "dashboard.log"
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.environ = {
+            **os.environ,
+            "VOD_PIPELINE_CONFIG": os.devnull,
+            "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+            "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+            "VOD_PIPELINE_WORKER__GROUP": settings.worker.group,
+            "VOD_PIPELINE_WORKER__WINDOW_SECONDS": str(settings.worker.window_seconds),
+            "VOD_PIPELINE_BRIDGE__METRICS_PORT": str(bridge_metrics_port or free_port()),
+            "VOD_PIPELINE_DASHBOARD__PORT": str(self.port),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> DashboardProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it and wait until it answers; it has not read Kafka then."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "pipeline", "dashboard"]
+            self._process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
+        eventually(lambda: [] if self._answers() else [self.log.read_text()], seconds=60)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def terminate(self) -> int:
+        """End it with SIGTERM and return its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(30)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class Looked:
+    """What a browser asked for and complained about while it had a page open."""
+
+    def __init__(self, page: Page) -> None:
+        self.origins: set[str] = set()
+        self.complaints: list[str] = []
+        page.on("request", self._on_request)
+        page.on("console", self._on_console)
+        page.on("pageerror", self._on_error)
+
+    def _on_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        self.origins.add(f"{parts.scheme}://{parts.netloc}/")
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _on_error(self, error: Error) -> None:
+        self.complaints.append(str(error))
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Debian's Chromium, headless. Playwright's own is never fetched."""
+    async with async_playwright() as playwright:
+        # As root, Chromium runs without its sandbox only; the one page it opens is ours.
+        browser = await playwright.chromium.launch(channel=None, executable_path=_path(), args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+def _path() -> str:
+    return next(
+        str(found)
+        for directory in os.environ["PATH"].split(os.pathsep)
+        if (found := Path(directory) / CHROMIUM).exists()
+    )
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, url: str, *, scheme: Any = "light", viewport: Any = None
+) -> AsyncIterator[tuple[Page, Looked]]:
+    """Open the page at *url* in a profile of its own."""
+    context = await browser.new_context(color_scheme=scheme, viewport=viewport or DESKTOP)
+    try:
+        page = await context.new_page()
+        looked = Looked(page)
+        await page.goto(url)
+        yield page, looked
+    finally:
+        await context.close()
+
+
+# What the page says, read off its elements as a reader or a screen reader finds them.
+READ = """() => {
+  const text = (element) => element?.textContent.trim() ?? null;
+  const value = (element) => Number(element.querySelector("data").value);
+  const at = (row) => row.querySelector("time").dateTime;
+  const rows = (id) => [...document.querySelectorAll(`#${id} tbody tr`)];
+  const tile = (id) => { const found = document.querySelector(`#${id} data`); return found && Number(found.value); };
+  return {
+    status: text(document.getElementById("status")),
+    total: tile("tile-total"), lag: tile("tile-lag"), spool: tile("tile-spool"), rate: tile("tile-rate"),
+    windows: rows("windows").map((row) =>
+      [at(row), value(row.cells[1]), value(row.cells[2]), value(row.cells[3]), text(row.cells[4])]),
+    rows: rows("rows").map((row) => [at(row), text(row.cells[1]), value(row.cells[2]), value(row.cells[3])]),
+    codes: rows("codes").filter((row) => row.cells.length > 1).map((row) => [text(row.cells[0]), value(row.cells[1])]),
+    outcomes: Object.fromEntries([...rows("outcomes"), ...document.querySelectorAll("#outcomes tfoot tr")]
+      .map((row) => [text(row.cells[0]), value(row.cells[1])])),
+    positions: rows("positions").map((row) => [...row.cells].map((cell) => Number(cell.textContent.replace(/,/g, "")))),
+    rejections: [...document.querySelectorAll("#rejections li")].map((item) =>
+      [text(item.querySelector(".reason")), text(item.querySelector(".detail")),
+       ...[...item.querySelectorAll(".mono")].map(text)]),
+  };
+}"""
+
+
+async def shown(page: Page) -> dict[str, Any]:
+    """Return what *page* says."""
+    found: dict[str, Any] = await page.evaluate(READ)
+    return found
