@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -10,10 +11,10 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, async_playwright
 
 from pipeline.ops.kafka import free_port
 from tests.harness.recount import eventually
@@ -22,8 +23,8 @@ from tests.harness.tools import CHROMIUM
 if TYPE_CHECKING:
     from pipeline.settings import Settings
 
-PHONE = {"width": 360, "height": 740}
-DESKTOP = {"width": 1200, "height": 900}
+PHONE = ViewportSize(width=360, height=740)
+DESKTOP = ViewportSize(width=1200, height=900)
 
 
 class DashboardProcess:
@@ -73,7 +74,7 @@ class DashboardProcess:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as answer:  # noqa: S310  # Our own http URL.
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -106,27 +107,19 @@ async def chromium() -> AsyncIterator[Browser]:
     """Debian's Chromium, headless. Playwright's own is never fetched."""
     async with async_playwright() as playwright:
         # As root, Chromium runs without its sandbox only; the one page it opens is ours.
-        browser = await playwright.chromium.launch(channel=None, executable_path=_path(), args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=["--no-sandbox"])
         try:
             yield browser
         finally:
             await browser.close()
 
 
-def _path() -> str:
-    return next(
-        str(found)
-        for directory in os.environ["PATH"].split(os.pathsep)
-        if (found := Path(directory) / CHROMIUM).exists()
-    )
-
-
 @asynccontextmanager
 async def opened(
-    browser: Browser, url: str, *, scheme: Any = "light", viewport: Any = None
+    browser: Browser, url: str, *, scheme: Literal["light", "dark"] = "light", viewport: ViewportSize = DESKTOP
 ) -> AsyncIterator[tuple[Page, Looked]]:
     """Open the page at *url* in a profile of its own."""
-    context = await browser.new_context(color_scheme=scheme, viewport=viewport or DESKTOP)
+    context = await browser.new_context(color_scheme=scheme, viewport=viewport)
     try:
         page = await context.new_page()
         looked = Looked(page)
