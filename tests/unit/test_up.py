@@ -1,0 +1,67 @@
+"""What `up` runs, and what becomes of the rest when one of its processes cannot."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.ops.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, parts_of
+from pipeline.settings import Settings
+
+NOWHERE = "http://127.0.0.1:1/readyz"
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where logs and the generated key go."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ended(*, is_essential: bool, name: str = "no-such-command") -> Part:
+    """A part whose process ended by itself, as one does whose settings are wrong: with exit code 2."""
+    part = Part(name, {}, NOWHERE, is_essential=is_essential)
+    part.start()
+    assert part.process is not None
+    part.process.wait(60)
+    return part
+
+
+def test_bridge_and_worker_carry_the_pipeline_and_the_live_page_shows_it() -> None:
+    """All on the same Kafka; the page is asked at its own port."""
+    bridge, worker, dashboard = parts_of(Settings(), {}, "127.0.0.1:9")
+
+    assert [(part.name, part.is_essential) for part in (bridge, worker, dashboard)] == [
+        ("bridge", True),
+        ("worker", True),
+        ("dashboard", False),
+    ]
+    assert dashboard.environ[BOOTSTRAP_VARIABLE] == "127.0.0.1:9"
+    assert dashboard.ready_url == "http://127.0.0.1:8083/readyz"
+
+
+def test_without_an_essential_part_nothing_goes_on() -> None:
+    """A setting is wrong: starting again would not help."""
+    with pytest.raises(UpError, match="the no-such-command ended with 2: "):
+        ended(is_essential=True).revive()
+
+
+def test_without_the_live_page_the_rest_goes_on_and_it_is_said_once() -> None:
+    """A taken port of a page must not end the pipeline."""
+    part = ended(is_essential=False)
+
+    assert "; the rest goes on without it" in (part.revive() or "")
+    assert part.revive() is None
+
+
+def test_a_page_that_ends_again_and_again_is_given_up() -> None:
+    """As an essential part is, but without ending the others."""
+    part = ended(is_essential=False, name="--help")  # Ends with 0.
+
+    assert part.revive() == "the --help ended with 0 and was started again"
+    assert part.process is not None
+    part.process.wait(60)
+    part.started_at += [time.monotonic()] * (RESTARTS_MAX - 1)
+    assert "goes on without it" in (part.revive() or "")
