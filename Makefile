@@ -16,7 +16,7 @@ help: ## List the targets.
 
 setup: $(INSTALLED) $(JARS) ## Install what is missing: .venv, Java, Maven, Kafka's jars. Nothing outside this directory but packages.
 
-run: setup ## Start everything: a local Kafka, the topics, the bridge on port 8080, the worker. Ctrl-C stops it.
+run: setup ## Start everything: a local Kafka, the topics, the bridge on port 8080, the worker, the live page on port 8083.
 	@exec $(BIN)/vod-pipeline up
 
 demo: setup ## The same with simulated callbacks, a live table and a closing summary.

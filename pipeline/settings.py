@@ -194,7 +194,7 @@ class WorkerSettings(Section):
 
 
 class DashboardSettings(Section):
-    """The live page."""
+    """The live page; it only reads."""
 
     host: str = "127.0.0.1"
     port: Port = 8083
@@ -204,7 +204,8 @@ class DashboardSettings(Section):
     @property
     def base_url(self) -> str:
         """Where the page is, seen from this machine."""
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 class Settings(Section):

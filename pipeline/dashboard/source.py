@@ -65,15 +65,19 @@ class Source:
             try:
                 await self._session()
             except _TopicMissingError as error:
-                problem = str(error)
+                self._use_problem(str(error), error)
             except (KafkaError, OSError, TimeoutError) as error:
                 refused = await access.refusal(self._kafka)
-                problem = refused or f"Kafka at {self._kafka.bootstrap_servers} does not answer"
-                logger.info("kafka_session_ended", error=repr(error))
-            if problem != self._problem:
-                logger.warning("kafka_unreadable", problem=problem)
-            self._problem = problem
+                self._use_problem(refused or f"Kafka at {self._kafka.bootstrap_servers} does not answer", error)
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _use_problem(self, problem: str | None, error: Exception | None = None) -> None:
+        """Take over what is wrong now (None: nothing); an outage is one line in the log, however long it lasts."""
+        if problem is not None and problem != self._problem:
+            logger.warning("kafka_unreadable", problem=problem, error=repr(error))
+        elif problem is None and self._problem is not None:
+            logger.info("kafka_readable")
+        self._problem = problem
 
     async def tell_status(self) -> None:
         """Say once a second that we live, and how current the figures are, until cancelled."""
@@ -199,7 +203,8 @@ class Source:
         ]
         figures = figures_of(raws, self._spooled, self._settings.worker.policy)
         self._board.show("figures", figures.to_json())
-        self._read_at, self._problem = int(time.time() * 1000), None
+        self._read_at = int(time.time() * 1000)
+        self._use_problem(None)
 
 
 def _ask_for_spool(url: str) -> Spooled | None:
