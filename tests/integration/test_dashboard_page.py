@@ -70,16 +70,16 @@ def world(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ops_topics.apply(client, ops_topics.plan(client, settings))
     directory = tmp_path_factory.mktemp("page")
     bridge = BridgeProcess(settings, directory)
-    with (
-        WorkerProcess(settings, directory, instance_id=name) as worker,
-        DashboardProcess(settings, directory, bridge_metrics_port=bridge.metrics_port) as dashboard,
-    ):
-        try:
-            asyncio.run(bridge.start())
+    try:
+        asyncio.run(bridge.start())
+        with (
+            WorkerProcess(settings, directory, instance_id=name) as worker,
+            DashboardProcess(settings, directory, bridge_metrics_port=bridge.metrics_port) as dashboard,
+        ):
             write(settings, [deletion("first", datetime.now(UTC), code="Forbidden")])
             yield World(settings, worker, dashboard, bridge)
-        finally:
-            bridge.kill()
+    finally:
+        bridge.kill()
 
 
 @pytest.fixture

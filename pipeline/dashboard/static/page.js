@@ -94,8 +94,13 @@ function showCodes(total, complete) {
   fill($("codes").tBodies[0], rows);
 }
 
+/** An ErrorCode that may be broken behind its dots. */
+function breakable(code) {
+  return code.split(/(?<=\.)/).flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part]));
+}
+
 function codeRow(code, index, failures, total, last) {
-  const name = heading(undefined, element("span", { class: "swatch", "data-colour": Math.min(index, COLOURS), "aria-hidden": "true" }), code);
+  const name = heading(undefined, element("span", { class: "swatch", "data-colour": Math.min(index, COLOURS), "aria-hidden": "true" }), ...breakable(code));
   const cell = last === null ? element("td", { class: "number", text: "\u2013" }) : share(last);
   return element("tr", {}, name, number(failures), share(total ? failures / total : 0), cell);
 }
