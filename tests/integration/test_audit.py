@@ -31,7 +31,7 @@ from tests.harness.worker import WorkerProcess
 if TYPE_CHECKING:
     from pipeline.ops.kafka import LocalKafka
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 RECORDS = 1000
 RAW, ACCEPTED, REJECTED, RATES = "raw", "accepted", "rejected", "failure-rates"
@@ -88,7 +88,7 @@ def run(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Run:
         ops_topics.apply(client, ops_topics.plan(client, settings))
     write(settings, mixture(RECORDS, seed=21))
     with WorkerProcess(settings, tmp_path_factory.mktemp("worker")) as worker:
-        worker.wait_until_working(records=RECORDS)
+        worker.wait_until_working(records=RECORDS, seconds=120)
         eventually(lambda: unsettled(audit.run(settings)), seconds=60)
         assert worker.terminate() == 0
     topics = settings.kafka.topics
