@@ -17,7 +17,7 @@ from tests.harness.worker import WorkerProcess
 
 RECORDS = 400
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_partition_that_moves_is_shown_by_its_owner_alone(settings: Settings, 
     first, second = (WorkerProcess(settings, tmp_path, name=name) for name in ("first", "second"))
     with first:
         write(settings, mixture(RECORDS, seed=6))
-        first.wait_until_working(records=RECORDS)
+        first.wait_until_working(records=RECORDS, seconds=60)
         assert shown_once([first], each=4) == []
 
         with second:
