@@ -29,8 +29,10 @@ from pipeline.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-REQUESTS_MAX = 4  # In flight, so that Kafka's latency does not bound what passes,
-REQUEST_RECORDS_MIN = 32  # but with fewer records a second one waits for the first: a request costs as much as 100.
+# Several are in flight, so that Kafka's latency does not bound what passes; a further one only with so many records, as
+# a request costs as much as 60 of them.
+REQUESTS_MAX = 4
+REQUEST_RECORDS_MIN = 32
 CONNECT_SECONDS_MAX = 10.0
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 2.0
