@@ -94,9 +94,9 @@ function showCodes(total, complete) {
   fill($("codes").tBodies[0], rows);
 }
 
-/** An ErrorCode that may be broken behind its dots. */
+/** An ErrorCode that may be broken between its words. */
 function breakable(code) {
-  return code.split(/(?<=\.)/).flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part]));
+  return code.split(/(?<=\.)|(?<=[a-z])(?=[A-Z])/).flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part]));
 }
 
 function codeRow(code, index, failures, total, last) {
