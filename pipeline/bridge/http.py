@@ -8,6 +8,7 @@ Frameworks cost 1.5 to 6 times what all of this does, hence none.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -34,6 +35,9 @@ Answer = Callable[[bytes], bool]
 
 LENGTH_DIGITS_MAX = 18  # More digits than this is a length over any cap, and int() refuses thousands of them.
 
+# What we take for the identifier that a proxy gave a request: anything else could be written to forge log lines.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:=-]{1,64}")
+
 _LENGTH = (b"content-length", b"0")
 # An answer given before the body was read ends the connection: uvicorn drops its keep-alive timer on incoming data, so
 # the rest of such a body could hold the connection without a limit.
@@ -51,13 +55,15 @@ class RecordPublisher(Protocol):
 class _Answer:
     """A response without a body, made once; the sender learns nothing but the status."""
 
-    __slots__ = ("count", "start", "whole")
+    __slots__ = ("count", "is_failure", "outcome", "start", "whole")
     end: Message = {"type": "http.response.body", "body": b""}  # noqa: RUF012  # Never written to.
 
     def __init__(
         self, metrics: BridgeMetrics, outcome: BridgeAnswer, status: int, *headers: tuple[bytes, bytes]
     ) -> None:
         self.start: Message = {"type": "http.response.start", "status": status, "headers": [_LENGTH, *headers]}
+        self.outcome = outcome.value
+        self.is_failure = status >= 500
         self.count = metrics.requests.labels(outcome.value).inc
         line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
         self.whole = None if headers else f"{line}\r\ncontent-length: 0\r\n\r\n".encode()
@@ -148,8 +154,12 @@ class BridgeApp:
         now = self._clock()
         if signature is not None and self._bursts.add(signature, now):
             self._count_burst()
-            logger.warning("signature_burst", hint="a stolen signature, or a very large deletion")
+            logger.warning(
+                "signature_burst", hint="a stolen signature, or a very large deletion", **_identity(scope, headers, now)
+            )
         outcome = await self._publish(body, headers.get(b"x-vod-timestamp"), now)
+        if outcome.is_failure:
+            logger.warning("callback_not_taken", outcome=outcome.outcome, **_identity(scope, headers, now))
         await outcome.send(send, answer)
 
     def _refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Answer | None:
@@ -170,6 +180,7 @@ class BridgeApp:
         denial = self._denial(callback, headers)
         if denial is not None:
             self._denials[denial]()
+            logger.warning("callback_denied", reason=denial.value, **_identity(scope, headers, self._clock()))
             return self._denied
         return self._busy_reading if self._reading >= self._reading_max else None
 
@@ -239,3 +250,18 @@ class BridgeApp:
         if is_replay:
             return self._replayed
         return self._spooled if is_spooled else self._published
+
+
+def _identity(scope: Scope, headers: Mapping[bytes, bytes], now: float) -> dict[str, object]:
+    """
+    Return what names a request in the log: nothing of its path, signature or body, each of which may be a secret.
+
+    `request_id` is the X-Request-Id of the proxy in front, else who is connected and when; `received_at_ms` is the
+    header `received-at` of its record, if it has one.
+    """
+    received_at_ms = int(now * 1000)
+    given = headers.get(b"x-request-id", b"")
+    if _REQUEST_ID.fullmatch(given):
+        return {"request_id": given.decode(), "received_at_ms": received_at_ms}
+    host, port = scope.get("client") or ("unknown", 0)
+    return {"request_id": f"{host}:{port}-{received_at_ms}", "received_at_ms": received_at_ms}

@@ -147,7 +147,7 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(STOP_SECONDS):
             await producer.stop()
     except (KafkaError, IllegalOperation, TimeoutError, OSError, AssertionError) as error:
-        logger.info("producer_abandoned", error=repr(error))
+        logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id, error=repr(error))
         sender = producer._sender
         if sender is not None and sender.sender_task is not None:
             sender.sender_task.cancel()

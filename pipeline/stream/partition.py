@@ -135,7 +135,7 @@ class Partition(Generic[State]):
         self._session: _Session[State] | None = None
         self._revoked_at: float | None = None
         self._failures = 0
-        self._logger = logger.bind(stage=stage.name, partition=number)
+        self._logger = logger.bind(stage=stage.name, topic=stage.source, partition=number)
 
     @property
     def is_open(self) -> bool:
@@ -191,18 +191,18 @@ class Partition(Generic[State]):
             except KAFKA_FAILURES as error:
                 is_read = True
                 await self._drop()
-                await self._back_off(error)
+                await self._back_off(error, chunk)
             except Exception:
-                self._logger.exception("bug")
+                self._logger.exception("bug", offset=chunk.begin)
                 self._die(ExitCode.BUG, f"{self._tp}: unexpected error, see the traceback above")
             else:
                 return
 
-    async def _back_off(self, error: BaseException) -> None:
+    async def _back_off(self, error: BaseException, chunk: Chunk) -> None:
         """Wait before the next attempt, longer each time until a commit succeeds; give up after FAILURES_MAX."""
         self._failures += 1
         self._stage.on_failed()
-        self._logger.warning("transaction_failed", error=repr(error), failures=self._failures)
+        self._logger.warning("transaction_failed", offset=chunk.begin, error=repr(error), failures=self._failures)
         if self._failures >= FAILURES_MAX:
             self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {self._failures} failures in a row, the last {error!r}")
         backoff = min(BACKOFF_SECONDS * 2**self._failures, BACKOFF_SECONDS_MAX)
@@ -221,7 +221,7 @@ class Partition(Generic[State]):
             await close_producer(producer)
             raise
         seconds = time.perf_counter() - began
-        self._logger.info("partition_opened", next=start, seconds=round(seconds, 3))
+        self._logger.info("partition_opened", offset=start, seconds=round(seconds, 3))
         self._stage.on_opened(opened.state, self._number, seconds)
         return _Session(producer, opened.state, start)
 
@@ -238,7 +238,7 @@ class Partition(Generic[State]):
                 f"vod-pipeline offsets reset --partition {self._number} --to earliest",
             )
         if position < start:
-            self._logger.error("raw_records_lost_to_retention", records=start - position)
+            self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)
             self._stage.on_lost(self._number, start - position)
         return max(start, position)
 
@@ -266,7 +266,7 @@ class Partition(Generic[State]):
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
         """Make the consumer read on where the state ends, if the log still has that: it may have lost either end."""
         session.next = await self._start_of(session.next)
-        self._logger.info("seek", begin=chunk.begin, next=session.next)
+        self._logger.info("seek", offset=chunk.begin, next=session.next)
         await self._seek(self._tp, session.next)
 
     async def _drop(self) -> None:

@@ -1,0 +1,126 @@
+"""What the bridge logs of a request: enough to find it again, and nothing of what it must not tell."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
+from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.publisher import Authenticated, Source
+from pipeline.core.signature import sign
+from pipeline.metrics import BridgeMetrics
+from pipeline.settings import BridgeSettings, CallbackSettings
+
+NOW = 1519375990.5
+KEY = "Sesame4711"
+URL = "https://www.example.com/path-secret/callback"
+SIGNATURE = sign(URL, "1519375990", KEY)
+BODY = b'{"MediaId": "body-secret"}'
+SECRETS = (KEY, SIGNATURE, "path-secret", "body-secret")
+
+
+class RefusingPublisher:
+    """Takes nothing."""
+
+    def __init__(self, error: PublishError | None = None) -> None:
+        self.error = error
+
+    def publish(self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int) -> Any:
+        if self.error is None:
+            raise AssertionError("nothing was to be published")
+        raise self.error
+
+
+async def logged(
+    error: PublishError | None = None,
+    *,
+    signature: str = SIGNATURE,
+    request_id: bytes | None = None,
+    requests: int = 1,
+    bodies_per_signature_max: int = 2000,
+) -> list[Any]:
+    """Return what is logged as requests come in."""
+    callback = CallbackSettings.model_validate({"url": URL, "auth_keys": [KEY]})
+    settings = BridgeSettings(callbacks=(callback,), bodies_per_signature_max=bodies_per_signature_max)
+    app = BridgeApp(settings, RefusingPublisher(error), BridgeMetrics(CollectorRegistry()), clock=lambda: NOW)
+    headers = [(b"x-vod-timestamp", b"1519375990"), (b"x-vod-signature", signature.encode())]
+    headers += [(b"content-length", b"%d" % len(BODY))] + ([(b"x-request-id", request_id)] if request_id else [])
+    scope = {"type": "http", "method": "POST", "raw_path": b"/path-secret/callback", "query_string": b"", "state": {}}
+    answers: deque[Any] = deque()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": BODY, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        answers.append(message)
+
+    with capture_logs() as events:
+        for _ in range(requests):
+            await app({**scope, "headers": headers, "client": ("203.0.113.7", 40312)}, receive, send)
+    assert len(answers) == 2 * requests
+    return list(events)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (OverloadedError(), "overloaded"),
+        (AckTimeoutError(), "kafka_timeout"),
+        (RefusedError("x"), "kafka_error"),
+        (SpoolFailedError("x"), "spool_failed"),
+    ],
+)
+async def test_a_callback_that_is_answered_503_is_logged_with_its_outcome(error: PublishError, outcome: str) -> None:
+    """VOD gives up after three tries: this line may be all that is left of an event."""
+    events = await logged(error)
+
+    assert events == [
+        {
+            "event": "callback_not_taken",
+            "log_level": "warning",
+            "outcome": outcome,
+            "request_id": "203.0.113.7:40312-1519375990500",
+            "received_at_ms": 1519375990500,
+        }
+    ]
+
+
+async def test_a_denied_callback_is_logged_with_the_reason() -> None:
+    events = await logged(signature="0" * 32)
+
+    assert [(event["event"], event["reason"]) for event in events] == [("callback_denied", "signature_wrong")]
+
+
+async def test_a_burst_names_the_request_it_was_noticed_at() -> None:
+    events = await logged(AckTimeoutError(), requests=3, bodies_per_signature_max=1)
+
+    bursts = [event for event in events if event["event"] == "signature_burst"]
+    assert bursts
+    assert {event["request_id"] for event in bursts} == {"203.0.113.7:40312-1519375990500"}
+
+
+async def test_a_proxys_identifier_is_taken_over() -> None:
+    assert (await logged(AckTimeoutError(), request_id=b"4bf92f35-77b3"))[0]["request_id"] == "4bf92f35-77b3"
+
+
+@pytest.mark.parametrize("request_id", [b'x" level="critical', b"a" * 65, b"a\tb", b"\xff", b"a b"])
+async def test_a_forged_identifier_is_not_taken_over(request_id: bytes) -> None:
+    """Anybody can send the header, and a log is read by programs, too."""
+    events = await logged(AckTimeoutError(), request_id=request_id)
+
+    assert events[0]["request_id"] == "203.0.113.7:40312-1519375990500"
+
+
+async def test_no_line_holds_a_path_a_signature_or_a_body() -> None:
+    denied = await logged(signature=SIGNATURE[::-1])
+    failed = await logged(SpoolFailedError("the spool is full"), requests=3, bodies_per_signature_max=1)
+
+    text = json.dumps([*denied, *failed])
+    assert len(denied) + len(failed) > 3
+    assert not any(secret in text for secret in (*SECRETS, SIGNATURE[::-1]))
