@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
 
-.PHONY: help setup run demo test lint bench dashboards lock
+.PHONY: help setup run demo test lint bench dashboards lock secrets
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ bench: setup ## Measure the bridge and the worker, each on one core.
 dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: config/grafana/dashboards/*.json from config/grafana/*.py.
 	@exec $(BIN)/python -m config.grafana.dashboards
 
-lock: $(INSTALLED) ## Pin the newest dependencies that pyproject.toml admits into config/requirements.txt.
+lock: $(INSTALLED) ## Pin the newest dependencies that pyproject.toml admits into config/requirements*.txt.
 	@config/setup.sh lock
+
+secrets: ## Write secrets/ for docker-compose.yml: an AuthKey for CALLBACK_URL, and Grafana's password.
+	@config/secrets.sh "$(CALLBACK_URL)"
 
 # Stamps: what they depend on is installed again when it changed, and only then.
 $(INSTALLED): config/requirements.txt pyproject.toml config/setup.sh

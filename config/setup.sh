@@ -4,12 +4,13 @@
 #   config/setup.sh python    .venv with the pinned dependencies and this package
 #   config/setup.sh kafka     Java and Maven where missing, then Kafka's jars into .local/kafka-jars
 #   config/setup.sh tools     what only tests need: Prometheus and libfaketime into .local/tools, Chromium where missing
-#   config/setup.sh lock      write config/requirements.txt anew from pyproject.toml
+#   config/setup.sh lock      write config/requirements.txt and requirements-run.txt anew from pyproject.toml
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 java_min=17
 requirements=config/requirements.txt
+requirements_run=config/requirements-run.txt # The part of it that the image needs: what runs, and what builds the wheel.
 jars=.local/kafka-jars
 tools=.local/tools
 log=.local/setup.log # Output of the last long step; shown when it fails.
@@ -140,9 +141,15 @@ lock() {
         step "creating $venv" .venv/bin/python -m venv --clear "$venv"
         step "installing pip-tools" "$venv/bin/pip" install --disable-pip-version-check pip-tools
     }
-    step "resolving pyproject.toml (about a minute)" env CUSTOM_COMPILE_COMMAND="make lock" \
-        "$venv/bin/pip-compile" -q --upgrade --extra dev --build-deps-for editable --strip-extras --generate-hashes --allow-unsafe \
-        --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o "$requirements" pyproject.toml
+    step "resolving pyproject.toml (about a minute)" compile --upgrade -o "$requirements" \
+        --extra dev --build-deps-for editable
+    # The same versions and hashes: what is in the image is what was tested.
+    step "resolving what runs" compile -o "$requirements_run" --constraint "$requirements" --build-deps-for wheel
+}
+
+compile() {
+    CUSTOM_COMPILE_COMMAND="make lock" .local/lock-venv/bin/pip-compile -q --strip-extras --generate-hashes --allow-unsafe \
+        --no-emit-index-url --no-emit-find-links --no-emit-trusted-host "$@" pyproject.toml
 }
 
 case ${1:-} in

@@ -16,7 +16,8 @@ from pipeline import logs
 
 logs.configure(json=sys.argv[1] == "json")
 logger = structlog.get_logger()
-logger.info("told", text="two\\nlines \\u2028 \\x1b[31mred", raw=b"a\\nb", many=["x\\ny"], number=3, nothing=None, bare="\\x1b[31m\\u2028")
+logger.info("told", text="two\\nlines \\u2028 \\x1b[31mred", raw=b"a\\nb", many=["x\\ny"], number=3, nothing=None)
+logger.info("bare", text="\\x1b[31m\\u2028")
 logger.info("long", text="x" * 100_000)
 
 def fail(password):
@@ -59,11 +60,11 @@ def test_each_event_is_one_json_line_whoever_wrote_it() -> None:
     events = events_of()
 
     names = [event["event"] for event in events]
-    assert names[:4] == ["told", "long", "caught", "library\nline x\ny"]
-    assert names[4:44:2] == ["spool_failed"] * 20
-    assert names[5:44:2] == [f"mode fails, time {number}" for number in range(20)]
-    assert names[44].endswith("UserWarning: a warning\n")
-    assert names[45:] == ["uncaught", "lines_suppressed", "lines_suppressed"]
+    assert names[:5] == ["told", "bare", "long", "caught", "library\nline x\ny"]
+    assert names[5:45:2] == ["spool_failed"] * 20
+    assert names[6:45:2] == [f"mode fails, time {number}" for number in range(20)]
+    assert names[45].endswith("UserWarning: a warning\n")
+    assert names[46:] == ["uncaught", "lines_suppressed", "lines_suppressed"]
     assert all(event["timestamp"] and event["level"] for event in events)
 
 
@@ -75,7 +76,7 @@ def test_values_keep_their_text_in_json() -> None:
 
 
 def test_an_exception_is_structured_and_has_no_local_variables() -> None:
-    _, _, caught, library, *_ = events_of()
+    _, _, _, caught, library, *_ = events_of()
 
     assert [(stack["exc_type"], stack["exc_value"]) for stack in caught["exception"]] == [
         ("ValueError", "bad\nvalue"),
@@ -98,9 +99,9 @@ def test_the_console_has_one_line_an_event_too_and_no_terminal_commands() -> Non
 
     assert len(lines) == len(events_of())
     assert r"two\nlines \u2028 \x1b[31mred" in lines[0]
-    assert "caught" in lines[2]
-    assert "ValueError: bad" in lines[2]
-    assert "KeyError: " in lines[2]
+    assert "caught" in lines[3]
+    assert "ValueError: bad" in lines[3]
+    assert "KeyError: " in lines[3]
     assert "RuntimeError: the first" in lines[-3]
     assert not any("\x1b" in line for line in lines)
 
