@@ -14,6 +14,7 @@ import typer
 from pipeline.bridge.fleet import FleetError
 from pipeline.bridge.spool import SpoolError
 from pipeline.cli import admin, audit, local, rejected, services
+from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
 from pipeline.dashboard.assets import AssetsError
 from pipeline.monitor import ListenError
@@ -59,7 +60,7 @@ def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
 
 
 for function in (
-    services.bridge, services.worker, services.dashboard, local.up, local.simulate, local.rates, audit.audit
+    services.bridge, services.worker, services.dashboard, local.up, local.simulate, local.rates, audit.audit, doctor
 ):  # fmt: skip
     app.command()(function)
 _group(

@@ -22,7 +22,7 @@ from pipeline.ops.kafka import LocalKafka, free_port
 from tests.harness.recount import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 USER = "pipeline"
 PASSWORD = "Sesame-4711-password"
@@ -51,9 +51,10 @@ class SecuredKafka:
     Args:
         jars: Where Kafka is.
         directory: Gets the broker's data and the PEM files.
+        extra: More server properties.
     """
 
-    def __init__(self, jars: Path, directory: Path) -> None:
+    def __init__(self, jars: Path, directory: Path, *, extra: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self._write_certificates()
         port, controller_port, self.sasl_port, self.tls_port = (free_port() for _ in range(4))
@@ -71,6 +72,7 @@ class SecuredKafka:
                 "advertised.listeners": listeners,
                 "ssl.keystore.location": str(self.file("broker.pem")),
                 "ssl.truststore.location": str(self.file("ca.pem")),
+                **(extra or {}),
             },
         )
 

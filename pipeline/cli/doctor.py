@@ -1,0 +1,64 @@
+"""The command that says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pipeline import settings as configuration
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
+from pipeline.ops import doctor as machine
+from pipeline.ops import doctor_kafka
+from pipeline.ops.doctor import Finding, Level, fail
+from pipeline.settings import SettingsError
+
+COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list of all findings, for programs.")] = False,
+    config: Config = None,
+) -> None:
+    """
+    Check settings, certificates, limits, spool, ports, services, Kafka, topics, permissions and clock; change nothing.
+
+    Exit code 1 if something fails; warnings do not.
+
+    Example: vod-pipeline doctor --json | jq '.[] | select(.level != "ok")'
+    """
+    findings = []
+    for finding in _findings(config):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        counts = {level: sum(finding.level is level for finding in findings) for level in Level}
+        out.print(f"\n{counts[Level.FAIL]} failures, {counts[Level.WARN]} warnings, {counts[Level.OK]} ok")
+    if any(finding.level is Level.FAIL for finding in findings):
+        sys.exit(FAILURE_EXIT_CODE)
+
+
+def _findings(config: Config) -> Iterator[Finding]:
+    try:
+        settings = configuration.load(config)
+    except SettingsError as error:
+        yield fail("settings", str(error), "set what it names; nothing else was looked at")
+        return
+    yield from machine.examine(settings, now=time.time())
+    yield from doctor_kafka.examine(settings)
+
+
+def _print(finding: Finding) -> None:
+    colour = COLOURS[finding.level]
+    out.print(f"[{colour}]{finding.level:5}[/] {finding.check:13} {escape(finding.what)}", soft_wrap=True)
+    if finding.mend:
+        out.print(f"{'':19} → {escape(finding.mend)}", soft_wrap=True, highlight=False)

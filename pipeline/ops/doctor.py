@@ -1,0 +1,233 @@
+"""
+What `vod-pipeline doctor` finds on this machine: settings, ports, spool, certificates, limits, running services.
+
+Each check returns findings, looks and never changes anything. What Kafka says is in `doctor_kafka`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pipeline.bridge.spool import FILE as SPOOL_FILE
+from pipeline.ops import topics as kafka_topics
+from pipeline.settings import BridgeSettings, Settings
+
+ANSWER_SECONDS_MAX = 1.0
+KEY_CHARACTERS_MIN = 16  # VOD takes up to 32.
+CERTIFICATE_DAYS_MIN = 14
+DAY_SECONDS = 86_400
+FILES_MIN = 4096
+LOOPBACK = ("127.", "localhost", "::1")
+VOLATILE = ("tmpfs", "ramfs")
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: what was found, and how to mend it (empty if it is well)."""
+
+    check: str
+    level: Level
+    what: str
+    mend: str = ""
+
+
+def ok(check: str, what: str) -> Finding:
+    return Finding(check=check, level=Level.OK, what=what)
+
+
+def warn(check: str, what: str, mend: str) -> Finding:
+    return Finding(check=check, level=Level.WARN, what=what, mend=mend)
+
+
+def fail(check: str, what: str, mend: str) -> Finding:
+    return Finding(check=check, level=Level.FAIL, what=what, mend=mend)
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Judge settings that are valid (others do not get here), and yet may not be what anybody wants."""
+    problems = kafka_topics.check(settings)
+    for problem in problems:
+        yield fail("settings", problem, "set what it names, then: vod-pipeline config check")
+    if not problems:
+        yield ok("settings", "they are valid, and the horizon fits the retention")
+    bridge = settings.bridge
+    if not bridge.callbacks and not bridge.mns:
+        mend = "set bridge.callbacks (url and auth_keys), or bridge.mns; only the bridge needs them"
+        yield warn("callbacks", "none are configured, so the bridge would not start", mend)
+    for number, callback in enumerate(bridge.callbacks):
+        # By number: the path may be the secret that unsigned callbacks rely on.
+        name = f"bridge.callbacks[{number}]"
+        weak = [key for key in callback.auth_keys if len(key.get_secret_value()) < KEY_CHARACTERS_MIN]
+        if not callback.auth_keys:
+            mend = "set a key in VOD (AuthSwitch on) and here as auth_keys"
+            yield warn("callbacks", f"{name} has no key: whoever knows the URL can send events", mend)
+        elif weak:
+            mend = "take one of 32 characters, and rotate: README, bridge.callbacks"
+            yield warn("callbacks", f"{name} has a key of less than {KEY_CHARACTERS_MIN} characters", mend)
+        else:
+            yield ok("callbacks", f"{name} is signed")
+        if callback.url.startswith("http://"):
+            mend = "give VOD an https URL: one signature that is seen signs any body for 5 minutes"
+            yield warn("callbacks", f"{name} is plain HTTP", mend)
+    if not bridge.host.startswith(LOOPBACK) and bridge.certificate_file is None and bridge.callbacks:
+        mend = "set bridge.certificate_file and bridge.key_file, or put a proxy with TLS in front"
+        yield warn("tls", f"the bridge listens on {bridge.host} without TLS", mend)
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Say of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
+    bridge, worker = settings.bridge, settings.worker
+    bridge_page = _get(bridge.metrics_host, bridge.metrics_port, "/metrics") or ""
+    is_bridge = "pipeline_bridge_" in bridge_page
+    yield _port("bridge.port", bridge.host, bridge.port, holder="our bridge" if is_bridge else None)
+    for name, host, port, metric in (
+        ("bridge", bridge.metrics_host, bridge.metrics_port, "pipeline_bridge_"),
+        ("worker", worker.metrics_host, worker.metrics_port, "pipeline_records_total"),
+    ):
+        page = bridge_page if name == "bridge" else _get(host, port, "/metrics") or ""
+        is_ours = metric in page
+        yield _port(f"{name}.metrics_port", host, port, holder=f"our {name}" if is_ours else None)
+        if is_ours:
+            yield _readiness(name, host, port)
+
+
+def _readiness(name: str, host: str, port: int) -> Finding:
+    told = _get(host, port, "/readyz") or "it does not answer"
+    if told == "ready":
+        return ok("services", f"the {name} runs and is ready")
+    return warn("services", f"the {name} is not ready: {'; '.join(told.splitlines())}", f"see the {name}'s log")
+
+
+def _port(setting: str, host: str, port: int, *, holder: str | None) -> Finding:
+    if holder is not None:
+        return ok("ports", f"{setting} {port} is held by {holder}")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        mend = f"find whose it is: ss -ltnp 'sport = :{port}'; or set {setting}"
+        return fail("ports", f"{setting} {port} on {host} cannot be used ({error.strerror}), and not for our own", mend)
+    return ok("ports", f"{setting} {port} is free")
+
+
+def _get(host: str, port: int, path: str) -> str | None:
+    """Return the page, whatever its status, or None."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # Where it listens everywhere.
+    try:
+        with urllib.request.urlopen(f"http://{reached}:{port}{path}", timeout=ANSWER_SECONDS_MAX) as answer:
+            return str(answer.read().decode(errors="replace").strip())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode(errors="replace").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def check_spool(bridge: BridgeSettings, mounts: str) -> Iterator[Finding]:
+    """
+    Look whether the spool can take what it may have to.
+
+    Args:
+        bridge: Where it is, and how large it may grow.
+        mounts: What /proc/mounts says.
+    """
+    directory = bridge.spool_directory
+    if directory is None:
+        mend = "set bridge.spool_directory"
+        yield warn("spool", "there is none: while Kafka is away, callbacks are answered 503 and lost", mend)
+        return
+    directory = directory.absolute()
+    base = next(place for place in (directory, *directory.parents) if place.exists())
+    user = os.geteuid()
+    if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
+        owner = base.stat().st_uid
+        mend = f"chown {user} {base}, or set bridge.spool_directory"
+        yield fail("spool", f"{base} belongs to user {owner} and is not writable for us (user {user})", mend)
+        return
+    spool = directory / SPOOL_FILE
+    if spool.exists() and spool.stat().st_uid != user:
+        mend = f"run as that user, or: chown -R {user} {directory}"
+        yield warn("spool", f"{spool} belongs to user {spool.stat().st_uid}, we are {user}", mend)
+    used = sum(file.stat().st_size for file in directory.glob(f"{SPOOL_FILE}*")) if directory.exists() else 0
+    wanted, free = max(0, bridge.spool_bytes_max - used), shutil.disk_usage(base).free
+    if free < wanted:
+        mend = "free some, set bridge.spool_directory to another disk, or lower bridge.spool_bytes_max"
+        yield warn("spool", f"it may need {wanted >> 20} MiB more, and {base} has {free >> 20} MiB left", mend)
+    else:
+        yield ok("spool", f"{directory} is writable and has room")
+    if _file_system(base, mounts) in VOLATILE:
+        mend = "set bridge.spool_directory to a disk"
+        yield warn("spool", f"{base} is in memory: what is spooled does not survive a restart of the machine", mend)
+
+
+def _file_system(path: Path, mounts: str) -> str:
+    """Return the type of the file system *path* is on."""
+    entries = [line.split() for line in mounts.splitlines()]
+    on = [(entry[1], entry[2]) for entry in entries if path.is_relative_to(entry[1])]
+    return max(on, key=lambda place: len(place[0]), default=("", ""))[1]
+
+
+def check_certificates(settings: Settings, now: float) -> Iterator[Finding]:
+    """Say until when certificates are valid at *now* (seconds since the epoch). That keys fit, the settings saw to."""
+    from cryptography import x509  # noqa: PLC0415  # 10 MB that only TLS needs.
+
+    for key, path in (
+        ("bridge.certificate_file", settings.bridge.certificate_file),
+        ("kafka.certificate_file", settings.kafka.certificate_file),
+        ("kafka.ca_file", settings.kafka.ca_file),
+    ):
+        if path is None:
+            continue
+        try:
+            certificates = x509.load_pem_x509_certificates(path.read_bytes())
+        except (OSError, ValueError) as error:
+            yield fail("certificates", f"{key}: {path} cannot be read: {error}", "put a PEM file there")
+            continue
+        days = (min(found.not_valid_after_utc.timestamp() for found in certificates) - now) / DAY_SECONDS
+        begins = max(found.not_valid_before_utc.timestamp() for found in certificates)
+        mend = f"renew {path}, then restart"
+        if begins > now:
+            yield fail("certificates", f"{key} is not valid yet", "compare this machine's clock with the issuer's")
+        elif days < 0:
+            yield fail("certificates", f"{key} has expired {-days:.0f} days ago", mend)
+        elif days < CERTIFICATE_DAYS_MIN:
+            yield warn("certificates", f"{key} expires in {days:.0f} days", mend)
+        else:
+            yield ok("certificates", f"{key} is valid for {days:.0f} days")
+
+
+def check_limits(files: int) -> Iterator[Finding]:
+    """Judge how many *files* this user's processes may open: each connection is one."""
+    if files != resource.RLIM_INFINITY and files < FILES_MIN:
+        mend = f"ulimit -n {FILES_MIN}, or LimitNOFILE= in systemd"
+        yield warn("limits", f"{files} open files: so many connections the bridge takes, less 64", mend)
+    else:
+        yield ok("limits", f"{'any number of' if files == resource.RLIM_INFINITY else files} open files")
+
+
+def examine(settings: Settings, *, now: float) -> Iterator[Finding]:
+    """Yield all findings of this machine; nothing here waits longer than a few times ANSWER_SECONDS_MAX."""
+    yield from check_settings(settings)
+    yield from check_certificates(settings, now)
+    yield from check_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    yield from check_spool(settings.bridge, Path("/proc/mounts").read_text())
+    yield from check_ports(settings)
