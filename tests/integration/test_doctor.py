@@ -143,7 +143,6 @@ class Guarded:
             acl(ResourceType.TOPIC, name, operation.DESCRIBE_CONFIGS)
             for name in (topics.raw, topics.accepted, topics.rejected, topics.partial_counts)
         ]
-        rest += [acl(ResourceType.CLUSTER, "kafka-cluster", operation.DESCRIBE_CONFIGS)]
         single = [self.raw_write, self.accepted_read, *self.rates, self.group_read, self.ids, self.cluster]
         self.grant(*single, *rest)
 
