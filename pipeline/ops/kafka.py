@@ -260,7 +260,8 @@ class LocalKafka:
         shutil.rmtree(unfinished, ignore_errors=True)
         self._write_server_properties("format.properties", unfinished)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", "--standalone", "-t", cluster_id, "-c", "format.properties"]
+        # With "=": one id in 64 begins with a hyphen, and would be taken for an option.
+        arguments = ["format", "--standalone", f"--cluster-id={cluster_id}", "-c", "format.properties"]
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             try:
