@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from pipeline import settings as configuration
+from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.ops import doctor as machine
 from pipeline.ops import doctor_kafka
@@ -53,7 +54,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     except SettingsError as error:
         yield fail("settings", str(error), "set what it names; nothing else was looked at")
         return
-    yield from machine.examine(settings, now=time.time())
+    yield from machine.examine(settings, now=time.time(), spool_file=spool.FILE)
     yield from doctor_kafka.examine(settings)
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline.bridge.spool import FILE as SPOOL_FILE
 from pipeline.ops import topics as kafka_topics
 from pipeline.settings import BridgeSettings, Settings
 
@@ -142,13 +141,14 @@ def _get(host: str, port: int, path: str) -> str | None:
         return None
 
 
-def check_spool(bridge: BridgeSettings, mounts: str) -> Iterator[Finding]:
+def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[Finding]:
     """
     Look whether the spool can take what it may have to.
 
     Args:
         bridge: Where it is, and how large it may grow.
         mounts: What /proc/mounts says.
+        file: What a bridge calls its file in that directory, or, if it is one of several, in one of its own there.
     """
     directory = bridge.spool_directory
     if directory is None:
@@ -163,11 +163,12 @@ def check_spool(bridge: BridgeSettings, mounts: str) -> Iterator[Finding]:
         mend = f"chown {user} {base}, or set bridge.spool_directory"
         yield fail("spool", f"{base} belongs to user {owner} and is not writable for us (user {user})", mend)
         return
-    spool = directory / SPOOL_FILE
-    if spool.exists() and spool.stat().st_uid != user:
-        mend = f"run as that user, or: chown -R {user} {directory}"
-        yield warn("spool", f"{spool} belongs to user {spool.stat().st_uid}, we are {user}", mend)
-    used = sum(file.stat().st_size for file in directory.glob(f"{SPOOL_FILE}*")) if directory.exists() else 0
+    files = list(directory.rglob(f"{file}*")) if directory.exists() else []
+    for spool in files:
+        if spool.stat().st_uid != user:
+            mend = f"run as that user, or: chown -R {user} {directory}"
+            yield warn("spool", f"{spool} belongs to user {spool.stat().st_uid}, we are {user}", mend)
+    used = sum(spool.stat().st_size for spool in files)
     wanted, free = max(0, bridge.spool_bytes_max - used), shutil.disk_usage(base).free
     if free < wanted:
         mend = "free some, set bridge.spool_directory to another disk, or lower bridge.spool_bytes_max"
@@ -224,10 +225,10 @@ def check_limits(files: int) -> Iterator[Finding]:
         yield ok("limits", f"{'any number of' if files == resource.RLIM_INFINITY else files} open files")
 
 
-def examine(settings: Settings, *, now: float) -> Iterator[Finding]:
+def examine(settings: Settings, *, now: float, spool_file: str) -> Iterator[Finding]:
     """Yield all findings of this machine; nothing here waits longer than a few times ANSWER_SECONDS_MAX."""
     yield from check_settings(settings)
     yield from check_certificates(settings, now)
     yield from check_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    yield from check_spool(settings.bridge, Path("/proc/mounts").read_text())
+    yield from check_spool(settings.bridge, Path("/proc/mounts").read_text(), spool_file)
     yield from check_ports(settings)

@@ -151,7 +151,7 @@ def test_our_running_service_is_recognised_and_asked_whether_it_is_ready(
 
 def spool_levels(directory: Path | None, *, bytes_max: int = 1 << 20, mounts: str = "x / ext4 rw") -> list[Level]:
     bridge = BridgeSettings(spool_directory=directory, spool_bytes_max=bytes_max)
-    return levels(doctor.check_spool(bridge, mounts), "spool")
+    return levels(doctor.check_spool(bridge, mounts, "spool.sqlite"), "spool")
 
 
 def test_a_spool_with_room_is_well_and_is_not_made(tmp_path: Path) -> None:
