@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 from pipeline.core.event import Content
@@ -195,6 +196,7 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
     decisions.rejected.append((key, record.value, record.timestamp, [*record.headers, *why]))
 
 
+@cache  # Both are closed sets.
 def tag(outcome: Outcome, reason: str = "") -> str:
     """Name a total: ``accepted``, ``rejected/conflict``, ``ignored/TranscodeComplete``."""
     return f"{outcome}/{reason}" if reason else outcome.value

@@ -8,10 +8,10 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from math import isfinite
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError, with_config
-from pydantic_core import from_json
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from pipeline.core.outcome import Ignored, Reason, Rejected
@@ -64,7 +64,8 @@ class DeleteMediaComplete(TypedDict):
     MediaType: Literal["video", "image", "attached"]
     DeleteType: Literal["all", "mezzanine", "stream"]
     MediaId: MediaId
-    JobIds: NotRequired[str | list[str]]
+    # fail_fast: a body of 30,000 wrong JobIds would else cost an error each, 80 ms in all.
+    JobIds: NotRequired[str | Annotated[list[str], Field(fail_fast=True)]]
     ErrorCode: NotRequired[Annotated[str, StringConstraints(max_length=128)]]
     ErrorMessage: NotRequired[str]
 
@@ -97,25 +98,24 @@ def media_id_of(body: bytes) -> bytes | None:
         return None
 
 
-def explain(body: bytes | None, error: ValidationError) -> Ignored | Rejected:
+def explain(error: ValidationError) -> Ignored | Rejected:
     """
-    Say why `validate` refused *body*.
+    Say why `validate` refused a body, given what it raised.
 
-    Args:
-        body: The record's value; None for a tombstone.
-        error: What `validate` raised for it.
+    Everything is in the error already: parsing the body once more would let a sender of refused bodies cost us double.
     """
-    try:
-        parsed = from_json(body or b"", allow_inf_nan=False)
-    except ValueError as why:
-        return Rejected(Reason.INVALID_JSON, str(why))
-    if not isinstance(parsed, dict):
-        return Rejected(Reason.NOT_AN_OBJECT, f"the body is a JSON {type(parsed).__name__}")
-    event_type = parsed.get("EventType")
-    if isinstance(event_type, str) and event_type != EVENT_TYPE:
-        return Ignored(event_type if event_type in OTHER_EVENT_TYPES else "other")
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return Rejected(Reason.INVALID_FIELD, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    first = error.errors(include_url=False, include_context=False)[0]
+    where, message, given = first["loc"], first["msg"], first["input"]
+    if first["type"] == "json_invalid":
+        return Rejected(Reason.INVALID_JSON, message.removeprefix("Invalid JSON: "))
+    if isinstance(given, float) and not isfinite(given):  # pydantic reads NaN and Infinity, JSON has neither.
+        return Rejected(Reason.INVALID_JSON, f"{'.'.join(map(str, where)) or 'the body'} is {given}")
+    if not where:
+        return Rejected(Reason.NOT_AN_OBJECT, f"the body is a JSON {type(given).__name__}")
+    # EventType is the schema's first field, and errors come in the schema's order.
+    if where == ("EventType",) and isinstance(given, str):
+        return Ignored(given if given in OTHER_EVENT_TYPES else "other")
+    return Rejected(Reason.INVALID_FIELD, f"{'.'.join(map(str, where))}: {message}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # Compared and hashed by identity: `fingerprint` says what is equal.

@@ -128,7 +128,7 @@ class Reader:
         try:
             event = validate(body)
         except ValidationError as error:
-            raise RefusedError(explain(body, error)) from error
+            raise RefusedError(explain(error)) from error
         media_id, time = event["MediaId"].encode(), event["EventTime"].encode()
         if media_id != key:
             raise refusal(Reason.INVALID_FIELD, "MediaId: not the record's key")

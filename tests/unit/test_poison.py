@@ -1,0 +1,104 @@
+"""The hostile records of tests/vectors/poison.py through the accept transition: each has the reason beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.core.accept import AcceptState, Decisions, accept, from_metadata, to_metadata
+from pipeline.core.records import DETAIL_BYTES_MAX, header
+from pipeline.core.windows import TimePolicy
+from tests.vectors.poison import Poison, corpus, honest
+
+if TYPE_CHECKING:
+    from pipeline.core.records import Row
+
+NOW = datetime(2024, 1, 1, 12, tzinfo=UTC)
+NOW_MS = 1_704_110_400_000
+CORPUS = corpus(NOW)
+
+
+@dataclass
+class Raw:
+    """A raw record as Kafka's client hands it out; a header's value may be null, whatever its type says."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Any
+
+
+def raw(offset: int, record: Poison) -> Raw:
+    timestamp = NOW_MS if record.timestamp is None else record.timestamp
+    return Raw(offset, timestamp, record.key, record.value, record.headers)
+
+
+def good(offset: int, media_id: str = "poison") -> Raw:
+    key, value = honest(NOW, media_id)
+    return Raw(offset, NOW_MS, key, value, [])
+
+
+def decide(state: AcceptState, *records: Raw) -> tuple[Decisions, list[Row]]:
+    accepted: list[Row] = []
+    return accept(state, records, accepted), accepted
+
+
+def new_state() -> AcceptState:
+    return AcceptState(0, TimePolicy())
+
+
+def test_the_corpus_is_large_and_every_reason_is_in_it() -> None:
+    """A case that was written twice proves nothing twice."""
+    outcomes = Counter(record.outcome.split("/")[0] for record in CORPUS)
+
+    assert len({record.name for record in CORPUS}) == len(CORPUS) >= 200
+    assert set(outcomes) == {
+        "invalid_json", "not_an_object", "invalid_field", "body_too_large", "event_time_in_future",
+        "event_time_expired", "conflict", "ignored",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("record", CORPUS, ids=[record.name for record in CORPUS])
+def test_a_hostile_record_has_its_outcome(record: Poison) -> None:
+    """Whatever it is, it is kept as it came or counted, and the state can still be committed and read back."""
+    state = new_state()
+    if record.timestamp is None:
+        decide(state, good(0))
+
+    decisions, accepted = decide(state, raw(7, record))
+
+    if record.outcome.startswith("ignored/"):
+        assert decisions.outcomes == {record.outcome: 1}
+        assert decisions.rejected == []
+    else:
+        assert decisions.outcomes == {f"rejected/{record.outcome}": 1}
+        ((key, value, timestamp, headers),) = decisions.rejected
+        assert (key, value, timestamp) == (b"0:7", record.value, raw(7, record).timestamp)
+        assert headers[: len(record.headers)] == record.headers
+        assert [header(headers, "raw-offset"), header(headers, "reason")] == [b"7", record.outcome.encode()]
+        assert 0 < len(header(headers, "detail") or b"") <= DETAIL_BYTES_MAX
+    assert accepted == []
+    assert from_metadata(0, TimePolicy(), to_metadata(state)).totals == state.totals
+
+
+@pytest.mark.parametrize("again", [1, 2, 3])
+def test_poison_changes_no_verdict_on_what_follows(again: int) -> None:
+    """All of it in one chunk, more than once so that every cache has seen it: the good events are accepted, once."""
+    state = new_state()
+    poisons = [record for record in CORPUS if record.timestamp is None] * again
+    records = [good(0)]
+    for index, record in enumerate(poisons):
+        records += [raw(2 * index + 1, record), good(2 * index + 2, f"good{index}")]
+
+    decisions, accepted = decide(state, *records)
+
+    outcomes = Counter(
+        record.outcome if record.outcome.startswith("ignored/") else f"rejected/{record.outcome}" for record in poisons
+    )
+    assert decisions.outcomes == outcomes | {"accepted": len(poisons) + 1}
+    assert [row[0] for row in accepted] == [b"poison", *(b"good%d" % index for index in range(len(poisons)))]
