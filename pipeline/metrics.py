@@ -405,6 +405,12 @@ class WorkerMetrics:
         self.partitions = Gauge(
             "pipeline_partitions", "kafka.partitions: how many partitions all workers together own.", registry=registry
         )
+        self.paused = Gauge(
+            "pipeline_partition_paused",
+            "1: the partition stands still, as rejections went over worker.rejected_share_max; /readyz says more.",
+            ["partition"],
+            registry=registry,
+        )
         self.lost = Counter(
             "pipeline_lost_records",
             "Raw records that retention took before they were read: these are gone.",
@@ -459,7 +465,7 @@ class WorkerMetrics:
         series: list[tuple[Gauge, tuple[str, ...]]] = [(self.lag, (stage, str(partition)))]
         if stage == "accept":
             self.totals.forget(partition)
-            series += [(self.state_keys, (str(partition),)), (self.watermark, (str(partition),))]
+            series += [(gauge, (str(partition),)) for gauge in (self.state_keys, self.watermark, self.paused)]
         for gauge, labels in series:
             with suppress(KeyError):
                 gauge.remove(*labels)

@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as PydanticSettingsError
 
+from pipeline.core.ceiling import CeilingPolicy
 from pipeline.core.records import Topics
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
@@ -175,6 +176,8 @@ class WorkerSettings(Section):
     dedupe_horizon_seconds: Annotated[int, Field(ge=60, le=HORIZON_SECONDS_MAX)] = 8 * 86_400
     window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
     allowed_delay_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    rejected_share_max: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rejected_share_records_min: Annotated[int, Field(ge=1)] = 1000
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 8082
 
@@ -183,6 +186,10 @@ class WorkerSettings(Section):
         if self.dedupe_horizon_seconds < self.window_seconds + self.allowed_delay_seconds:
             raise ValueError("dedupe_horizon_seconds is shorter than window_seconds + allowed_delay_seconds")
         return self
+
+    @property
+    def ceiling(self) -> CeilingPolicy:
+        return CeilingPolicy(share_max=self.rejected_share_max, records_min=self.rejected_share_records_min)
 
     @property
     def policy(self) -> TimePolicy:

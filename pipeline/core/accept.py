@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
+from pipeline.core.ceiling import NO_CEILING, Ceiling
 from pipeline.core.event import Content
 from pipeline.core.outcome import Ignored, Outcome, Reason, Rejected
 from pipeline.core.reader import Reader, RefusedError, refusal, suffix_of
@@ -69,6 +70,7 @@ class AcceptState:
 
     partition: int
     policy: TimePolicy
+    ceiling: Ceiling = field(default_factory=lambda: Ceiling(NO_CEILING))
     stream_time: int = NEVER
     highest: int = NEVER
     watermark: int = NEVER
@@ -133,8 +135,11 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
 
     Returns:
         The other rows to write and the figures to count. Every record is in exactly one of the outcomes.
+        If that made `state.ceiling.crossed`, nothing of it may be committed, and the state is of no more use.
     """
     policy, buckets = state.policy, state.buckets
+    if state.ceiling.policy.is_on:
+        records = state.ceiling.watch(records)
     decisions = Decisions()
     read, accept_row = state.reader.read, accepted.append
     stream_time, highest = state.stream_time, state.highest
@@ -187,6 +192,8 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
         decisions.outcomes[tag(Outcome.IGNORED, outcome.event_type)] += 1
         return
     decisions.outcomes[tag(Outcome.REJECTED, outcome.reason)] += 1
+    if state.ceiling.policy.is_on:
+        state.ceiling.reject()
     why: Headers = (
         (HEADER_RAW_OFFSET, b"%d" % record.offset),
         (HEADER_REASON, outcome.reason.encode()),

@@ -149,8 +149,8 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
             kafka.partitions,
             RAW_RETENTION_SECONDS,
             delete,
-            # Uncompressed: the broker then checks the size of what is in a batch, not of the batch. Some KiB of gzip hold
-            # a record that no transaction could move to rejected, and the worker has no decoder for zstd, lz4 and snappy.
+            # Uncompressed: the broker then checks the size of what is in a batch, not of the batch. A little gzip can
+            # hold a record that no transaction could move to rejected; zstd, lz4 and snappy have no decoder here.
             {
                 "message.timestamp.type": "LogAppendTime",
                 "max.message.bytes": str(RAW_BATCH_BYTES_MAX),

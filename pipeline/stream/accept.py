@@ -8,9 +8,12 @@ from aiokafka import TopicPartition
 
 from pipeline.core import accept
 from pipeline.core.accept import AcceptState, Decisions
+from pipeline.core.ceiling import NO_CEILING, Ceiling, CeilingPolicy
 from pipeline.core.records import (
     HEADER_DECISION,
+    HEADER_DETAIL,
     HEADER_RAW_OFFSET,
+    HEADER_REASON,
     HEADER_RECEIVED_AT,
     Row,
     Topics,
@@ -20,7 +23,7 @@ from pipeline.core.records import (
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.log import Committed, Log, output
-from pipeline.stream.partition import Opened, Output
+from pipeline.stream.stage import Halt, Opened, Output
 from pipeline.stream.transport import Chunk
 
 REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.
@@ -31,17 +34,27 @@ class AcceptStage:
 
     name = "accept"
 
-    def __init__(self, *, topics: Topics, group: str, policy: TimePolicy, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        *,
+        topics: Topics,
+        group: str,
+        policy: TimePolicy,
+        metrics: WorkerMetrics,
+        ceiling: CeilingPolicy = NO_CEILING,
+    ) -> None:
         self.source = topics.raw
         self.group = group
         self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"
         self._topics = topics
         self._policy = policy
+        self._ceiling = ceiling
         self._metrics = metrics
 
     async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[AcceptState]:
         """Fold `accepted` from the expiry on; without a committed offset, find out how far the output goes."""
         state = accept.from_metadata(partition, self._policy, committed.metadata if committed else "")
+        state.ceiling = Ceiling(self._ceiling)
         expiry = self._policy.expiry(state.stream_time)
         since = None if state.stream_time == NEVER or committed is None else expiry
         last = -1
@@ -57,7 +70,7 @@ class AcceptStage:
             last = max(last, *(int(header(record.headers, HEADER_RAW_OFFSET) or last) for record in records))
         return Opened(state, resume=last + 1 if last >= 0 else None)
 
-    def step(self, state: AcceptState, chunk: Chunk) -> Output | None:
+    def step(self, state: AcceptState, chunk: Chunk) -> Output | Halt | None:
         """Decide on the chunk's records; an idle one is a tick."""
         partition = state.partition
         accepted = output(TopicPartition(self._topics.accepted, partition))
@@ -67,6 +80,12 @@ class AcceptStage:
             decisions = accept.tick(state, chunk.now)
         else:
             return None
+        if state.ceiling.crossed is not None:
+            return Halt(
+                f"{state.ceiling.crossed} were rejected, the last for {_last_reason(decisions)}: more than "
+                f"worker.rejected_share_max = {self._ceiling.share_max}. Nothing of this chunk is committed. Mend what "
+                f"rejects them, or raise the ceiling, and restart the worker"
+            )
         rejected = TopicPartition(self._topics.rejected, partition)
         rows = [
             accepted,
@@ -111,8 +130,13 @@ class AcceptStage:
         """Count raw records that retention took before they were read."""
         self._metrics.lost.labels(partition).inc(records)
 
+    def on_halted(self, partition: int) -> None:
+        """Raise the alert."""
+        self._metrics.paused.labels(partition).set(1)
+
     def on_opened(self, state: AcceptState, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""
+        self._metrics.paused.labels(partition).set(0)
         self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
         self._metrics.totals.begin(partition, state.totals)
         self._metrics.state_keys.labels(partition).set(state.keys)
@@ -122,6 +146,11 @@ class AcceptStage:
     def on_closed(self, partition: int) -> None:
         """Stop showing what another worker shows from now on."""
         self._metrics.forget(self.name, partition)
+
+
+def _last_reason(decisions: Decisions) -> str:
+    headers = decisions.rejected[-1][3]
+    return f"{(header(headers, HEADER_REASON) or b'').decode()} ({(header(headers, HEADER_DETAIL) or b'').decode()})"
 
 
 def _received_at(row: Row) -> float | None:

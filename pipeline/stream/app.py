@@ -23,13 +23,17 @@ from pipeline.pinned import check_versions
 from pipeline.settings import Settings
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.log import Log
-from pipeline.stream.partition import Die, ExitCode, Partition, Stage
+from pipeline.stream.partition import Die, ExitCode, Partition
 from pipeline.stream.report import ReportStage
+from pipeline.stream.stage import Stage
 from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
 
 CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
 FETCH_BYTES = 4 << 20
 HEARTBEATS_PER_SESSION = 5
+# aiokafka leaves the group if nothing is fetched for so long, as where all a worker has is paused. Its heartbeats say
+# that it lives, and partitions whose transactions fail again and again end it.
+MAX_POLL_SECONDS = 20 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,13 @@ class WorkerApp:
         """Say why the worker is not ready: not a member yet, or still folding the state of what it owns."""
         if self.faust.rebalancing or not self.faust.consumer.assignment():
             return ["no partitions assigned (yet)"]
-        closed = {tp for tp in self.faust.consumer.assignment() if not self._is_open(tp)}
-        return [f"opening {tp.topic}[{tp.partition}]" for tp in sorted(closed)]
+        return [problem for tp in sorted(self.faust.consumer.assignment()) if (problem := self._problem(tp))]
 
-    def _is_open(self, tp: TP) -> bool:
+    def _problem(self, tp: TP) -> str | None:
         partition = self.partitions.get(tp)
-        return partition is not None and partition.is_open
+        if partition is not None and partition.halted:
+            return f"{tp.topic}[{tp.partition}] is paused: {partition.halted}"
+        return None if partition is not None and partition.is_open else f"opening {tp.topic}[{tp.partition}]"
 
 
 def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp:
@@ -66,7 +71,9 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
     app.transport = _transport(app, settings, die)
     topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
     log = Log(settings.kafka.client_options())
-    accept_stage = AcceptStage(topics=topics, group=group, policy=policy, metrics=metrics)
+    accept_stage = AcceptStage(
+        topics=topics, group=group, policy=policy, metrics=metrics, ceiling=settings.worker.ceiling
+    )
     report_stage = ReportStage(
         topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
     )
@@ -133,6 +140,7 @@ def _app(settings: Settings) -> faust.App:
         worker.group,
         broker=[URL(f"kafka://{server}") for server in settings.kafka.client_options()["bootstrap_servers"]],
         broker_session_timeout=worker.session_timeout_seconds,
+        broker_max_poll_interval=MAX_POLL_SECONDS,
         broker_heartbeat_interval=worker.session_timeout_seconds / HEARTBEATS_PER_SESSION,
         consumer_group_instance_id=worker.instance_id,
         consumer_max_fetch_size=FETCH_BYTES,

@@ -20,8 +20,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.batch import Batches
-from pipeline.stream.log import Committed, Log, close_producer, commit
+from pipeline.stream.log import Log, close_producer, commit
+from pipeline.stream.stage import Halt, Output, Stage
 from pipeline.stream.transport import Chunk
 
 FAILURES_MAX = 20
@@ -51,56 +51,6 @@ class Die(Protocol):
     """Ends the process at once, as a kill -9 would: it must be safe at any time anyway."""
 
     def __call__(self, code: ExitCode, message: str) -> NoReturn: ...
-
-
-@dataclass(slots=True)
-class Output:
-    """What a chunk led to: rows for each partition, metadata, and what to do once committed."""
-
-    rows: list[Batches]
-    metadata: str
-    on_committed: Callable[[float], None]
-
-
-@dataclass(slots=True)
-class Opened(Generic[State]):
-    """A folded state; `resume` is where to go on if nothing was committed (None: at the log start)."""
-
-    state: State
-    resume: int | None = None
-
-
-class Stage(Protocol[State]):
-    """What differs between accept and report."""
-
-    name: str
-    source: str
-    group: str
-    transactional_prefix: str
-
-    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[State]:
-        """Fold the state of *partition* as of *committed*."""
-        ...
-
-    def step(self, state: State, chunk: Chunk) -> Output | None:
-        """Take *chunk* into the state; None if that leads to nothing worth a transaction."""
-        ...
-
-    def on_failed(self) -> None:
-        """Kafka failed or fenced an attempt; it will be repeated."""
-        ...
-
-    def on_lost(self, partition: int, records: int) -> None:
-        """Retention took *records* that were never read."""
-        ...
-
-    def on_opened(self, state: State, partition: int, seconds: float) -> None:
-        """The partition is ready."""
-        ...
-
-    def on_closed(self, partition: int) -> None:
-        """The partition is no longer ours."""
-        ...
 
 
 @dataclass(slots=True)
@@ -134,12 +84,14 @@ class Partition(Generic[State]):
         self._die = die
         self._session: _Session[State] | None = None
         self._revoked_at: float | None = None
+        self._revoked = asyncio.Event()
         self._failures = 0
+        self.halted = ""
         self._logger = logger.bind(stage=stage.name, topic=stage.source, partition=number)
 
     @property
     def is_open(self) -> bool:
-        """Whether its state is folded and its producer works."""
+        """Whether its state is folded and its producer works; if it was `halted`, that says why not."""
         return self._session is not None
 
     async def handle(self, chunk: Chunk) -> None:
@@ -174,6 +126,7 @@ class Partition(Generic[State]):
         """Return how long what is in flight may still take; the first call starts the clock."""
         if self._revoked_at is None:
             self._revoked_at = time.monotonic()
+            self._revoked.set()
         return max(0.0, self._revoked_at + HANDOVER_SECONDS - time.monotonic())
 
     async def _handle(self, chunk: Chunk) -> None:
@@ -248,6 +201,9 @@ class Partition(Generic[State]):
             return
         began = time.perf_counter()
         output = self._stage.step(session.state, chunk)
+        if isinstance(output, Halt):
+            await self._halt(session, output)
+            return
         session.next = chunk.end
         if session.committing is not None:
             await session.committing
@@ -256,6 +212,21 @@ class Partition(Generic[State]):
             session.committing = asyncio.create_task(self._commit(session.producer, chunk.end, output, began))
             # Nobody waits for the last one of a session that is dropped: its failure is what dropped it.
             session.committing.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _halt(self, session: _Session[State], halt: Halt) -> None:
+        """
+        Stand still until the partition is taken away.
+
+        What came before is committed first. The state has taken in what must not be committed, so it goes, and the
+        producer with it: an open partition is one that works. Nobody takes further chunks, so Faust fetches no more.
+        """
+        if session.committing is not None:
+            await session.committing
+        await self._drop()
+        self.halted = halt.reason
+        self._stage.on_halted(self._number)
+        self._logger.critical("partition_paused", next=session.next, reason=halt.reason)
+        await self._revoked.wait()
 
     async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)

@@ -9,7 +9,7 @@ from pipeline.core.records import Topics
 from pipeline.core.report import ReportState, WindowRate
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.log import Committed, Log, output
-from pipeline.stream.partition import Opened, Output
+from pipeline.stream.stage import Opened, Output
 from pipeline.stream.transport import Chunk
 
 
@@ -69,6 +69,9 @@ class ReportStage:
 
     def on_lost(self, partition: int, records: int) -> None:
         """Count partial counts that retention took; later ones are cumulative, so they make up for these."""
+
+    def on_halted(self, partition: int) -> None:
+        """Do nothing: the report has no ceiling."""
 
     def on_opened(self, state: ReportState, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""

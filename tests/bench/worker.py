@@ -4,6 +4,8 @@ Load on the worker: events per second and CPU per event on one core, exactly onc
 ``python -m tests.bench.worker`` fills `raw` with 230-byte deletions in 4 partitions (1% malformed, 10% duplicates, 10%
 failures), starts a worker on core 0 with the broker on core 1, and looks at its committed totals. What validating one
 body takes says how fast this machine is right now: a shared one differs by a factor of two from minute to minute.
+
+``--poison`` takes turns with raw records that are rejected, all of them and for every reason, and compares the two.
 """
 
 from __future__ import annotations
@@ -50,7 +52,28 @@ def body(rnd: random.Random, now: int) -> tuple[bytes, bytes]:
     return media_id.encode(), f'{event},"ErrorMessage":"{"x" * (BODY_BYTES - len(event) - 18)}"}}'.encode()
 
 
-async def fill(settings: Settings, events: int) -> None:
+def poison(rnd: random.Random, now: int) -> tuple[bytes, bytes]:
+    """Return the key and the body of a record that is rejected, of BODY_BYTES; each reason is as likely as another."""
+    key, valid = body(rnd, now)
+    year = f'"EventTime":"{format_time(now)[:4]}'.encode()
+    return rnd.choice(
+        (
+            (key, valid[:-1] + b" "),
+            (key, b"{" + b" " * (BODY_BYTES - 1)),
+            (key, b"[" + b" " * (BODY_BYTES - 2) + b"]"),
+            (key, b"{" + b" " * (BODY_BYTES - 2) + b"}"),
+            (key, valid.replace(b'"Status":"', b'"Status":"x')),
+            (key, valid.replace(b'"MediaType":"video"', b'"MediaType":12345.7')),
+            (key, valid.replace(b'"DeleteType"', b'"deletetype"')),
+            (key, valid.replace(b"T", b" ")),
+            (key, valid.replace(year, b'"EventTime":"2199')),
+            (key, valid.replace(year, b'"EventTime":"1999')),
+            (b"%032x" % rnd.getrandbits(128), valid),
+        )
+    )
+
+
+async def fill(settings: Settings, events: int, *, is_poison: bool = False) -> None:
     """Write *events* raw records as the bridge does: partitions, headers, acks."""
     rnd = random.Random(1)
     now = int(time.time() * 1000)
@@ -63,7 +86,9 @@ async def fill(settings: Settings, events: int) -> None:
         headers = [("source", b"http"), ("received-at", b"%d" % now)]
         for _ in range(events):
             draw = rnd.random()
-            if draw < 0.01:
+            if is_poison:
+                key, value = poison(rnd, now)
+            elif draw < 0.01:
                 key, value = b"%032x" % rnd.getrandbits(128), b"{" + b" " * (BODY_BYTES - 1)
             elif draw < 0.11 and earlier:
                 key, value = rnd.choice(earlier)
@@ -140,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--rounds", type=int, default=1, help="how often the same raw records are processed")
+    parser.add_argument("--poison", action="store_true", help="compare each round with one of rejected records")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {BROKER_CORE})  # Looking at the worker must not take time from it.
     with tempfile.TemporaryDirectory() as name:
@@ -147,22 +173,31 @@ def main() -> None:
         kafka = LocalKafka(jars=JARS, directory=directory / "kafka", port=free_port(), controller_port=free_port())
         with kafka:
             pin(kafka.process_id, BROKER_CORE)
-            for number in range(arguments.rounds):
-                prefix = f"bench-{uuid.uuid4().hex[:8]}."
-                settings = Settings(
-                    kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=prefix),
-                    worker=WorkerSettings(group=f"bench-{number}"),
-                )
-                with topics.connect(settings) as admin:
-                    topics.apply(admin, topics.plan(admin, settings))
-                asyncio.run(fill(settings, arguments.events))
-                yardstick = validation_microseconds()
-                per_second, microseconds, resident = measure(settings, directory, arguments.events)
-                print(
-                    f"worker, exactly once: {per_second:,.0f} events/s, {microseconds:.2f} us CPU an event,"
-                    f" {resident:.0f} MiB (validating one body: {yardstick:.2f} us)",
-                    flush=True,
-                )
+            for _ in range(arguments.rounds):
+                costs = [_round(kafka, directory, arguments.events)]
+                if arguments.poison:
+                    costs.append(_round(kafka, directory, arguments.events, is_poison=True))
+                    print(f"normal to poison: {costs[0] / costs[1]:.2f} of the speed, by CPU an event", flush=True)
+
+
+def _round(kafka: LocalKafka, directory: Path, events: int, *, is_poison: bool = False) -> float:
+    """Fill topics of their own, measure, print; return CPU microseconds an event."""
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    settings = Settings(
+        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
+        worker=WorkerSettings(group=name),
+    )
+    with topics.connect(settings) as admin:
+        topics.apply(admin, topics.plan(admin, settings))
+    asyncio.run(fill(settings, events, is_poison=is_poison))
+    yardstick = validation_microseconds()
+    per_second, microseconds, resident = measure(settings, directory, events)
+    print(
+        f"worker, {'poison only' if is_poison else 'exactly once'}: {per_second:,.0f} events/s,"
+        f" {microseconds:.2f} us CPU an event, {resident:.0f} MiB (validating one body: {yardstick:.2f} us)",
+        flush=True,
+    )
+    return microseconds
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ class WorkerProcess:
             "VOD_PIPELINE_WORKER__SESSION_TIMEOUT_SECONDS": str(settings.worker.session_timeout_seconds),
             "VOD_PIPELINE_WORKER__WINDOW_SECONDS": str(settings.worker.window_seconds),
             "VOD_PIPELINE_WORKER__ALLOWED_DELAY_SECONDS": str(settings.worker.allowed_delay_seconds),
+            "VOD_PIPELINE_WORKER__REJECTED_SHARE_MAX": str(settings.worker.rejected_share_max),
+            "VOD_PIPELINE_WORKER__REJECTED_SHARE_RECORDS_MIN": str(settings.worker.rejected_share_records_min),
             "VOD_PIPELINE_WORKER__METRICS_PORT": str(self.port),
             **({"VOD_PIPELINE_WORKER__INSTANCE_ID": instance_id} if instance_id else {}),
         }

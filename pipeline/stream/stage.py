@@ -1,0 +1,74 @@
+"""What a stage is to the partition that runs it: how its state is folded, and what a chunk leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from pipeline.batch import Batches
+from pipeline.stream.log import Committed, Log
+from pipeline.stream.transport import Chunk
+
+State = TypeVar("State")
+
+
+@dataclass(slots=True)
+class Output:
+    """What a chunk led to: rows for each partition, metadata, and what to do once committed."""
+
+    rows: list[Batches]
+    metadata: str
+    on_committed: Callable[[float], None]
+
+
+@dataclass(slots=True)
+class Halt:
+    """A chunk that must not be committed, and why; the partition stands still from here on."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Opened(Generic[State]):
+    """A folded state; `resume` is where to go on if nothing was committed (None: at the log start)."""
+
+    state: State
+    resume: int | None = None
+
+
+class Stage(Protocol[State]):
+    """What differs between accept and report."""
+
+    name: str
+    source: str
+    group: str
+    transactional_prefix: str
+
+    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[State]:
+        """Fold the state of *partition* as of *committed*."""
+        ...
+
+    def step(self, state: State, chunk: Chunk) -> Output | Halt | None:
+        """Take *chunk* into the state; None if that leads to nothing worth a transaction."""
+        ...
+
+    def on_failed(self) -> None:
+        """Kafka failed or fenced an attempt; it will be repeated."""
+        ...
+
+    def on_lost(self, partition: int, records: int) -> None:
+        """Retention took *records* that were never read."""
+        ...
+
+    def on_halted(self, partition: int) -> None:
+        """The partition was halted by `step`."""
+        ...
+
+    def on_opened(self, state: State, partition: int, seconds: float) -> None:
+        """The partition is ready."""
+        ...
+
+    def on_closed(self, partition: int) -> None:
+        """The partition is no longer ours."""
+        ...

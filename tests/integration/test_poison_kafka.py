@@ -1,0 +1,165 @@
+"""Poison on a real Kafka: the stream goes on, or, above the ceiling, stands still without a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import urllib.error
+import urllib.request
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+
+from pipeline.ops import offsets
+from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from tests.harness.load import Raw, deletion, write
+from tests.harness.recount import differences, eventually, read
+from tests.harness.worker import WorkerProcess
+from tests.vectors.poison import Poison, corpus, honest
+
+pytestmark = pytest.mark.timeout(120)
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+CEILING = 0.5
+
+
+@pytest.fixture
+def fresh_settings(fresh_settings: Settings) -> Settings:
+    """One partition, so that the records stay in order, and a short session."""
+    return having(fresh_settings, partitions=1)
+
+
+def having(settings: Settings, *, partitions: int, **worker: Any) -> Settings:
+    kafka = KafkaSettings(**{**settings.kafka.model_dump(), "partitions": partitions})
+    changed = WorkerSettings(group=settings.worker.group, session_timeout_seconds=6, **worker)
+    return settings.model_copy(update={"kafka": kafka, "worker": changed})
+
+
+async def write_as_they_are(settings: Settings, records: list[Poison], *, compression: str | None = None) -> None:
+    """Write each record in a batch of its own, null values and headers included, which `send` would refuse."""
+    async with AIOKafkaProducer(
+        **settings.kafka.client_options(), acks="all", max_batch_size=200_000, compression_type=compression
+    ) as producer:
+        acks = []
+        for record in records:
+            batch = producer.create_batch()
+            assert batch.append(key=record.key, value=record.value, timestamp=None, headers=record.headers)
+            acks.append(await producer.send_batch(batch, settings.kafka.topics.raw, partition=0))
+        await asyncio.gather(*acks)
+
+
+def test_the_stream_goes_on_after_every_hostile_record(settings: Settings, tmp_path: Path) -> None:
+    """The table of tests/vectors/poison.py, in order: each has its reason, and what follows is accepted."""
+    records = [record for record in corpus(NOW) if record.timestamp is None]
+    write(settings, [Raw(*honest(NOW))])
+    asyncio.run(write_as_they_are(settings, records))
+    write(settings, [Raw(*honest(NOW, "after"))])
+
+    with WorkerProcess(settings, tmp_path) as worker:
+        worker.wait_until_working(records=len(records) + 2)
+        counted = worker.records()
+
+    accepted, rejected = (
+        read(settings, topic)[0] for topic in (settings.kafka.topics.accepted, settings.kafka.topics.rejected)
+    )
+    assert [record.key for record in accepted] == [b"poison", b"after"]
+    expected = [
+        (b"0:%d" % offset, record.value, record.outcome)
+        for offset, record in enumerate(records, start=1)
+        if not record.outcome.startswith("ignored/")
+    ]
+    reasons = [dict(record.headers)["reason"].decode() for record in rejected]
+    assert [(record.key, record.value, reason) for record, reason in zip(rejected, reasons, strict=True)] == expected
+    ignored = len(records) - len(expected)
+    assert counted == {"accepted": 2, "duplicate": 0, "ignored": ignored, "rejected": len(expected)}
+
+
+def test_a_small_batch_that_holds_a_large_record_is_refused_by_the_broker(settings: Settings) -> None:
+    """A worker could neither move it to rejected, which takes 256 KiB, nor go on without it."""
+    large = b"x" * 1_000_000
+    assert len(gzip.compress(large)) < 2000
+    record = Poison("large", "", None, large, [], None)
+
+    with pytest.raises(MessageSizeTooLargeError):
+        asyncio.run(write_as_they_are(settings, [record], compression="gzip"))
+
+
+def metrics(worker: WorkerProcess, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}{path}", timeout=2) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, repr(error)
+
+
+def committed(settings: Settings) -> list[int | None]:
+    return [position.committed for position in offsets.positions(settings)]
+
+
+def deletions(number: int, name: str) -> list[Raw]:
+    return [deletion(f"{name}{index}", NOW) for index in range(number)]
+
+
+def test_a_partition_over_the_ceiling_pauses_says_why_and_loses_nothing(settings: Settings, tmp_path: Path) -> None:
+    """A bad deploy rejects everything. Neither the chunk that tells nor what follows it goes to rejected."""
+    strict = having(settings, partitions=1, rejected_share_max=CEILING, rejected_share_records_min=100)
+    write(settings, deletions(50, "before"))
+    with WorkerProcess(strict, tmp_path) as worker:
+        worker.wait_until_working(records=50)
+        # Into one batch, so into one chunk.
+        write(settings, [Raw(b"m", b"{")] * 300)
+        eventually(lambda: [] if "is paused" in metrics(worker, "/readyz")[1] else [worker.tail()], seconds=30)
+        write(settings, deletions(50, "after"))
+        status, why = metrics(worker, "/readyz")
+        _, shown = metrics(worker, "/metrics")
+
+        assert status == 503
+        assert "records (" in why
+        assert "were rejected, the last for invalid_json" in why
+        assert "worker.rejected_share_max = 0.5" in why
+        assert 'pipeline_partition_paused{partition="0"} 1.0' in shown
+        assert "partition_paused" in worker.log.read_text()
+        assert worker.is_running()
+        moved = Counter(record.key for record in read(settings, settings.kafka.topics.rejected)[0])
+        at = committed(settings)[0]
+        assert at is not None
+        assert at == 50 + moved.total() < 350
+        assert worker.terminate() == 0
+
+    with WorkerProcess(having(settings, partitions=1), tmp_path) as worker:
+        worker.wait_until_working(records=400)
+        assert 'pipeline_partition_paused{partition="0"} 0.0' in metrics(worker, "/metrics")[1]
+        eventually(lambda: differences(settings), seconds=40)
+
+
+def test_a_paused_partition_holds_up_no_other(fresh_settings: Settings, tmp_path: Path) -> None:
+    """Its chunks wait in its own buffer; the worker stays in the group and reads on in the others."""
+    from pipeline.ops import topics
+
+    settings = having(fresh_settings, partitions=2, rejected_share_max=CEILING, rejected_share_records_min=10)
+    with topics.connect(settings) as client:
+        topics.apply(client, topics.plan(client, settings))
+    with WorkerProcess(settings, tmp_path) as worker:
+        for _ in range(20):  # More chunks than fit into the buffer.
+            asyncio.run(write_as_they_are(settings, [Poison("", "", b"m", b"{", [], None)] * 20))
+        eventually(lambda: [] if "raw[0] is paused" in metrics(worker, "/readyz")[1] else [worker.tail()], seconds=30)
+        stands_at = committed(settings)[0]
+        before = committed(settings)[1] or 0
+
+        for round_number in range(5):
+            write(settings, deletions(100, f"round{round_number}-"))
+            written = len(read(settings, settings.kafka.topics.raw)[1])
+            eventually(
+                lambda written=written: [] if committed(settings)[1] == written else [worker.tail()],  # type: ignore[misc]
+                seconds=20,
+            )
+
+        assert (committed(settings)[1] or 0) > before
+        assert committed(settings)[0] == stands_at

@@ -1,0 +1,96 @@
+"""The ceiling on rejections: by minutes of raw's timestamps, over the share and not at it, never of a few records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.core.accept import AcceptState, accept
+from pipeline.core.ceiling import NO_CEILING, Ceiling, CeilingPolicy, Crossing
+from pipeline.core.windows import TimePolicy
+
+if TYPE_CHECKING:
+    from pipeline.core.records import Headers, Row
+
+NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
+MINUTE = 60_000
+GOOD = (
+    b'{"EventType":"DeleteMediaComplete","EventTime":"2024-01-01T12:00:00Z","Status":"success",'
+    b'"MediaType":"video","DeleteType":"all","MediaId":"m"}'
+)
+
+
+@dataclass
+class Raw:
+    """A raw record as Kafka's client hands it out."""
+
+    value: bytes
+    timestamp: int = NOON
+    offset: int = 0
+    key: bytes | None = b"m"
+    headers: Headers = field(default_factory=list)
+
+
+def bad(number: int, at: int = NOON) -> list[Any]:
+    return [Raw(b"{", at)] * number
+
+
+def good(number: int, at: int = NOON) -> list[Any]:
+    return [Raw(GOOD, at)] * number
+
+
+def crossed(policy: CeilingPolicy, *chunks: list[Any]) -> Crossing | None:
+    """What the ceiling says after those chunks."""
+    state = AcceptState(0, TimePolicy(), Ceiling(policy))
+    for chunk in chunks:
+        accepted: list[Row] = []
+        accept(state, chunk, accepted)
+    return state.ceiling.crossed
+
+
+HALF_OF_TEN = CeilingPolicy(share_max=0.5, records_min=10)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([good(5) + bad(5)], None),
+        ([good(5) + bad(6)], Crossing(NOON, 11, 6)),
+        ([good(5), bad(3), bad(3)], Crossing(NOON, 11, 6)),
+        ([bad(9)], None),
+        ([bad(10)], Crossing(NOON, 10, 10)),
+        ([bad(9), good(1)], None),  # Only a rejection raises a share.
+        ([bad(9), good(1), bad(1)], Crossing(NOON, 11, 10)),
+        ([bad(9, NOON - 1), bad(9, NOON)], None),
+        ([bad(9, NOON), bad(1, NOON + MINUTE - 1)], Crossing(NOON, 10, 10)),
+        ([bad(9, NOON), bad(1, NOON - MINUTE)], Crossing(NOON, 10, 10)),
+        ([good(1000, NOON), bad(10, NOON + MINUTE)], Crossing(NOON + MINUTE, 10, 10)),
+        ([bad(20), good(1000)], Crossing(NOON, 10, 10)),
+    ],
+    ids=[
+        "at the ceiling", "just above", "over several chunks", "too few", "just enough", "the tenth is good",
+        "the eleventh is bad", "either side of a minute", "the last of its minute", "a clock that was set back",
+        "a minute has no share in the next", "crossed once is crossed",
+    ],
+)  # fmt: skip
+def test_a_share_above_the_ceiling_crosses_it(chunks: list[list[Any]], expected: Crossing | None) -> None:
+    assert crossed(HALF_OF_TEN, *chunks) == expected
+
+
+def test_a_ceiling_of_1_is_none() -> None:
+    """The default: nothing is counted, so it costs nothing."""
+    assert not NO_CEILING.is_on
+    assert crossed(NO_CEILING, bad(2000)) is None
+
+
+def test_ignored_and_duplicate_records_are_received_but_not_rejected() -> None:
+    """Most deletions come with an event of another type; both keep the share down."""
+    foreign = Raw(b'{"EventType":"TranscodeComplete"}')
+
+    assert crossed(HALF_OF_TEN, [foreign] * 20 + good(20) + bad(20)) is None
+
+
+def test_a_crossing_is_a_sentence() -> None:
+    assert str(Crossing(NOON, 1200, 900)) == "900 of 1200 records (75%) of the minute 2024-01-01T12:00:00Z"
