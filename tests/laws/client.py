@@ -1,0 +1,164 @@
+"""The model's Kafka clients, as pipeline/stream/log.py offers them: each request can fail in every way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from enum import Enum
+from typing import Any, TypeVar
+
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalOperation, KafkaTimeoutError, NotLeaderForPartitionError, RequestTimedOutError
+from aiokafka.record.memory_records import MemoryRecords
+
+from pipeline.batch import Batch
+from pipeline.stream.log import Committed, Log
+from tests.laws.kafka import Broker, Record, Transaction
+
+T = TypeVar("T")
+
+
+class Fault(Enum):
+    """What becomes of a request."""
+
+    REFUSED = "the broker refuses it"
+    ANSWER_LOST = "it takes effect, and its answer is an error"
+    NEVER_SENT = "it never arrives, and nobody answers"
+    NEVER_ANSWERED = "it takes effect, and nobody answers"
+    LATE = "nobody answers, and it arrives later"
+
+
+class Network:
+    """One process's way to the broker: *faults* by the number of the request, counted from when they were set."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.faults: dict[int, Fault] = {}
+        self.requests = 0
+        self.is_cut = False
+
+    async def request(self, effect: Callable[[], T], *, is_bounded: bool = False) -> T:
+        """Make a request. Bounded: the client itself gives up waiting for its answer."""
+        fault = self.faults.get(self.requests)
+        self.requests += 1
+        await self._travel()
+        if fault is Fault.REFUSED:
+            raise NotLeaderForPartitionError
+        if fault is Fault.LATE:
+            self.broker.late.append(effect)
+        if fault in (Fault.NEVER_SENT, Fault.LATE):
+            return await self._silence(is_bounded=is_bounded)
+        result = effect()
+        await self._travel()
+        if fault is Fault.ANSWER_LOST:
+            raise RequestTimedOutError
+        if fault is Fault.NEVER_ANSWERED:
+            return await self._silence(is_bounded=is_bounded)
+        return result
+
+    async def _travel(self) -> None:
+        await asyncio.sleep(0)
+        if self.is_cut:
+            raise ConnectionError("this process is dead")
+
+    @staticmethod
+    async def _silence(*, is_bounded: bool) -> Any:
+        await asyncio.sleep(10 if is_bounded else 1_000_000)
+        raise KafkaTimeoutError
+
+
+class _Client:
+    @staticmethod
+    async def close() -> None:
+        """There is nothing to close."""
+
+
+class ModelProducer:
+    """AIOKafkaProducer, as far as a stage uses it. Once a request failed, it is of no use any more, like the real one."""
+
+    _sender = None
+    client = _Client()
+
+    def __init__(self, network: Network, transactional_id: str, epoch: int) -> None:
+        self._network = network
+        self._who = (transactional_id, epoch)
+        self._transaction: Transaction | None = None
+        self._is_broken = False
+
+    async def begin_transaction(self) -> None:
+        self._transaction = await self._request(lambda: self._network.broker.begin(*self._who))
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
+        begun, tp = self._begun(), TopicPartition(topic, partition)
+        records = list(MemoryRecords(bytes(batch._builder.build())).next_batch())
+        await asyncio.sleep(0)
+        return asyncio.create_task(self._request(lambda: self._network.broker.produce(*self._who, begun, tp, records)))
+
+    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, Any], group: str) -> None:
+        begun = self._begun()
+        positions = {(group, tp): (position.offset, position.metadata) for tp, position in offsets.items()}
+        await self._request(lambda: self._network.broker.add_offsets(*self._who, begun, positions))
+
+    async def commit_transaction(self) -> None:
+        begun, self._transaction = self._begun(), None
+        await self._request(lambda: self._network.broker.commit(*self._who, begun))
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0)
+
+    def _begun(self) -> Transaction:
+        if self._transaction is None:
+            raise IllegalOperation("no transaction")
+        return self._transaction
+
+    async def _request(self, effect: Callable[[], T]) -> T:
+        if self._is_broken:
+            raise IllegalOperation("a request of this producer failed before")
+        try:
+            return await self._network.request(effect)
+        except BaseException:
+            self._is_broken = True
+            raise
+
+
+class ModelLog(Log):
+    """The cluster, seen from a stage."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__({})
+        self._network = network
+        self._broker = network.broker
+
+    async def open_producer(self, transactional_id: str) -> Any:
+        epoch = await self._network.request(lambda: self._broker.init_producer(transactional_id), is_bounded=True)
+        return ModelProducer(self._network, transactional_id, epoch)
+
+    async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
+        found = await self._network.request(lambda: self._broker.offsets.get((group, tp)), is_bounded=True)
+        return None if found is None else Committed(*found)
+
+    async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        log = self._broker.log(tp)
+        return await self._network.request(lambda: (log.start, log.end), is_bounded=True)
+
+    async def read(
+        self, tp: TopicPartition, *, since: int | None = None, until: int | None = None
+    ) -> AsyncIterator[list[Record]]:
+        """Read on until the end that was asked for is stable, as the real one waits for that."""
+        log = self._broker.log(tp)
+        end = await self._network.request(lambda: log.end if until is None else min(log.end, until), is_bounded=True)
+        position = log.start if since is None else log.offset_for_time(since)
+        if log.stable_end < end:  # Others' transactions: they end in time.
+            await self._network.request(self._broker.settle, is_bounded=True)
+            if log.stable_end < end:
+                self._broker.time_out()
+                raise KafkaTimeoutError
+        while position < end:
+            records = await self._network.request(
+                lambda position=position: log.committed(position, end)[:2],  # type: ignore[misc]
+                is_bounded=True,
+            )
+            if not records:
+                break
+            position = records[-1].offset + 1
+            yield records

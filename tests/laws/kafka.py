@@ -1,0 +1,202 @@
+"""
+A small model of Kafka's transactions: what pipeline/stream relies on, and nothing else.
+
+Logs with gaps (control records, compaction) and a last stable offset; transactional ids with epochs and fencing;
+committed offsets with metadata, which appear some time after the commit was answered; retention; offsets by time.
+Sources: KIP-98 (transactions), KIP-360 (epochs), and tests/integration/test_worker_traps.py for what was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, ProducerFenced
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What one producer does between begin and commit; `is_open` until its markers are written."""
+
+    is_open: bool = True
+    is_committed: bool = False
+    touched: set[TopicPartition] = field(default_factory=set)
+    offsets: dict[tuple[str, TopicPartition], tuple[int, str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Record:
+    """A record as a reader gets it; a control record is a mere offset. No transaction: written without one."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    transaction: Transaction | None = None
+    is_control: bool = False
+
+    @property
+    def is_visible(self) -> bool:
+        return not self.is_control and (self.transaction is None or self.transaction.is_committed)
+
+
+@dataclass(slots=True)
+class PartitionLog:
+    """The records of a partition; `start` rises with retention, offsets in between may be missing."""
+
+    records: list[Record] = field(default_factory=list)
+    start: int = 0
+    end: int = 0
+
+    @property
+    def stable_end(self) -> int:
+        """The last stable offset: up to here read_committed readers get."""
+        return next((r.offset for r in self.records if r.transaction is not None and r.transaction.is_open), self.end)
+
+    def append(self, timestamp: int, key: bytes | None, value: bytes | None, *more: Any, **changed: Any) -> None:
+        self.records.append(Record(self.end, timestamp, key, value, *(more or ([],)), **changed))
+        self.end += 1
+
+    def committed(self, since: int = 0, until: int | None = None) -> list[Record]:
+        """Return what a read_committed reader gets of [since, until)."""
+        end = self.stable_end if until is None else min(until, self.stable_end)
+        return [record for record in self.records if since <= record.offset < end and record.is_visible]
+
+    def offset_for_time(self, timestamp: int) -> int:
+        """Return the first offset with at least this timestamp, or the end."""
+        return next((r.offset for r in self.records if not r.is_control and r.timestamp >= timestamp), self.end)
+
+    def drop_before(self, offset: int) -> None:
+        """Do what retention does."""
+        self.start = max(self.start, offset)
+        self.records = [record for record in self.records if record.offset >= offset]
+
+    def compact(self) -> None:
+        """Remove what a later record of its key replaces, as far as all is decided; the offsets stay missing."""
+        end = self.stable_end
+        last = {record.key: record.offset for record in self.committed()}
+        self.records = [
+            record
+            for record in self.records
+            if record.offset >= end or (record.is_visible and last[record.key] == record.offset)
+        ]
+
+
+@dataclass(slots=True)
+class _Producer:
+    """What the coordinator knows of a transactional id."""
+
+    epoch: int = -1
+    transaction: Transaction | None = None
+    completing: Transaction | None = None
+    """Committed and answered so, but without markers yet: a reader of offsets may still be told the old ones."""
+
+
+class Broker:
+    """All of Kafka. Nothing here suspends: a request takes effect as a whole, or not at all."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.logs: dict[TopicPartition, PartitionLog] = {}
+        self.offsets: dict[tuple[str, TopicPartition], tuple[int, str]] = {}
+        self.late: list[Callable[[], object]] = []
+        """Requests that are still on their way, though nobody waits for their answer any more."""
+        self.on_commit: Callable[[tuple[str, TopicPartition], tuple[int, str]], None] = lambda *_: None
+        self._producers: dict[str, _Producer] = {}
+
+    def log(self, tp: TopicPartition) -> PartitionLog:
+        return self.logs.setdefault(tp, PartitionLog())
+
+    def init_producer(self, transactional_id: str) -> int:
+        """End what the predecessor had open, fence it, and return the new epoch."""
+        producer = self._producers.setdefault(transactional_id, _Producer())
+        self._end(producer)
+        producer.epoch += 1
+        return producer.epoch
+
+    def begin(self, transactional_id: str, epoch: int) -> Transaction:
+        producer = self._current(transactional_id, epoch)
+        self._complete(producer)
+        if producer.transaction is not None:
+            raise IllegalOperation("a transaction is open")
+        producer.transaction = Transaction()
+        return producer.transaction
+
+    def produce(
+        self, transactional_id: str, epoch: int, begun: Transaction, tp: TopicPartition, batch: Iterable[Any]
+    ) -> None:
+        transaction = self._open(transactional_id, epoch, begun)
+        transaction.touched.add(tp)
+        for record in batch:
+            self.log(tp).append(record.timestamp, record.key, record.value, record.headers, transaction=transaction)
+
+    def add_offsets(
+        self,
+        transactional_id: str,
+        epoch: int,
+        begun: Transaction,
+        offsets: dict[tuple[str, TopicPartition], tuple[int, str]],
+    ) -> None:
+        self._open(transactional_id, epoch, begun).offsets |= offsets
+
+    def commit(self, transactional_id: str, epoch: int, begun: Transaction) -> None:
+        """Decide that the open transaction is committed; its markers follow with `settle`, at the latest when needed."""
+        self._open(transactional_id, epoch, begun)
+        producer = self._producers[transactional_id]
+        producer.transaction, producer.completing = None, begun
+
+    def settle(self) -> None:
+        """Write all markers that are due."""
+        for producer in self._producers.values():
+            self._complete(producer)
+
+    def time_out(self) -> None:
+        """End all open transactions as the coordinator does after transaction.timeout.ms: it fences their producers."""
+        for producer in self._producers.values():
+            if producer.transaction is not None:
+                self._end(producer)
+                producer.epoch += 1
+
+    def deliver_late(self) -> None:
+        """Let what is still on its way arrive."""
+        while self.late:
+            try:
+                self.late.pop(0)()
+            except (InvalidProducerEpoch, ProducerFenced, IllegalOperation):
+                continue
+
+    def _current(self, transactional_id: str, epoch: int) -> _Producer:
+        producer = self._producers[transactional_id]
+        if producer.epoch != epoch:
+            raise ProducerFenced
+        return producer
+
+    def _open(self, transactional_id: str, epoch: int, begun: Transaction) -> Transaction:
+        producer = self._current(transactional_id, epoch)
+        if producer.transaction is not begun:
+            raise InvalidProducerEpoch
+        return begun
+
+    def _complete(self, producer: _Producer) -> None:
+        transaction, producer.completing = producer.completing, None
+        if transaction is None:
+            return
+        transaction.is_committed = True
+        self._mark(transaction)
+        for where, position in transaction.offsets.items():
+            self.on_commit(where, position)
+            self.offsets[where] = position
+
+    def _end(self, producer: _Producer) -> None:
+        self._complete(producer)
+        transaction, producer.transaction = producer.transaction, None
+        if transaction is not None:
+            self._mark(transaction)
+
+    def _mark(self, transaction: Transaction) -> None:
+        transaction.is_open = False
+        for tp in transaction.touched:
+            self.log(tp).append(self.now, None, None, is_control=True)

@@ -1,0 +1,134 @@
+"""The stages stopped at each of their suspension points, and each of their requests failed in each way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from aiokafka import TopicPartition
+
+from tests.laws.client import Fault
+from tests.laws.loop import StoppedError
+from tests.laws.worker import COUNTS, TOPICS, Worker
+from tests.laws.world import BROKEN, FOREIGN, START, World, deletion
+
+RAW = TopicPartition(TOPICS.raw, 0)
+STEPS_MAX = 500
+REQUESTS_MAX = 60
+
+
+def delivered() -> World:
+    """A partition with some of everything, in two halves."""
+    world = World()
+    first, second = deletion(0, START, 0), deletion(2, START - 61_000, 1)
+    for record in (first, BROKEN, second, first, FOREIGN, deletion(0, START, 2), second, deletion(4, START, 1), BROKEN):
+        world.deliver(record)
+        world.broker.now += 1000
+    return world
+
+
+def play(worker: Worker, *, steps: int | None = None, faults: dict[int, Fault] | None = None) -> None:
+    """Take in the partition and its counts, in three chunks; stopped after *steps* in all."""
+    worker.fetch(RAW, records_max=4)
+    worker.fetch(RAW, records_max=9)
+
+    async def all_of_it() -> None:
+        for tp in (RAW, RAW, COUNTS):
+            if tp == COUNTS:
+                worker.fetch(tp, records_max=9)
+            chunk = worker.next_chunk(tp)
+            if chunk is not None:
+                await worker.handle(tp, chunk)
+
+    worker.play(all_of_it(), steps=steps, faults=faults)
+
+
+def cuts() -> Iterator[int]:
+    return iter(range(STEPS_MAX))
+
+
+def test_killed_at_any_await_nothing_is_lost_or_doubled() -> None:
+    """kill -9 between any two steps; whoever comes next ends it."""
+    for steps in cuts():
+        world = delivered()
+        worker = Worker(world.broker)
+        is_over = _is_over(worker, steps)
+        worker.kill()
+        world.check()
+        world.drain()
+        if is_over:
+            break
+    assert 40 < steps < STEPS_MAX - 1
+
+
+def test_paused_at_any_await_a_zombie_changes_nothing() -> None:
+    """SIGSTOP between any two steps; a successor does everything, and the zombie goes on where it was."""
+    for steps in cuts():
+        world = delivered()
+        zombie = Worker(world.broker)
+        is_over = _is_over(zombie, steps)
+        world.drain()
+        world.deliver(deletion(6, START, 0))
+        zombie.resume()
+        zombie.settle()
+        world.broker.settle()
+        world.check()
+        zombie.kill()
+        world.drain()
+        if is_over:
+            break
+    assert 40 < steps < STEPS_MAX - 1
+
+
+def test_cancelled_at_any_await_nothing_is_lost_or_doubled() -> None:
+    """A rebalance takes the partition away between any two steps, and gives it back later."""
+    for steps in cuts():
+        world = delivered()
+        worker = Worker(world.broker)
+        is_over = _is_over(worker, steps)
+        worker.cancel()
+        worker.close(RAW)
+        worker.close(COUNTS)
+        world.broker.settle()
+        world.check()
+        worker.fetch(RAW, records_max=5)
+        worker.work(RAW)
+        worker.kill()
+        world.drain()
+        if is_over:
+            break
+    assert 40 < steps < STEPS_MAX - 1
+
+
+@pytest.mark.parametrize("fault", list(Fault), ids=[fault.name for fault in Fault])
+def test_any_request_may_fail(fault: Fault) -> None:
+    """The worker goes on by itself, with a new producer and from the committed offset."""
+    for request in range(REQUESTS_MAX):
+        world = delivered()
+        worker = Worker(world.broker)
+        play(worker, faults={request: fault})
+        count = worker.network.requests
+        worker.settle()
+        world.broker.deliver_late()
+        world.broker.settle()
+        world.check()
+        worker.kill()
+        world.drain()
+        if request >= count:
+            break
+    assert 15 < request < REQUESTS_MAX - 1
+
+
+def _is_over(worker: Worker, steps: int) -> bool:
+    try:
+        play(worker, steps=steps)
+    except StoppedError:
+        return False
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield

@@ -1,0 +1,170 @@
+"""A worker of the model: the real stages and partitions, fed by a reader that fetches as the transport does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from aiokafka import TopicPartition
+from prometheus_client import CollectorRegistry
+
+from pipeline.core.records import Topics
+from pipeline.core.windows import TimePolicy
+from pipeline.metrics import WorkerMetrics
+from pipeline.stream.accept import AcceptStage
+from pipeline.stream.partition import ExitCode, Partition
+from pipeline.stream.report import ReportStage
+from pipeline.stream.transport import Chunk
+from tests.laws.client import Fault, ModelLog, Network
+from tests.laws.kafka import Broker
+from tests.laws.loop import StepLoop, StoppedError
+
+PARTITIONS = 2
+GROUP = "group"
+TOPICS = Topics.with_prefix("")
+POLICY = TimePolicy(window=60_000, horizon=600_000, future=120_000, delay=30_000)
+COUNTS = TopicPartition(TOPICS.partial_counts, 0)
+SOURCES = [*(TopicPartition(TOPICS.raw, partition) for partition in range(PARTITIONS)), COUNTS]
+METRICS = WorkerMetrics(CollectorRegistry())  # Shared: no law is about them, and making them takes longer than a run.
+
+
+class DiedError(BaseException):
+    """A worker ended itself, which nothing in this model gives it a reason for."""
+
+
+def die(code: ExitCode, message: str) -> NoReturn:
+    raise DiedError(f"{code.name}: {message}")
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Where the consumer is in a partition, and what it has fetched but not handed over yet."""
+
+    position: int
+    fetched: list[Chunk] = field(default_factory=list)
+
+
+class Worker:
+    """One process. It may believe to own any partition, whoever else does: fencing has to be enough."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.loop = StepLoop()
+        self.network = Network(broker)
+        self._log = ModelLog(self.network)
+        self._accept = AcceptStage(topics=TOPICS, group=GROUP, policy=POLICY, metrics=METRICS)
+        self._report = ReportStage(
+            topics=TOPICS, group=GROUP, partitions=PARTITIONS, window_ms=POLICY.window, metrics=METRICS
+        )
+        self._readers: dict[TopicPartition, _Reader] = {}
+        self._partitions: dict[TopicPartition, Partition[Any]] = {}
+        self._stopped: asyncio.Task[None] | None = None
+
+    def fetch(self, tp: TopicPartition, *, records_max: int) -> Chunk | None:
+        """Fetch a chunk ahead, if something is there: of an idle partition, a tick."""
+        reader, log = self._reader(tp), self.broker.log(tp)
+        if not log.start <= reader.position <= log.end:
+            reader.position = log.start  # auto.offset.reset
+        begin = reader.position
+        records = log.committed(begin)
+        if len(records) > records_max:
+            end = records[records_max - 1].offset + 1
+        else:
+            end = max(begin, log.stable_end)
+        taken = records[:records_max]
+        is_idle = begin == end == log.end
+        if begin == end and not is_idle:
+            return None
+        reader.position = end
+        batches = [iter(taken[:1]), iter(taken[1:])] if taken else []  # Each is read once, like the real ones.
+        chunk = Chunk(tp.topic, tp.partition, begin, end, batches, is_idle, self.broker.now, log.end - end)
+        reader.fetched.append(chunk)
+        return chunk
+
+    def next_chunk(self, tp: TopicPartition) -> Chunk | None:
+        """Take the oldest chunk out of the buffer."""
+        fetched = self._reader(tp).fetched
+        return fetched.pop(0) if fetched else None
+
+    async def handle(self, tp: TopicPartition, chunk: Chunk) -> None:
+        """Hand *chunk* to the partition, as the agent does."""
+        if tp not in self._partitions:
+            stage: Any = self._report if tp == COUNTS else self._accept
+            self._partitions[tp] = Partition(stage, tp.partition, log=self._log, seek=self._seek, die=die)
+        await self._partitions[tp].handle(chunk)
+
+    def work(self, tp: TopicPartition, *, steps: int | None = None, faults: dict[int, Fault] | None = None) -> bool:
+        """Have the oldest chunk handled, see `play`; whether there was one."""
+        chunk = self.next_chunk(tp)
+        if chunk is not None:
+            self.play(self.handle(tp, chunk), steps=steps, faults=faults)
+        return chunk is not None
+
+    def play(
+        self, coroutine: Coroutine[Any, Any, None], *, steps: int | None = None, faults: dict[int, Fault] | None = None
+    ) -> None:
+        """
+        Run *coroutine* on this worker.
+
+        Args:
+            faults: What goes wrong, by the number of the request from here on.
+
+        Raises:
+            StoppedError: after *steps* the worker stands still. It goes on with `resume`, or is killed.
+        """
+        self.resume()
+        self.network.requests, self.network.faults = 0, faults or {}
+        self._run(coroutine, steps)
+
+    def settle(self, *, steps: int | None = None) -> None:
+        """Let what is being committed come to its end."""
+        self.resume()
+        self._run(asyncio.sleep(100), steps)
+
+    def resume(self) -> None:
+        """Go on where the worker was stopped."""
+        if self._stopped is not None:
+            task, self._stopped = self._stopped, None
+            self._run(task, None)
+
+    def close(self, tp: TopicPartition, *, steps: int | None = None) -> None:
+        """Give the partition up, as in a rebalance."""
+        self.resume()
+        self._readers.pop(tp, None)
+        partition = self._partitions.pop(tp, None)
+        if partition is not None:
+            self._run(partition.close(), steps)
+
+    def cancel(self) -> None:
+        """Cancel what stands still, as Faust does when a partition is revoked, and let it end."""
+        if self._stopped is not None:
+            self._stopped.cancel()
+            with suppress(asyncio.CancelledError):
+                self.resume()
+
+    def kill(self) -> None:
+        """End the process: nothing it still does reaches the broker."""
+        self.network.is_cut = True
+        self.loop.abandon()
+
+    def _run(self, coroutine: Any, steps: int | None) -> None:
+        task = coroutine if isinstance(coroutine, asyncio.Task) else self.loop.create_task(coroutine)
+        try:
+            self.loop.run(task, steps=steps)
+        except StoppedError:
+            self._stopped = task
+            raise
+
+    async def _seek(self, tp: TopicPartition, offset: int) -> None:
+        # What was fetched before stays in Faust's buffer, and is handed over first.
+        await asyncio.sleep(0)
+        self._reader(tp).position = offset
+
+    def _reader(self, tp: TopicPartition) -> _Reader:
+        if tp not in self._readers:
+            committed = self.broker.offsets.get((GROUP, tp))
+            self._readers[tp] = _Reader(committed[0] if committed else self.broker.log(tp).start)
+        return self._readers[tp]

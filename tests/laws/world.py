@@ -1,0 +1,225 @@
+"""
+What happens to the model, and the laws: a recount in the plainest way, from what was delivered and not from its bytes.
+
+The laws are the audit's: each event once in accepted, every other record rejected or counted, rows equal to a recount,
+offsets that never fall, and all of it at every moment: what is committed up to an offset is what a recount up to there gives.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+from aiokafka import TopicPartition
+
+from pipeline.core.records import header, unpack_decision
+from pipeline.core.windows import format_time
+from tests.laws.kafka import Broker
+from tests.laws.worker import COUNTS, GROUP, PARTITIONS, POLICY, SOURCES, TOPICS, Worker
+
+START = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
+CODES = (None, "Forbidden", "Gone")
+DRAIN_ROUNDS_MAX = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A record of raw as it was meant. `media` and `content` are numbers; no media: not a deletion of ours."""
+
+    media: int | None
+    at: int
+    content: int
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        return CODES[self.content] or ""
+
+
+def deletion(media: int, at: int, content: int) -> Delivery:
+    """Build a deletion: *content* says whether, and with which code, it failed."""
+    code = CODES[content]
+    event = {
+        "EventType": "DeleteMediaComplete",
+        "EventTime": format_time(at),
+        "Status": "fail" if code else "success",
+        "MediaType": "video",
+        "DeleteType": "all",
+        "MediaId": f"m{media}",
+        **({"ErrorCode": code} if code else {}),
+    }
+    return Delivery(media, at, content, json.dumps(event).encode())
+
+
+BROKEN = Delivery(None, 0, 0, b"{")
+FOREIGN = Delivery(None, 0, 1, b'{"EventType":"TranscodeComplete"}')
+
+
+@dataclass(slots=True)
+class Recount:
+    """What a part of one raw partition should have led to."""
+
+    accepted: list[tuple[int, int, int, str]] = field(default_factory=list)
+    """Raw offset, media, EventTime and code."""
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+class World:
+    """A broker, what was delivered to it, and what must be true of it."""
+
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.broker.now = START
+        self.broker.on_commit = self._on_commit
+        self.delivered: dict[int, list[Delivery]] = {partition: [] for partition in range(PARTITIONS)}
+        self.arrived: dict[int, list[int]] = {partition: [] for partition in range(PARTITIONS)}
+        self.lost: dict[int, set[int]] = {partition: set() for partition in range(PARTITIONS)}
+        self.is_replayed: set[int] = set()
+        """Partitions whose offset was lost or set back: their totals begin anew, and rejections can come again."""
+
+    def deliver(self, delivery: Delivery) -> int:
+        """Append to raw, as the bridge does, and return the partition."""
+        partition = (delivery.media or 0) % PARTITIONS
+        key = None if delivery.media is None else b"m%d" % delivery.media
+        self.broker.log(TopicPartition(TOPICS.raw, partition)).append(self.broker.now, key, delivery.body)
+        self.delivered[partition].append(delivery)
+        self.arrived[partition].append(self.broker.now)
+        return partition
+
+    def lose_unread(self, partition: int, offset: int) -> None:
+        """Let retention overtake the worker; nobody may have the records in memory."""
+        tp = TopicPartition(TOPICS.raw, partition)
+        committed = self._committed(tp) or 0
+        offset = min(max(offset, committed), self.broker.log(tp).end)
+        self.lost[partition] |= set(range(committed, offset))
+        self.broker.log(tp).drop_before(offset)
+
+    def recount(self, partition: int, until: int) -> Recount:
+        """Decide again on what was delivered before the offset *until*."""
+        found, seen = Recount(), dict[tuple[int, int], int]()
+        for offset, record in enumerate(self.delivered[partition][:until]):
+            if offset in self.lost[partition]:
+                continue
+            arrived = self.arrived[partition][offset]
+            if record.media is None:
+                if record is FOREIGN:
+                    found.others["ignored/TranscodeComplete"] += 1
+                else:
+                    found.rejected.append((offset, "invalid_json"))
+            elif record.at > arrived + POLICY.future:
+                found.rejected.append((offset, "event_time_in_future"))
+            elif record.at < (arrived - POLICY.horizon) // POLICY.window * POLICY.window:
+                found.rejected.append((offset, "event_time_expired"))
+            elif (record.media, record.at) not in seen:
+                seen[record.media, record.at] = record.content
+                found.accepted.append((offset, record.media, record.at, record.code))
+            elif seen[record.media, record.at] == record.content:
+                found.others["duplicate"] += 1
+            else:
+                found.rejected.append((offset, "conflict"))
+        return found
+
+    def check(self) -> None:
+        """Compare what is committed now with a recount up to the committed offsets."""
+        for partition in range(PARTITIONS):
+            position = self.broker.offsets.get((GROUP, TopicPartition(TOPICS.raw, partition)))
+            if partition in self.is_replayed:
+                continue
+            expected = self.recount(partition, position[0] if position else 0)
+            assert self._accepted(partition) == expected.accepted
+            assert self._rejected(partition) == expected.rejected
+            totals = Counter(f"rejected/{reason}" for _, reason in expected.rejected) + expected.others
+            totals += Counter(accepted=len(expected.accepted))
+            assert (json.loads(position[1])["totals"] if position else {}) == totals
+
+    def drain(self) -> None:
+        """Let a fresh worker read everything to its end, let all windows end, and check everything."""
+        self.broker.deliver_late()
+        worker = Worker(self.broker)
+        for wait in (0, 0, 10_000, 2 * 3_600_000, 10_000, 10_000):
+            self.broker.now += wait
+            self._read_to_the_end(worker)
+        worker.settle()
+        worker.kill()
+        self.broker.settle()
+        self.check()
+        for partition in range(PARTITIONS):
+            expected = self.recount(partition, len(self.delivered[partition]))
+            assert self._accepted(partition) == expected.accepted
+            assert sorted(set(self._rejected(partition))) == expected.rejected
+            assert (
+                self._committed(TopicPartition(TOPICS.raw, partition)) == len(self.delivered[partition])
+                or not (self.delivered[partition])
+            )
+        self._check_watermarks()
+        self._check_rows()
+
+    def _read_to_the_end(self, worker: Worker) -> None:
+        for tp in SOURCES:
+            for _ in range(DRAIN_ROUNDS_MAX):
+                worker.fetch(tp, records_max=7)
+                while worker.work(tp):
+                    worker.settle()
+                self.broker.settle()
+                position = self._committed(tp)
+                if (
+                    position is not None and position >= self.broker.log(tp).end - 1
+                ):  # The last may be a control record.
+                    break
+            else:
+                raise AssertionError(f"{tp} is never read to its end")
+
+    def _check_watermarks(self) -> None:
+        for partition in set(range(PARTITIONS)) - self.is_replayed:
+            marks = [
+                json.loads(record.value or b"")["watermark"]
+                for record in self.broker.log(COUNTS).committed()
+                if record.key == b"watermark|%d" % partition
+            ]
+            assert marks == sorted(marks)
+            position = self.broker.offsets[GROUP, TopicPartition(TOPICS.raw, partition)]
+            assert marks[-1] == json.loads(position[1])["watermark"]
+
+    def _check_rows(self) -> None:
+        totals: Counter[int] = Counter()
+        failures: Counter[tuple[int, str | None]] = Counter()
+        for partition in range(PARTITIONS):
+            for _, _, at, code in self.recount(partition, len(self.delivered[partition])).accepted:
+                window = at - at % POLICY.window
+                totals[window] += 1
+                failures[window, None] += bool(code)
+                if code:
+                    failures[window, code] += 1
+        rows = {
+            record.key: json.loads(record.value or b"")
+            for record in self.broker.log(TopicPartition(TOPICS.failure_rates, 0)).committed()
+        }
+        expected = {
+            f"{format_time(window)}|{code or ''}".encode(): (number, totals[window], True)
+            for (window, code), number in failures.items()
+        }
+        assert {key: (row["failures"], row["total"], row["complete"]) for key, row in rows.items()} == expected
+
+    def _accepted(self, partition: int) -> list[tuple[int, int, int, str]]:
+        found = []
+        for record in self.broker.log(TopicPartition(TOPICS.accepted, partition)).committed():
+            decision = unpack_decision(header(record.headers, "decision") or b"")
+            media = int((record.key or b"")[1:])
+            found.append((decision.raw_offset, media, record.timestamp, decision.code))
+        return found
+
+    def _rejected(self, partition: int) -> list[tuple[int, str]]:
+        return [
+            (int((record.key or b"").split(b":")[1]), (header(record.headers, "reason") or b"").decode())
+            for record in self.broker.log(TopicPartition(TOPICS.rejected, partition)).committed()
+        ]
+
+    def _committed(self, tp: TopicPartition) -> int | None:
+        position = self.broker.offsets.get((GROUP, tp))
+        return position[0] if position else None
+
+    def _on_commit(self, where: tuple[str, TopicPartition], position: tuple[int, str]) -> None:
+        before = self.broker.offsets.get(where)
+        assert before is None or before[0] <= position[0], f"{where[1]} fell from {before} to {position}"
