@@ -1,0 +1,15 @@
+"""How much the laws are tried."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+RUNS = 300
+
+
+@pytest.fixture
+def machine_runs() -> int:
+    """How many runs of the state machine; `make test-long` sets LAWS_RUNS."""
+    return int(os.environ.get("LAWS_RUNS", RUNS))
