@@ -9,10 +9,10 @@ INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
 
-.PHONY: help setup run demo test lint bench dashboards lock secrets
+.PHONY: help setup run demo test test-long fuzz lint bench dashboards lock secrets
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) $(JARS) ## Install what is missing: .venv, Java, Maven, Kafka's jars. Nothing outside this directory but packages.
 
@@ -24,6 +24,13 @@ demo: setup ## The same with simulated callbacks, a live table and a closing sum
 
 test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 6 minutes on 2 cores).
 	@exec $(BIN)/pytest
+
+test-long: setup ## Try the laws 20 times as often, with another seed each time, and see that each known bug is caught.
+	@LAWS_RUNS=20000 $(BIN)/pytest tests/laws --timeout=7200
+	@exec $(BIN)/python -m tests.mutants
+
+fuzz: $(INSTALLED) ## Fuzz the pure entry points for 10 minutes.
+	@exec $(BIN)/python -m tests.fuzz --minutes 10
 
 lint: $(INSTALLED) ## Check format, style, types and import contracts.
 	$(BIN)/ruff format --check pipeline tests config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaTimeoutError, NotLeaderForPartitionError, RequestTimedOutError
@@ -47,13 +47,13 @@ class Network:
         if fault is Fault.LATE:
             self.broker.late.append(effect)
         if fault in (Fault.NEVER_SENT, Fault.LATE):
-            return await self._silence(is_bounded=is_bounded)
+            await self._silence(is_bounded=is_bounded)
         result = effect()
         await self._travel()
         if fault is Fault.ANSWER_LOST:
             raise RequestTimedOutError
         if fault is Fault.NEVER_ANSWERED:
-            return await self._silence(is_bounded=is_bounded)
+            await self._silence(is_bounded=is_bounded)
         return result
 
     async def _travel(self) -> None:
@@ -62,7 +62,7 @@ class Network:
             raise ConnectionError("this process is dead")
 
     @staticmethod
-    async def _silence(*, is_bounded: bool) -> Any:
+    async def _silence(*, is_bounded: bool) -> NoReturn:
         await asyncio.sleep(10 if is_bounded else 1_000_000)
         raise KafkaTimeoutError
 
@@ -74,7 +74,7 @@ class _Client:
 
 
 class ModelProducer:
-    """AIOKafkaProducer, as far as a stage uses it. Once a request failed, it is of no use any more, like the real one."""
+    """AIOKafkaProducer, as far as a stage uses it. Like the real one it is of no use once a request failed."""
 
     _sender = None
     client = _Client()

@@ -143,7 +143,7 @@ class Broker:
         self._open(transactional_id, epoch, begun).offsets |= offsets
 
     def commit(self, transactional_id: str, epoch: int, begun: Transaction) -> None:
-        """Decide that the open transaction is committed; its markers follow with `settle`, at the latest when needed."""
+        """Decide that the open transaction is committed; its markers follow, at the latest when needed."""
         self._open(transactional_id, epoch, begun)
         producer = self._producers[transactional_id]
         producer.transaction, producer.completing = None, begun

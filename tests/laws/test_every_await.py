@@ -113,8 +113,7 @@ def test_any_request_may_fail(fault: Fault) -> None:
         world.broker.deliver_late()
         world.broker.settle()
         world.check()
-        worker.kill()
-        world.drain()
+        world.drain(worker)
         if request >= count:
             break
     assert 15 < request < REQUESTS_MAX - 1

@@ -70,10 +70,8 @@ class Worker:
             reader.position = log.start  # auto.offset.reset
         begin = reader.position
         records = log.committed(begin)
-        if len(records) > records_max:
-            end = records[records_max - 1].offset + 1
-        else:
-            end = max(begin, log.stable_end)
+        is_cut = len(records) > records_max
+        end = records[records_max - 1].offset + 1 if is_cut else max(begin, log.stable_end)
         taken = records[:records_max]
         is_idle = begin == end == log.end
         if begin == end and not is_idle:
@@ -83,6 +81,10 @@ class Worker:
         chunk = Chunk(tp.topic, tp.partition, begin, end, batches, is_idle, self.broker.now, log.end - end)
         reader.fetched.append(chunk)
         return chunk
+
+    def position(self, tp: TopicPartition) -> int:
+        """Return where the consumer fetches next."""
+        return self._reader(tp).position
 
     def next_chunk(self, tp: TopicPartition) -> Chunk | None:
         """Take the oldest chunk out of the buffer."""

@@ -2,7 +2,7 @@
 What happens to the model, and the laws: a recount in the plainest way, from what was delivered and not from its bytes.
 
 The laws are the audit's: each event once in accepted, every other record rejected or counted, rows equal to a recount,
-offsets that never fall, and all of it at every moment: what is committed up to an offset is what a recount up to there gives.
+offsets that never fall; and at every moment what is committed is what a recount up to the committed offset gives.
 """
 
 from __future__ import annotations
@@ -100,13 +100,28 @@ class World:
         self.arrived[partition].append(self.broker.now)
         return partition
 
-    def lose_unread(self, partition: int, offset: int) -> None:
-        """Let retention overtake the worker; nobody may have the records in memory."""
+    def expire_raw(self, partition: int, unread: int) -> None:
+        """Let retention take what is read, and *unread* records more; nobody may have those in memory."""
         tp = TopicPartition(TOPICS.raw, partition)
-        committed = self._committed(tp) or 0
-        offset = min(max(offset, committed), self.broker.log(tp).end)
-        self.lost[partition] |= set(range(committed, offset))
-        self.broker.log(tp).drop_before(offset)
+        log, committed = self.broker.log(tp), self._committed(tp)
+        begin = log.start if committed is None else committed
+        end = min(begin + unread, log.end)
+        self.lost[partition] |= set(range(begin, end))
+        log.drop_before(end)
+
+    def lose_offset(self, tp: TopicPartition) -> None:
+        """Forget what the group committed."""
+        if self.broker.offsets.pop((GROUP, tp), None) is not None and tp != COUNTS:
+            self.is_replayed.add(tp.partition)
+        self.note_report()
+
+    def set_offset_back(self, partition: int, back: int) -> None:
+        """Do what `offsets reset` does, *back* records before the committed offset."""
+        tp = TopicPartition(TOPICS.raw, partition)
+        committed = self._committed(tp)
+        if committed is not None:
+            self.broker.offsets[GROUP, tp] = (max(self.broker.log(tp).start, committed - back), "")
+            self.is_replayed.add(partition)
 
     def recount(self, partition: int, until: int) -> Recount:
         """Decide again on what was delivered before the offset *until*."""
@@ -146,12 +161,12 @@ class World:
             totals += Counter(accepted=len(expected.accepted))
             assert (json.loads(position[1])["totals"] if position else {}) == totals
 
-    def drain(self) -> None:
-        """Let a fresh worker read everything to its end, let all windows end, and check everything."""
+    def drain(self, worker: Worker | None = None) -> None:
+        """Let *worker*, or a fresh one, read everything to its end, let all windows end, and check everything."""
         self.broker.deliver_late()
-        worker = Worker(self.broker)
+        worker = worker or Worker(self.broker)
         try:
-            for wait in (0, 0, 10_000, 2 * 3_600_000, 10_000, 10_000):
+            for wait in (0, 2 * 3_600_000, 1000):
                 self.wait(wait)
                 self._read_to_the_end(worker)
             worker.settle()
@@ -172,17 +187,18 @@ class World:
 
     def _read_to_the_end(self, worker: Worker) -> None:
         for tp in SOURCES:
-            idle = 0
             for _ in range(DRAIN_ROUNDS_MAX):
                 chunk = worker.fetch(tp, records_max=7)
-                idle = idle + 1 if chunk is not None and chunk.idle else 0
                 while worker.work(tp):
-                    worker.settle()
+                    continue
+                if chunk is not None and chunk.idle and worker.position(tp) == chunk.end:
+                    break  # It was not told to go back.
+                worker.settle()
                 self.broker.settle()
-                if idle == 2:  # The first may have found the state elsewhere.
-                    break
             else:
                 raise AssertionError(f"{tp} is never read to its end")
+            worker.settle()
+            self.broker.settle()
 
     def _check_watermarks(self) -> None:
         for partition in set(range(PARTITIONS)) - self.is_replayed:

@@ -1,0 +1,249 @@
+"""
+Break the stages in known ways, one at a time on a copy of the tree, and see that a test fails for each.
+
+``python -m tests.mutants`` prints a table and ends with 1 if a mutant survives. A replacement must match exactly once:
+whoever changes the line it is about has to look at it again. Those that need Kafka run on a real one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+RUNS = "500"
+SECONDS_MAX = 900
+COPIED = ("pipeline", "tests", "config", "pyproject.toml")
+LAWS = ("tests/laws",)
+UNIT = ("tests/unit/test_accept.py", "tests/unit/test_report.py", "tests/unit/test_ceiling.py")
+TRAPS = "tests/integration/test_worker_traps.py::"
+
+
+class Mutant(NamedTuple):
+    """A bug: *before*, in *file*, becomes *after*; *tests* must find it."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...] = LAWS
+
+
+PARTITION, LOG = "pipeline/stream/partition.py", "pipeline/stream/log.py"
+ACCEPT, REPORT = "pipeline/core/accept.py", "pipeline/core/report.py"
+STAGE, TRANSPORT = "pipeline/stream/accept.py", "pipeline/stream/transport.py"
+
+MUTANTS = (
+    Mutant(
+        "the offset is committed before the rows are produced",
+        LOG,
+        """        await send(producer, outputs)
+        await producer.send_offsets_to_transaction({source: position}, group)
+        await producer.commit_transaction()
+""",
+        """        await producer.send_offsets_to_transaction({source: position}, group)
+        await producer.commit_transaction()
+        await producer.begin_transaction()
+        await send(producer, outputs)
+        await producer.commit_transaction()
+""",
+    ),
+    Mutant(
+        "the rows are committed before the offset",
+        LOG,
+        """        await send(producer, outputs)
+        await producer.send""",
+        """        await send(producer, outputs)
+        await producer.commit_transaction()
+        await producer.begin_transaction()
+        await producer.send""",
+    ),
+    Mutant("the committed offset is not compared", PARTITION, "if chunk.begin != session.next:", "if False:"),
+    Mutant("a gap is ignored", PARTITION, "if chunk.begin != session.next:", "if chunk.begin < session.next:"),
+    Mutant(
+        "what was read before is read again",
+        PARTITION,
+        "if chunk.begin != session.next:",
+        "if chunk.begin > session.next:",
+    ),
+    Mutant(
+        "no fencing",
+        PARTITION,
+        'self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")',
+        'self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}-{id(self)}")',
+    ),
+    Mutant(
+        "the offset is read before the predecessor is fenced",
+        PARTITION,
+        """        producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
+        try:
+            committed = await self._log.committed(self._stage.group, self._tp)
+""",
+        """        committed = await self._log.committed(self._stage.group, self._tp)
+        producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
+        try:
+""",
+    ),
+    Mutant(
+        "a broken producer is used again",
+        PARTITION,
+        """                is_read = True
+                await self._drop()
+""",
+        """                is_read = True
+""",
+    ),
+    Mutant("no going back after a failure", PARTITION, "elif is_read:", "elif False:"),
+    Mutant(
+        "the next chunk does not wait for the commit",
+        PARTITION,
+        "            await session.committing\n            session.committing = None\n        if output",
+        "            session.committing = None\n        if output",
+    ),
+    Mutant(
+        "a chunk's begin is committed, not its end",
+        PARTITION,
+        "OffsetAndMetadata(end, output.metadata)",
+        "OffsetAndMetadata(end - 1, output.metadata)",
+    ),
+    Mutant(
+        "a count is added, not replaced",
+        REPORT,
+        "[key.partition, key.code] = int(record.value)",
+        "[key.partition, key.code] = int(record.value) + sum("
+        "n for who, n in state.counts.get(key.window, {}).items() if who == (key.partition, key.code))",
+    ),
+    Mutant(
+        "a chunk's count is written, not the sum",
+        ACCEPT,
+        'b"%d" % number, None, []))\n    if tally',
+        'b"%d" % tally.get((window, code), 1), None, []))\n    if tally',
+    ),
+    Mutant(
+        "events are forgotten early",
+        ACCEPT,
+        "    state.forget(expiry)\n",
+        "    state.forget(expiry + policy.horizon // 2)\n",
+    ),
+    Mutant(
+        "the fold begins at the stream time",
+        STAGE,
+        "committed is None else expiry",
+        "committed is None else state.stream_time",
+    ),
+    Mutant(
+        "the fold takes what is expired for new",
+        ACCEPT,
+        "            if at < expiry:\n",
+        "            if at < expiry - policy.window:\n",
+    ),
+    Mutant("the watermark falls", ACCEPT, "if watermark <= state.watermark:", "if watermark == state.watermark:"),
+    Mutant(
+        "a tick counts without being written",
+        ACCEPT,
+        "    _advance(state, now - state.policy.delay, decisions)\n    return decisions",
+        "    _advance(state, now - state.policy.delay, Decisions())\n    return decisions",
+    ),
+    Mutant("a lost offset is looked for in accepted only", STAGE, "last = max(last, *(int(", "last = max(-1, *(-int("),
+    Mutant("the totals are those of later chunks, too", ACCEPT, '"totals": state.totals}', '"totals": {}}'),
+    Mutant(
+        "the ceiling's chunk is committed",
+        PARTITION,
+        "if isinstance(output, Halt):",
+        "if False:",
+        ("tests/integration/test_poison_kafka.py",),
+    ),
+    Mutant(
+        "raw is read uncommitted",
+        TRANSPORT,
+        'isolation_level="read_committed"',
+        'isolation_level="read_uncommitted"',
+        (f"{TRAPS}test_gaps_inside_a_chunk_are_not_losses",),
+    ),
+    Mutant(
+        "Faust drops what it has read before",
+        TRANSPORT,
+        "        self._read_offset.pop(tp, None)\n",
+        "",
+        (f"{TRAPS}test_a_worker_goes_back_to_an_earlier_offset_and_doubles_nothing",),
+    ),
+)
+
+
+def copy_to(directory: Path) -> None:
+    """Copy what the tests need; Kafka's jars are linked."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, directory / name)
+    (directory / ".local").symlink_to(ROOT / ".local")
+
+
+def run(directory: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
+    """Run *tests* on the copy; return whether all passed, and the last line pytest printed."""
+    environ = {**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1", "LAWS_RUNS": RUNS}
+    is_ours = "import pipeline, sys; sys.exit(not pipeline.__file__.startswith(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", is_ours, str(directory)], check=True, cwd=directory, env=environ)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--no-header", *tests],
+        cwd=directory,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    if ended.returncode not in (0, 1):
+        raise RuntimeError(f"pytest could not run: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+    failed = [line for line in ended.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return ended.returncode == 0, failed[0].split(" - ")[0].rpartition("::")[2] if failed else ""
+
+
+def mutate(directory: Path, mutant: Mutant) -> None:
+    """Put the bug into the copy; RuntimeError if its place is not found exactly once."""
+    path = directory / mutant.file
+    text = path.read_text()
+    if text.count(mutant.before) != 1:
+        raise RuntimeError(f"{mutant.name}: found {text.count(mutant.before)} times in {mutant.file}")
+    path.write_text(text.replace(mutant.before, mutant.after))
+
+
+def main() -> int:
+    """Try each mutant; return how many survived."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="only mutants whose name contains this")
+    parser.add_argument("--no-kafka", action="store_true", help="leave out those that need a real Kafka")
+    arguments = parser.parse_args()
+    survivors = 0
+    for mutant in MUTANTS:
+        if arguments.only not in mutant.name or (arguments.no_kafka and "integration" in mutant.tests[0]):
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            copy_to(directory)
+            mutate(directory, mutant)
+            began = time.monotonic()
+            has_survived, killer = run(directory, mutant.tests if mutant.tests != LAWS else (*UNIT_LAST,))
+        survivors += has_survived
+        print(
+            f"{mutant.name:<52}  {'SURVIVED' if has_survived else killer}  ({time.monotonic() - began:.0f} s)",
+            flush=True,
+        )
+    print(f"{survivors} survived" if survivors else "all were caught", flush=True)
+    return survivors
+
+
+# The laws first: they are what is on trial. The unit tests know some of these bugs by name.
+UNIT_LAST = (*LAWS, *UNIT)
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))
