@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 RUNS = 1000  # 20 s of one core.
 
@@ -13,3 +15,10 @@ RUNS = 1000  # 20 s of one core.
 def machine_runs() -> int:
     """How many runs of the state machine; `make test-long` sets LAWS_RUNS."""
     return int(os.environ.get("LAWS_RUNS", RUNS))
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Keep the log of thousands of failures off the screen."""
+    with structlog.testing.capture_logs():
+        yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import structlog
 from aiokafka import TopicPartition
 
 from tests.laws.client import Fault
@@ -125,9 +124,3 @@ def _is_over(worker: Worker, steps: int) -> bool:
     except StoppedError:
         return False
     return True
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield

@@ -7,11 +7,9 @@ recount of the deliveries gives; at the end a fresh worker reads everything, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-import structlog
 from aiokafka import TopicPartition
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -166,13 +164,7 @@ class Flow(RuleBasedStateMachine):
         self.world.broker.settle()
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
-        yield
-
-
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(7200)
 def test_the_flow_keeps_its_laws(machine_runs: int) -> None:
     """Thousands of runs; `make test-long` has many more, with another seed each time."""
     profile = settings(

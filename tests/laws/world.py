@@ -221,19 +221,21 @@ class World:
                 failures[window, None] += bool(code)
                 if code:
                     failures[window, code] += 1
-        rows = {
-            record.key: json.loads(record.value or b"")
-            for record in self.broker.log(TopicPartition(TOPICS.failure_rates, 0)).committed()
-        }
         expected = {
             f"{format_time(window)}|{code or ''}".encode(): (number, totals[window], True)
             for (window, code), number in failures.items()
         }
-        has = {key: (row["failures"], row["total"], row["complete"]) for key, row in rows.items()}
+        has = self.rows()
         if self.has_report_forgotten:
             assert has.items() <= expected.items()
         else:
             assert has == expected
+
+    def rows(self) -> dict[bytes, tuple[int, int, bool]]:
+        """Return failures, total and complete of the newest row of each key of failure-rates."""
+        log = self.broker.log(TopicPartition(TOPICS.failure_rates, 0))
+        newest = {record.key or b"": json.loads(record.value or b"") for record in log.committed()}
+        return {key: (row["failures"], row["total"], row["complete"]) for key, row in newest.items()}
 
     def _accepted(self, partition: int) -> list[tuple[int, int, int, str]]:
         found = []
