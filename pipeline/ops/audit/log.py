@@ -121,9 +121,6 @@ class Reader:
             isolation_level=isolation_level,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            # kafka-python computes CRCs in Python, 50 us a record. The broker checked them when it appended, and a bit
-            # that fell over since makes raw and its outputs differ, which is what is looked for here.
-            check_crcs=False,
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_bytes=4 * FETCH_BYTES,
         )
