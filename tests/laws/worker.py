@@ -17,7 +17,7 @@ from pipeline.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.partition import ExitCode, Partition
 from pipeline.stream.report import ReportStage
-from pipeline.stream.transport import Chunk
+from pipeline.stream.transport import Batch, Chunk
 from tests.laws.client import Fault, ModelLog, Network
 from tests.laws.kafka import Broker
 from tests.laws.loop import StepLoop, StoppedError
@@ -77,7 +77,8 @@ class Worker:
         if begin == end and not is_idle:
             return None
         reader.position = end
-        batches = [iter(taken[:1]), iter(taken[1:])] if taken else []  # Each is read once, like the real ones.
+        # Each is read once, like the real ones.
+        batches = [Batch(iter(part), len(part)) for part in (taken[:1], taken[1:])] if taken else []
         chunk = Chunk(tp.topic, tp.partition, begin, end, batches, is_idle, self.broker.now, log.end - end)
         reader.fetched.append(chunk)
         return chunk
