@@ -9,13 +9,13 @@ from tests.vectors.delete_media_complete import SUCCESS
 KEY = b"1234343b689jsi3ka5422dfe1e470000"
 VALID = SUCCESS.replace(b"****", b"0000")
 # EventTime and MediaId written with escapes, and again in plain text where they mean nothing.
-ESCAPED = VALID.replace(b"2017-03", b"\\u0032017-03")[:-1] + b',"ErrorMessage":"2017-03-20T07:49:17Z"}'
-DISGUISED = VALID.replace(b'"1234', b'"\\u0031234')[:-1] + b',"ErrorMessage":"%s"}' % KEY
+ESCAPED = VALID.replace(b'17Z"', b'17\\u005a"')[:-1] + b',"ErrorMessage":"2017-03-20T07:49:17Z"}'
+DISGUISED = VALID.replace(b'470000"', b'4\\u00370000"')[:-1] + b',"ErrorMessage":"%s"}' % KEY
 
 CASES: dict[str, list[tuple[object, ...]]] = {
     "reader": [
         ([(KEY, VALID), (KEY, VALID.replace(b"07:49:17", b"07:49:61"))], 0),
-        ([(KEY, ESCAPED), (KEY, ESCAPED.replace(b'"2017', b'"2018'))], 1),
+        ([(KEY, ESCAPED), (KEY, ESCAPED.replace(b'17Z"', b'18Z"'))], 1),
         ([(KEY, DISGUISED), (b"a" * 32, DISGUISED.replace(KEY, b"a" * 32))], 2),
         ([(b"", b""), (None, b"\xff")], 3),
     ],
