@@ -152,7 +152,7 @@ MUTANTS = (
         "    _advance(state, now - state.policy.delay, Decisions())\n    return decisions",
     ),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1 if", "resume=last + 2 if"),
-    Mutant("the totals are those of later chunks, too", ACCEPT, '"totals": state.totals}', '"totals": {}}'),
+    Mutant("the totals are not committed", ACCEPT, '"totals": state.totals}', '"totals": {}}'),
     Mutant(
         "the ceiling's chunk is committed",
         PARTITION,
