@@ -167,13 +167,6 @@ MUTANTS = (
         'isolation_level="read_uncommitted"',
         (f"{TRAPS}test_gaps_inside_a_chunk_are_not_losses",),
     ),
-    Mutant(
-        "Faust drops what it has read before",
-        TRANSPORT,
-        "        self._read_offset.pop(tp, None)\n",
-        "",
-        (f"{TRAPS}test_a_worker_goes_back_to_an_earlier_offset_and_doubles_nothing",),
-    ),
 )
 
 
