@@ -74,11 +74,11 @@ def _groups() -> list[Builder[Panel]]:
             says=meaning("pipeline_bridge_in_flight", "The red line is the default; a fleet has it once a member."),
         ),
         lines(
-            "Producers replaced a second",
-            q(rate("pipeline_bridge_producer_restarts_total", by="instance"), "{{instance}}"),
+            "Connections lost a second",
+            q(rate("pipeline_bridge_reconnects_total", by="instance"), "{{instance}}"),
             q(rate("pipeline_bridge_kafka_refusals_total", by="instance"), "{{instance}}: refused"),
-            unit="ops", span=8, anchor="producerreplaced",
-            says=meaning("pipeline_bridge_producer_restarts", "Refused: wrong credentials or certificates."),
+            unit="ops", span=8, anchor="kafkaunstable",
+            says=meaning("pipeline_bridge_reconnects", "Refused: wrong credentials or certificates."),
         ),
     ]  # fmt: skip
 
@@ -190,6 +190,10 @@ def _partitions() -> list[Builder[Panel]]:
             "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "partition {{partition}}"),
             unit="bytes", stacked=True, span=8, anchor="",
             says=meaning("pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
+        ),
+        lines(
+            "Paused by the ceiling", q(f"{by_partition} ({of('pipeline_partition_paused')})", "{{partition}}"),
+            unit="short", limits=warn(1), span=8, anchor="partitionpaused", says=meaning("pipeline_partition_paused"),
         ),
         lines(
             "Records not read yet, by partition",

@@ -53,9 +53,17 @@ class StepLoop(asyncio.SelectorEventLoop):
         Raises:
             StoppedError: after *steps* it had not ended. Running the task on is possible, and so is `abandon`.
         """
+        task = asyncio.ensure_future(coroutine, loop=self)
         self._steps.steps_left = steps
         try:
-            return self.run_until_complete(coroutine)
+            return self.run_until_complete(task)
+        except StoppedError:
+            if not task.done():
+                raise
+            # It ended with the last step. What tells the loop so is still to be called, or it would stop the next run.
+            self.call_soon(self.stop)
+            self.run_forever()
+            return task.result()
         finally:
             self._steps.steps_left = None
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.log_rate import Kind, RateLimit
 
 FULL = Kind("spool_failed", "error")
-REPLACED = Kind("producer_replaced", "warning")
+REPLACED = Kind("kafka_lost", "warning")
 
 
 class Ticker:
@@ -115,7 +115,7 @@ def test_each_window_is_reported_at_its_own_end(limited: Limited) -> None:
     limited.clock.advance(29)
     assert limited.reported == [("spool_failed", 1)]
     limited.clock.advance(1)
-    assert limited.reported == [("spool_failed", 1), ("producer_replaced", 2)]
+    assert limited.reported == [("spool_failed", 1), ("kafka_lost", 2)]
 
 
 def test_memory_is_bounded_and_what_makes_room_is_reported(limited: Limited) -> None:

@@ -165,7 +165,7 @@ def test_an_alert_says_what_an_engineer_on_call_needs(alert: str) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert re.fullmatch(r"\d+m", rule["for"])
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-    assert "{{ $value" in rule["annotations"]["description"] or alert in ("ProcessDown",)
+    assert "{{ $value" in rule["annotations"]["description"] or alert in ("ProcessDown", "PartitionPaused")
     assert rule["annotations"]["runbook_url"] == f"docs/runbooks.md#{alert.lower()}"
 
 

@@ -29,6 +29,7 @@ LOST = f'pipeline_lost_records_total{{{W},partition="0"}}'
 KEYS = f'pipeline_state_keys{{{W},partition="0"}}'
 WATERMARK = f'pipeline_watermark_seconds{{{W},partition="0"}}'
 LAG = f'pipeline_lag_offsets{{{W},stage="accept",partition="0"}}'
+PAUSED = f'pipeline_partition_paused{{{W},partition="0"}}'
 REOPENED = f'pipeline_failed_transactions_total{{{W},stage="accept"}}'
 SUCCESSES = f'pipeline_deletions_total{{{W},status="success",error_code=""}}'
 
@@ -36,7 +37,7 @@ SUCCESSES = f'pipeline_deletions_total{{{W},status="success",error_code=""}}'
 DENIED = f'pipeline_bridge_requests_total{{{B},outcome="denied"}}'
 BURSTS = f"pipeline_bridge_signature_bursts_total{{{B}}}"
 RELOAD = f"pipeline_bridge_reload_refused{{{B}}}"
-PRODUCERS = f"pipeline_bridge_producer_restarts_total{{{B}}}"
+RECONNECTS = f"pipeline_bridge_reconnects_total{{{B}}}"
 REFUSALS = f"pipeline_bridge_kafka_refusals_total{{{B}}}"
 ACCEPTED_2, CONFLICT_2, RECEIVED_2, LOST_2, KEYS_2, STARTED_2 = (
     series.replace(W, W2) for series in (ACCEPTED, CONFLICT, RECEIVED, LOST, KEYS, STARTED)
@@ -78,7 +79,7 @@ HEALTHY = {
     DENIALS: "0x{n}",
     BURSTS: "0x{n}",
     RELOAD: "0x{n}",
-    PRODUCERS: "0x{n}",
+    RECONNECTS: "0x{n}",
     REFUSALS: "0x{n}",
     publish_bucket("0.25"): "0+99.5x{n}",
     publish_bucket("2.5"): "0+100x{n}",
@@ -102,6 +103,7 @@ HEALTHY = {
     KEYS: "1000+60x{n}",
     WATERMARK: "-30+{step}x{n}",
     LAG: "3x{n}",
+    PAUSED: "0x{n}",
     REOPENED: "0x{n}",
     SUCCESSES: "1000+199x{n}",
     failures("NotFound"): "5+1x{n}",

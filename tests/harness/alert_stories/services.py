@@ -7,7 +7,8 @@ from tests.harness.alert_stories.healthy import (
     KEYS,
     KEYS_2,
     LAG,
-    PRODUCERS,
+    PAUSED,
+    RECONNECTS,
     REFUSALS,
     REOPENED,
     STARTED,
@@ -52,12 +53,12 @@ PROCESSES = [
 
 KAFKA = [
     Story(
-        "producers fail one after the other",
+        "connections fail one after the other",
         20,
-        {PRODUCERS: "0x5 0+1x20"},
-        fires("ProducerReplaced", "bridge:8081 replaced its producer 14 times in 15 minutes.", instance="bridge:8081"),
+        {RECONNECTS: "0x5 0+1x20"},
+        fires("KafkaUnstable", "bridge:8081 lost Kafka 14 times in 15 minutes.", instance="bridge:8081"),
     ),
-    Story("a broker restarts", 20, {PRODUCERS: "0x5 1x5 2x20"}),
+    Story("a broker restarts", 20, {RECONNECTS: "0x5 1x5 2x20"}),
     Story(
         "Kafka is slow",
         20,
@@ -149,6 +150,13 @@ WORKERS = [
         fires("PartitionWithoutOwner", "1 partitions have no worker."),
     ),
     Story("another worker takes the partition", 9, {KEYS: "1000x5 stale", KEYS_2: "_x10 1000x10"}),
+    Story(
+        "the ceiling on rejections stops a partition",
+        6,
+        {PAUSED: "0x5 1x20"},
+        fires("PartitionPaused", "Partition 0 stands still until its worker is restarted.", partition="0"),
+    ),
+    Story("a worker that had stopped a partition is restarted", 8, {PAUSED: "1x5 stale _ 0x20"}),
     Story(
         "transactions fail again and again",
         20,
