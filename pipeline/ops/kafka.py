@@ -259,9 +259,7 @@ class LocalKafka:
             return
         shutil.rmtree(unfinished, ignore_errors=True)
         self._write_server_properties("format.properties", unfinished)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        # With "=": one id in 64 begins with a hyphen, and would be taken for an option.
-        arguments = ["format", "--standalone", f"--cluster-id={cluster_id}", "-c", "format.properties"]
+        arguments = ["format", *self._format_arguments(), "-c", "format.properties"]
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             try:
@@ -280,6 +278,12 @@ class LocalKafka:
         if done.returncode != 0:
             raise LocalKafkaError(f"Kafka cannot format {data}: {self._last_log_line()} (all of it: {self.log})")
         unfinished.rename(data)
+
+    def _format_arguments(self) -> list[str]:
+        """Return what makes this node a cluster of its own."""
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # With "=": one id in 64 begins with a hyphen, and would be taken for an option.
+        return ["--standalone", f"--cluster-id={cluster_id}"]
 
     def _launch(self, java: str) -> None:
         with self.log.open("ab") as log, (self.directory / "broker.lock").open("a+") as lock:

@@ -76,6 +76,15 @@ class BridgeProcess:
             self._process.kill()
             self._process.wait()
 
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self) -> int:
+        """Return the exit code once it ended by itself."""
+        assert self._process is not None
+        return self._process.wait(30)
+
     def resident_bytes(self) -> int:
         """Return how much memory it holds."""
         assert self._process is not None

@@ -115,6 +115,37 @@ class WorkerProcess:
         assert received.keys() == decided.keys()
         return {partition: (received[partition], decided[partition]) for partition in received}
 
+    def owns_report(self) -> bool:
+        """Whether the report agent's partition is this worker's."""
+        return any(
+            sample.labels.get("stage") == "report"
+            for family in self._metrics()
+            if family.name == "pipeline_lag_offsets"
+            for sample in family.samples
+        )
+
+    def lost_to_retention(self) -> int:
+        """Return pipeline_lost_records_total over its partitions."""
+        return sum(
+            int(sample.value)
+            for family in self._metrics()
+            if family.name == "pipeline_lost_records"
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        )
+
+    def readiness(self) -> str:
+        """Return what /readyz says: "" if it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+                text: bytes = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read()
+        except (urllib.error.URLError, OSError):
+            return ""
+        return text.decode()
+
     def wait_until_working(self, *, records: int = 1, seconds: float = 30) -> None:
         """Wait until the partitions it owns have taken in *records* in all."""
         eventually(
