@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
 
-.PHONY: help setup run demo test test-long fuzz lint bench dashboards lock secrets
+.PHONY: help setup run demo test test-long chaos fuzz lint bench dashboards lock secrets
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-long: setup ## Try the laws 20 times as often, with another seed each time,
 
 fuzz: $(INSTALLED) ## Fuzz the pure entry points for 10 minutes.
 	@exec $(BIN)/python -m tests.fuzz --minutes 10
+
+chaos: setup $(TOOLS) ## Inject every fault under load and judge (about 40 minutes); SEED=7 SCENARIO="broker killed" ROUNDS=3 choose.
+	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lint: $(INSTALLED) ## Check format, style, types and import contracts.
 	$(BIN)/ruff format --check pipeline tests config

@@ -143,7 +143,8 @@ def _end(writer: asyncio.StreamWriter, *, is_reset: bool) -> None:
         writer.close()
         return
     connection = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):  # It may be closed already.
-        # Linger for 0 s: the kernel sends RST instead of FIN.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if connection is not None:  # None: it is closed already.
+        with contextlib.suppress(OSError):
+            # Linger for 0 s: the kernel sends RST instead of FIN.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
