@@ -70,6 +70,10 @@ class AcceptStage:
             last = max(last, *(int(header(record.headers, HEADER_RAW_OFFSET) or last) for record in records))
         return Opened(state, resume=last + 1 if last >= 0 else None)
 
+    def newest(self, state: AcceptState) -> int | None:
+        """Return the stream time: the broker stamps raw, so what comes later is not below it."""
+        return None if state.stream_time == NEVER else state.stream_time
+
     def step(self, state: AcceptState, chunk: Chunk) -> Output | Halt | None:
         """Decide on the chunk's records; an idle one is a tick."""
         partition = state.partition

@@ -34,6 +34,11 @@ HEARTBEATS_PER_SESSION = 5
 # aiokafka leaves the group if nothing is fetched for so long, as where all a worker has is paused. Its heartbeats say
 # that it lives, and partitions whose transactions fail again and again end it.
 MAX_POLL_SECONDS = 20 * 86_400.0
+# How long members have to join again. Handing over takes HANDOVER_SECONDS and the bounded stop of a producer.
+REBALANCE_SECONDS = 15.0
+# A connection that swallows everything is given up after this. Longer than a join may take, which is one request.
+# Faust's own 90 s are as long a stall of every partition.
+REQUEST_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,8 @@ def _app(settings: Settings) -> faust.App:
         broker_session_timeout=worker.session_timeout_seconds,
         broker_max_poll_interval=MAX_POLL_SECONDS,
         broker_heartbeat_interval=worker.session_timeout_seconds / HEARTBEATS_PER_SESSION,
+        broker_request_timeout=REQUEST_SECONDS,
+        broker_rebalance_timeout=REBALANCE_SECONDS,
         consumer_group_instance_id=worker.instance_id,
         consumer_max_fetch_size=FETCH_BYTES,
         stream_buffer_maxsize=CHUNKS_BUFFERED,

@@ -83,6 +83,13 @@ class Log:
             finally:
                 await consumer.stop()
 
+    async def has_newer(self, tp: TopicPartition, than: int, *, until: int) -> bool:
+        """Return whether a committed record of *tp* before offset *until* has a timestamp (ms) above *than*."""
+        async for records in self.read(tp, since=than + 1, until=until):
+            if any(record.timestamp > than for record in records):
+                return True
+        return False
+
     async def read(
         self, tp: TopicPartition, *, since: int | None = None, until: int | None = None
     ) -> AsyncIterator[list[ConsumerRecord]]:

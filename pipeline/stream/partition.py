@@ -169,7 +169,7 @@ class Partition(Generic[State]):
             committed = await self._log.committed(self._stage.group, self._tp)
             opened = await self._stage.open(self._log, self._number, committed)
             position = committed.offset if committed else opened.resume
-            start = await self._start_of(position)
+            start = await self._start_of(position, opened.state)
         except BaseException:
             await close_producer(producer)
             raise
@@ -178,22 +178,29 @@ class Partition(Generic[State]):
         self._stage.on_opened(opened.state, self._number, seconds)
         return _Session(producer, opened.state, start)
 
-    async def _start_of(self, position: int | None) -> int:
-        """Return the offset to go on at, given where the state ends."""
+    async def _start_of(self, position: int | None, state: State) -> int:
+        """Return the offset to go on at, given where *state* ends."""
         start, end = await self._log.bounds(self._tp)
         if position is None:
             return start
         if position > end:
-            self._die(
-                ExitCode.OFFSET_AHEAD_OF_LOG,
-                f"{self._tp.topic}[{self._number}] ends at {end}, but group {self._stage.group} committed {position}: "
-                f"the topic was recreated or lost data. Stop all workers, then decide where to go on: "
-                f"vod-pipeline offsets reset --partition {self._number} --to earliest",
-            )
+            self._stop_before_other_log(f"ends at {end}", position)
+        newest = self._stage.newest(state)
+        if newest is not None and await self._log.has_newer(self._tp, newest, until=position):
+            self._stop_before_other_log("holds records that were written later than all that was read", position)
         if position < start:
             self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)
             self._stage.on_lost(self._number, start - position)
         return max(start, position)
+
+    def _stop_before_other_log(self, what: str, position: int) -> NoReturn:
+        """End the process: the log is not the one that was read, and may have grown past where that was left."""
+        self._die(
+            ExitCode.OFFSET_AHEAD_OF_LOG,
+            f"{self._tp.topic}[{self._number}] {what}, but group {self._stage.group} committed {position}: "
+            f"the topic was recreated or lost data. Stop all workers, then decide where to go on: "
+            f"vod-pipeline offsets reset --partition {self._number} --to earliest",
+        )
 
     async def _process(self, session: _Session[State], chunk: Chunk) -> None:
         if chunk.begin != session.next:
@@ -236,7 +243,7 @@ class Partition(Generic[State]):
 
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
         """Make the consumer read on where the state ends, if the log still has that: it may have lost either end."""
-        session.next = await self._start_of(session.next)
+        session.next = await self._start_of(session.next, session.state)
         self._logger.info("seek", offset=chunk.begin, next=session.next)
         await self._seek(self._tp, session.next)
 

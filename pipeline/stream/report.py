@@ -41,6 +41,10 @@ class ReportStage:
         report.settle(state)
         return Opened(state, resume=until)
 
+    def newest(self, state: ReportState) -> int | None:
+        """Return None: what is compacted keeps no order that could be asked for."""
+        return None
+
     def step(self, state: ReportState, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
         records = list(chunk.records())

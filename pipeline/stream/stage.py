@@ -49,6 +49,10 @@ class Stage(Protocol[State]):
         """Fold the state of *partition* as of *committed*."""
         ...
 
+    def newest(self, state: State) -> int | None:
+        """Return the highest source timestamp (ms) that *state* has taken in, which no later one is below; or None."""
+        ...
+
     def step(self, state: State, chunk: Chunk) -> Output | Halt | None:
         """Take *chunk* into the state; None if that leads to nothing worth a transaction."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import shutil
 import sys
@@ -34,6 +35,8 @@ def main() -> int:
     chosen = chosen or [scenario for scenario in SCENARIOS if asked.scenario in scenario.name]
     if not chosen:
         parser.error(f"no such scenario; there are: {', '.join(scenario.name for scenario in SCENARIOS)}")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # A broker that is away is what this is about.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     rows = []
     is_kept = True
     for scenario in chosen:
