@@ -1,7 +1,8 @@
 """
 The verdict on a scenario: every callback that got a 200 is in raw, and raw led to what it should have.
 
-What is no longer in raw (retention ran, or the topic was recreated) was kept by the scenario before it went.
+The audit judges. What is no longer in raw (retention ran, or the topic was recreated) it cannot know: then a recount
+of what the scenario kept does.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.ops import audit
+from pipeline.ops.audit.findings import Kind
+from pipeline.ops.audit.log import AuditError
 from tests.harness.recount import rate_differences, read, recount
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
+
+FINDINGS_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +41,37 @@ class Past:
 
 
 def judge(settings: Settings, taken: list[bytes], past: Past) -> Verdict:
-    """Compare the topics with a recount of raw; *taken* are the bodies that got a 200."""
+    """Judge the topics, in which everything should be decided; *taken* are the bodies that got a 200."""
+    raw = read(settings, settings.kafka.topics.raw)
+    missing = len(set(taken) - past.bodies - {record.value for records in raw for record in records})
+    verdict = _recounted(settings, raw, past) if any(past.records) or past.bodies else _audited(settings)
+    told = (f"raw: {missing} callbacks are missing that got a 200",) if missing else ()
+    return Verdict(missing + verdict.lost, verdict.doubled, told + verdict.problems)
+
+
+def _audited(settings: Settings) -> Verdict:
+    try:
+        report = audit.run(settings, patience_seconds=0)
+    except AuditError as error:
+        return Verdict(0, 0, (f"no audit: {error}",))
+    problems = [str(finding) for finding in report.findings.kept[:FINDINGS_TOLD]]
+    if report.findings.counts:
+        problems.append(f"audit: {dict(report.findings.counts)}")
+    if not report.agrees and not problems:
+        problems.append(f"audit: {report.balance}")
+    if report.balance.in_flight:
+        problems.append(f"audit: {report.balance.in_flight} raw records are not decided")
+    if report.windows_pending:
+        problems.append(f"audit: {report.windows_pending} windows are behind their deletions")
+    counts = report.findings.counts
+    return Verdict(counts[Kind.MISSING], counts[Kind.DOUBLED] + counts[Kind.UNEXPECTED], tuple(problems))
+
+
+def _recounted(settings: Settings, raw: list[list[Any]], past: Past) -> Verdict:
     topics = settings.kafka.topics
-    raw, accepted, rejected = (read(settings, topic) for topic in (topics.raw, topics.accepted, topics.rejected))
-    bodies = past.bodies | {record.value for records in raw for record in records}
-    missing = len(set(taken) - bodies)
-    problems = [f"raw: {missing} callbacks are missing that got a 200"] if missing else []
-    lost, doubled = missing, 0
+    accepted, rejected = read(settings, topics.accepted), read(settings, topics.rejected)
+    problems: list[str] = []
+    lost = doubled = 0
     events: list[tuple[bytes, bytes, int]] = []
     for partition, records in enumerate(raw):
         expected = recount(settings, partition, [*past.records[partition], *records])
@@ -52,11 +82,12 @@ def judge(settings: Settings, taken: list[bytes], past: Past) -> Verdict:
             (topics.accepted, Counter[Any](expected.accepted), Counter[Any](has)),
             (topics.rejected, Counter[Any](expected.rejected), Counter[Any](reasons)),
         ):
-            if wanted != found:
-                lost += (wanted - found).total()
-                doubled += (found - wanted).total()
+            missing, extra = wanted - found, found - wanted
+            if missing or extra:
+                lost += missing.total()
+                doubled += extra.total()
+                such = json.dumps(str([*missing, *extra][:2]))
                 problems.append(
-                    f"{topic}[{partition}]: {(wanted - found).total()} missing, {(found - wanted).total()} too many, "
-                    f"of {wanted.total()}; such as {json.dumps(str([*(wanted - found), *(found - wanted)][:2]))}"
+                    f"{topic}[{partition}]: {missing.total()} missing, {extra.total()} too many, such as {such}"
                 )
     return Verdict(lost, doubled, (*problems, *rate_differences(settings, events)))
