@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.dev import ConsoleRenderer
@@ -24,6 +24,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipeline.log_rate import INTERVAL_SECONDS, KIND_CHARACTERS_MAX, Kind, RateLimit
+from pipeline.log_stream import UnfailingStream
 
 # What these libraries say at INFO and below is about themselves; what matters of it is logged by us.
 QUIET = ("pipeline.stream.transport", "faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")
@@ -51,12 +52,13 @@ def configure(*, json: bool) -> None:
         # Every text as its repr, which breaks no line; without it, only texts with blanks and quotes are.
         else [exceptions, _raised, _cut, _escape, ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)]
     )
+    stream = cast("TextIO", UnfailingStream(sys.stderr))
     structlog.configure(
         processors=[_limited_by(limit), *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # A line is one write: threads do not mix theirs.
+        logger_factory=structlog.WriteLoggerFactory(stream),  # A line is one write: threads do not mix theirs.
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.addFilter(_filter_of(limit))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from tests.chaos.system import System
     from tests.harness.worker import WorkerProcess
 
-# Past the session (6 s), a request (10 s) and the transaction timeout (15 s), after which Kafka fences its producer.
+# Past the session (6 s) and the transaction timeout (15 s), after which Kafka fences its producer.
 PAUSE_SECONDS = 20.0
-BROKER_PAUSE_SECONDS = 30.0
+BROKER_PAUSE_SECONDS = 25.0  # And past the clients' requests, of 20 s at most.
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
@@ -106,7 +106,7 @@ def _is_ready(worker: WorkerProcess) -> bool:
 
 
 async def rebalance(system: System) -> None:
-    """1, 2, 3, 1 workers: two join, one after the other, and any two leave, one in order and one killed for good."""
+    """Two workers join, one after the other, and any two leave: one in order, and one killed for good."""
     for name in ("second", "third"):
         worker = system.add_worker(name, is_static=False)
         await until(partial(_is_ready, worker))

@@ -30,8 +30,9 @@ TOO_SMALL = "100"
 async def run_retention(system: System) -> None:
     """While no worker runs, retention takes raw records that nobody has read: those are lost and counted."""
     await system.moment()
-    (worker,) = system.workers
-    await system.remove_worker(worker)
+    stopped = list(system.workers)
+    for worker in stopped:
+        await system.remove_worker(worker)
     before = len(system.load.sent.taken)
     await until(lambda: len(system.load.sent.taken) >= before + UNREAD_RECORDS)
     raw = await system.keep_raw()
@@ -43,11 +44,14 @@ async def run_retention(system: System) -> None:
         gone = [record for record in raw[position.partition] if record.offset < min(read, cuts[position.partition])]
         system.past.records[position.partition] += gone
     await asyncio.to_thread(_delete_records, system, cuts)
-    # Named as before: its log goes on.
-    worker = system.add_worker(worker.log.stem, is_static=False)
+    # One of them, as a partition that moves before its first commit is opened, and what it lost counted, twice.
+    system.add_worker(stopped[0].log.stem, is_static=False)
     await system.progress()
-    lost = sum(cuts[position.partition] - (position.committed or 0) for position in positions)
-    assert worker.lost_to_retention() == lost, f"{worker.lost_to_retention()} counted as lost instead of {lost}"
+    wanted = sum(cuts[position.partition] - (position.committed or 0) for position in positions)
+    lost = system.workers[0].lost_to_retention()
+    for worker in stopped[1:]:
+        system.add_worker(worker.log.stem, is_static=False)
+    assert lost == wanted, f"{lost} records counted as lost instead of {wanted}"
 
 
 def _delete_records(system: System, cuts: dict[int, int]) -> None:
@@ -69,15 +73,17 @@ async def recreate_raw(system: System) -> None:
     system.load.resume()
     system.watch.resume()
     await asyncio.to_thread(system.make_topics)
-    (worker,) = system.workers
+    stopped = list(system.workers)
     endings = len(system.endings)
     await until(lambda: len(system.endings) > endings)
-    assert system.endings[-1][1] == ExitCode.OFFSET_AHEAD_OF_LOG, f"{system.endings}; {worker.tail()}"
-    await system.abandon(worker)
+    assert system.endings[-1][1] == ExitCode.OFFSET_AHEAD_OF_LOG, f"{system.endings}; {stopped[0].tail()}"
+    for worker in stopped:
+        await system.abandon(worker)
     for number in range(system.settings.kafka.partitions):
         # The dead worker is a member until its session ends; the command says so until then.
         await until(lambda number=number: _is_reset(system, number))  # type: ignore[misc]
-    system.add_worker(worker.log.stem, is_static=False)
+    for worker in stopped:
+        system.add_worker(worker.log.stem, is_static=False)
     await system.progress()
 
 

@@ -44,14 +44,9 @@ SELECTION = (
     ),
     Scenario(
         name="pauses and rebalances",
-        faults=(faults.pause_worker, faults.pause_broker, faults.rebalance),
-        rounds=3,
-        static=False,
-    ),
-    Scenario(
-        name="lost and recreated",
-        faults=(kafka_faults.run_retention, kafka_faults.recreate_raw),
-        rounds=2,
+        faults=(faults.pause_worker, faults.pause_broker, faults.rebalance, kafka_faults.run_retention),
+        rounds=4,
+        workers=2,
         static=False,
     ),
 )
