@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.core import accept
 from pipeline.core.accept import AcceptState, Decisions
@@ -69,6 +69,22 @@ class AcceptStage:
         async for records in log.read(TopicPartition(self._topics.rejected, partition)):
             last = max(last, *(int(header(record.headers, HEADER_RAW_OFFSET) or last) for record in records))
         return Opened(state, resume=last + 1 if last >= 0 else None)
+
+    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return accepted and rejected of this partition."""
+        return TopicPartition(self._topics.accepted, partition), TopicPartition(self._topics.rejected, partition)
+
+    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return the partition of partial-counts."""
+        return (TopicPartition(self._topics.partial_counts, 0),)
+
+    def source_offset(self, record: ConsumerRecord) -> int | None:
+        """Return the raw offset, which accepted and rejected have in different headers."""
+        decision = header(record.headers, HEADER_DECISION)
+        if decision is not None:
+            return unpack_decision(decision).raw_offset
+        offset = header(record.headers, HEADER_RAW_OFFSET)
+        return int(offset) if offset else None
 
     def newest(self, state: AcceptState) -> int | None:
         """Return the stream time: the broker stamps raw, so what comes later is not below it."""

@@ -83,6 +83,19 @@ class Log:
             finally:
                 await consumer.stop()
 
+    async def undecided(self, tp: TopicPartition) -> list[ConsumerRecord]:
+        """Return the records of *tp* whose transaction is neither committed nor aborted."""
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            consumer = await self._reader(tp)
+            try:
+                stable = (await consumer.end_offsets([tp]))[tp]
+            finally:
+                await consumer.stop()
+        found = []
+        async for records in self.read(tp, start=stable, isolation_level="read_uncommitted"):
+            found += records
+        return found
+
     async def has_newer(self, tp: TopicPartition, than: int, *, until: int) -> bool:
         """Return whether a committed record of *tp* before offset *until* has a timestamp (ms) above *than*."""
         async for records in self.read(tp, since=than + 1, until=until):
@@ -91,20 +104,30 @@ class Log:
         return False
 
     async def read(
-        self, tp: TopicPartition, *, since: int | None = None, until: int | None = None
+        self,
+        tp: TopicPartition,
+        *,
+        since: int | None = None,
+        start: int | None = None,
+        until: int | None = None,
+        isolation_level: str = "read_committed",
     ) -> AsyncIterator[list[ConsumerRecord]]:
         """
         Yield the committed records of *tp*, in order.
 
         Args:
-            since: Start at the first record with at least this timestamp (ms); None: at the log start.
+            since: Start at the first record with at least this timestamp (ms); None: at *start*.
+            start: Start at this offset; None: at the log start.
             until: Stop before this offset; None: at the end the log has now.
+            isolation_level: "read_uncommitted" yields every record.
         """
-        consumer = await self._reader(tp)
+        consumer = await self._reader(tp, isolation_level)
         try:
             end = (await consumer.end_offsets([tp]))[tp]
             end = end if until is None else min(end, until)
-            if since is None:
+            if start is not None:
+                consumer.seek(tp, start)
+            elif since is None:
                 await consumer.seek_to_beginning(tp)
             else:
                 found = (await consumer.offsets_for_times({tp: since}))[tp]
@@ -125,10 +148,10 @@ class Log:
         finally:
             await consumer.stop()
 
-    async def _reader(self, tp: TopicPartition) -> AIOKafkaConsumer:
+    async def _reader(self, tp: TopicPartition, isolation_level: str = "read_committed") -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
             **self._options,
-            isolation_level="read_committed",
+            isolation_level=isolation_level,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from pipeline.stream.hanging import settle
 from pipeline.stream.log import Log, close_producer, commit
 from pipeline.stream.stage import Halt, Output, Stage
 from pipeline.stream.transport import Chunk
@@ -167,6 +168,7 @@ class Partition(Generic[State]):
         producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
         try:
             committed = await self._log.committed(self._stage.group, self._tp)
+            await settle(self._log, producer, self._stage, self._number, committed)
             opened = await self._stage.open(self._log, self._number, committed)
             position = committed.offset if committed else opened.resume
             start = await self._start_of(position, opened.state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.core import report
 from pipeline.core.records import Topics
@@ -40,6 +40,18 @@ class ReportStage:
             report.recall_counts(state, records)
         report.settle(state)
         return Opened(state, resume=until)
+
+    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return the partition of failure-rates."""
+        return (self._rates,)
+
+    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return nothing: one agent writes the rows."""
+        return ()
+
+    def source_offset(self, record: ConsumerRecord) -> int | None:
+        """Return None: rows follow from the counts, so that those that are aborted are written anew."""
+        return None
 
     def newest(self, state: ReportState) -> int | None:
         """Return None: what is compacted keeps no order that could be asked for."""

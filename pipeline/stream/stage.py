@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from pipeline.batch import Batches
+from pipeline.stream.hanging import Outputs
 from pipeline.stream.log import Committed, Log
 from pipeline.stream.transport import Chunk
 
@@ -37,7 +38,7 @@ class Opened(Generic[State]):
     resume: int | None = None
 
 
-class Stage(Protocol[State]):
+class Stage(Outputs, Protocol[State]):
     """What differs between accept and report."""
 
     name: str

@@ -141,10 +141,21 @@ class ModelLog(Log):
         log = self._broker.log(tp)
         return await self._network.request(lambda: (log.start, log.end), is_bounded=True)
 
+    async def undecided(self, tp: TopicPartition) -> list[Record]:
+        return await self._network.request(lambda: self._broker.log(tp).undecided(), is_bounded=True)
+
     async def read(
-        self, tp: TopicPartition, *, since: int | None = None, until: int | None = None
+        self,
+        tp: TopicPartition,
+        *,
+        since: int | None = None,
+        start: int | None = None,
+        until: int | None = None,
+        isolation_level: str = "read_committed",
     ) -> AsyncIterator[list[Record]]:
         """Read on until the end that was asked for is stable, as the real one waits for that."""
+        assert start is None
+        assert isolation_level == "read_committed"
         log = self._broker.log(tp)
         end = await self._network.request(lambda: log.end if until is None else min(log.end, until), is_bounded=True)
         position = log.start if since is None else log.offset_for_time(since)

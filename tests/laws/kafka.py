@@ -65,6 +65,10 @@ class PartitionLog:
         end = self.stable_end if until is None else min(until, self.stable_end)
         return [record for record in self.records if since <= record.offset < end and record.is_visible]
 
+    def undecided(self) -> list[Record]:
+        """Return the records of open transactions."""
+        return [record for record in self.records if record.transaction is not None and record.transaction.is_open]
+
     def offset_for_time(self, timestamp: int) -> int:
         """Return the first offset with at least this timestamp, or the end."""
         return next((r.offset for r in self.records if not r.is_control and r.timestamp >= timestamp), self.end)
