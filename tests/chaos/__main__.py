@@ -17,9 +17,14 @@ import time
 import traceback
 from pathlib import Path
 
+from kafka.errors import KafkaError
+
+from pipeline.ops.kafka import LocalKafkaError
 from tests.chaos.scenarios import SCENARIOS, Result, Scenario, play
 
 SEED_MAX = 1_000_000
+# A round that did not end as it should, or a process that did not start: the other scenarios are played all the same.
+FAILURES = (AssertionError, OSError, LocalKafkaError, KafkaError)
 HEAD = "| Scenario | rounds | events | lost | doubled | longest stall | seed |\n|---|---|---|---|---|---|---|"
 
 
@@ -54,7 +59,7 @@ def _row(scenario: Scenario, seed: int, rounds: int | None) -> tuple[str, bool]:
     began = time.monotonic()
     try:
         result = asyncio.run(play(scenario, directory, seed=seed, rounds=rounds))
-    except AssertionError:
+    except FAILURES:
         traceback.print_exc()
         print(f"  failed; its logs are in {directory}", flush=True)
         return f"| {scenario.name} | failed, see above | | | | | {seed} |", False

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PROXIED = ("BRIDGE", "WORKER")
+START_TIMEOUT_SECONDS = 180.0  # Three nodes, and tests beside them, share what processors there are.
 
 
 class Node(LocalKafka):
@@ -29,6 +30,10 @@ class Node(LocalKafka):
         self._cluster_id = cluster_id
         self.listeners = {name: free_port() for name in PROXIED}
         self.proxies = {name: free_port() for name in PROXIED}
+
+    def start(self, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Start as LocalKafka does, with more patience."""
+        super().start(timeout_seconds=timeout_seconds)
 
     def join(self, number: int, voters: str, count: int) -> None:
         """Become node *number* of *count*; *voters* names all their controllers."""
