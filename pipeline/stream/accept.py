@@ -57,18 +57,22 @@ class AcceptStage:
         state.ceiling = Ceiling(self._ceiling)
         expiry = self._policy.expiry(state.stream_time)
         since = None if state.stream_time == NEVER or committed is None else expiry
-        last = -1
+        last, body = -1, None
         async for records in log.read(TopicPartition(self._topics.accepted, partition), since=since):
             for record in records:
                 decision = unpack_decision(header(record.headers, HEADER_DECISION) or b"")
-                last = max(last, decision.raw_offset)
+                if decision.raw_offset > last:
+                    last, body = decision.raw_offset, record.value
                 if record.timestamp >= expiry:
                     accept.recall(state, record.key, record.timestamp, decision)
         if committed is not None:
             return Opened(state)
         async for records in log.read(TopicPartition(self._topics.rejected, partition)):
-            last = max(last, *(int(header(record.headers, HEADER_RAW_OFFSET) or last) for record in records))
-        return Opened(state, resume=last + 1 if last >= 0 else None)
+            for record in records:
+                offset = int(header(record.headers, HEADER_RAW_OFFSET) or -1)
+                if offset > last:
+                    last, body = offset, record.value
+        return Opened(state, resume=last + 1, last_body=body) if last >= 0 else Opened(state)
 
     def owned(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return accepted and rejected of this partition."""

@@ -96,6 +96,15 @@ class Log:
             found += records
         return found
 
+    async def value_at(self, tp: TopicPartition, offset: int) -> bytes | None:
+        """Return the value of the record at *offset* of *tp*; None if there is none, or none any more."""
+        async for records in self.read(tp, start=offset, until=offset + 1):
+            for record in records:
+                if record.offset == offset:
+                    value: bytes | None = record.value
+                    return value
+        return None
+
     async def has_newer(self, tp: TopicPartition, than: int, *, until: int) -> bool:
         """Return whether a committed record of *tp* before offset *until* has a timestamp (ms) above *than*."""
         async for records in self.read(tp, since=than + 1, until=until):

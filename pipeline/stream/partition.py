@@ -172,6 +172,8 @@ class Partition(Generic[State]):
             opened = await self._stage.open(self._log, self._number, committed)
             position = committed.offset if committed else opened.resume
             start = await self._start_of(position, opened.state)
+            if committed is None and opened.resume is not None and opened.last_body is not None:
+                await self._require_same(opened.resume, opened.last_body)
         except BaseException:
             await close_producer(producer)
             raise
@@ -194,6 +196,12 @@ class Partition(Generic[State]):
             self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)
             self._stage.on_lost(self._number, start - position)
         return max(start, position)
+
+    async def _require_same(self, resume: int, last_body: bytes) -> None:
+        """Whoever deletes a topic deletes the group's offset, too: then the output alone tells which log was read."""
+        body = await self._log.value_at(self._tp, resume - 1)
+        if body is not None and body != last_body:
+            self._stop_before_other_log(f"holds another record at {resume - 1} than the one that was read", resume)
 
     def _stop_before_other_log(self, what: str, position: int) -> NoReturn:
         """End the process: the log is not the one that was read, and may have grown past where that was left."""

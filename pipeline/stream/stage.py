@@ -32,10 +32,11 @@ class Halt:
 
 @dataclass(slots=True)
 class Opened(Generic[State]):
-    """A folded state; `resume` is where to go on if nothing was committed (None: at the log start)."""
+    """A folded state; if nothing was committed, where to go on (None: at the log start), and the body just before."""
 
     state: State
     resume: int | None = None
+    last_body: bytes | None = None
 
 
 class Stage(Outputs, Protocol[State]):

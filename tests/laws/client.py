@@ -154,11 +154,13 @@ class ModelLog(Log):
         isolation_level: str = "read_committed",
     ) -> AsyncIterator[list[Record]]:
         """Read on until the end that was asked for is stable, as the real one waits for that."""
-        assert start is None
         assert isolation_level == "read_committed"
         log = self._broker.log(tp)
         end = await self._network.request(lambda: log.end if until is None else min(log.end, until), is_bounded=True)
-        position = log.start if since is None else log.offset_for_time(since)
+        if start is not None:
+            position = max(start, log.start)
+        else:
+            position = log.start if since is None else log.offset_for_time(since)
         if log.stable_end < end:  # Others' transactions: they end in time.
             await self._network.request(self._broker.settle, is_bounded=True)
             if log.stable_end < end:
