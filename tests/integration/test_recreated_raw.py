@@ -71,3 +71,20 @@ def test_it_stops_the_worker_though_the_offset_lies_below_its_end(
     assert code == ExitCode.OFFSET_AHEAD_OF_LOG
     assert ("later than all that was read" if keeps_offset else "another record at 19") in worker.tail()
     assert len(read(settings, settings.kafka.topics.accepted)[0]) == 20
+
+
+def test_it_stops_a_worker_that_runs_meanwhile(settings: Settings, admin: KafkaAdminClient, tmp_path: Path) -> None:
+    """The new log is longer than the old one at once, so the consumer's position lies well inside it."""
+    write(settings, deletions(20))
+    with WorkerProcess(settings, tmp_path) as worker:
+        worker.wait_until_working(records=20, seconds=90)
+        eventually(lambda: differences(settings), seconds=60)
+        admin.delete_topics([settings.kafka.topics.raw])
+        eventually(lambda: creation_problems(settings), seconds=20)
+        write(settings, deletions(50))
+
+        eventually(lambda: ["it runs on"] if worker.is_running() else [], seconds=60)
+        code = worker.wait()
+
+    assert code == ExitCode.OFFSET_AHEAD_OF_LOG
+    assert len(read(settings, settings.kafka.topics.accepted)[0]) == 20
