@@ -22,8 +22,8 @@ run: setup ## Start everything: a local Kafka, the topics, the bridge on port 80
 demo: setup ## The same with simulated callbacks, a live table and a closing summary.
 	@exec $(BIN)/vod-pipeline up --demo
 
-test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 6 minutes on 2 cores).
-	@exec $(BIN)/pytest
+test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 8 minutes on 2 cores).
+	@exec $(BIN)/pytest -n 3 --dist loadfile  # They wait more than they compute; a file keeps its broker.
 
 test-long: setup ## Try the laws 20 times as often, with another seed each time, and see that each known bug is caught.
 	@LAWS_RUNS=20000 $(BIN)/pytest tests/laws

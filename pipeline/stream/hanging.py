@@ -62,7 +62,12 @@ async def settle(
     logger.warning(
         "hanging_transaction_ended", outputs=[str(tp.topic) for tp in owned], records=len(hanging), commit=is_committed
     )
-    await _end(producer, {*owned, *outputs.shared(partition)}, commit=is_committed)
+    tps = {*owned, *outputs.shared(partition)}
+    await _end(producer, tps, commit=is_committed)
+    async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+        for tp in owned:  # Kafka answers before it writes the markers, and a fold before them would miss what counts.
+            while await log.undecided(tp):  # noqa: ASYNC110  # Only Kafka knows.
+                await asyncio.sleep(POLL_SECONDS)
 
 
 async def _end(producer: AIOKafkaProducer, tps: set[TopicPartition], *, commit: bool) -> None:

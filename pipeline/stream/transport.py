@@ -18,7 +18,6 @@ from itertools import chain
 from typing import Any, NamedTuple, cast
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CorruptRecordException
@@ -29,7 +28,7 @@ from faust.types import TP, ConsumerMessage
 FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that was busy when the fetch was sent.
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 1.0
-UNKNOWN_OFFSET = -1  # Continues nothing, so the partition looks where its log goes on, and whether that is its log.
+METADATA_SECONDS = 10.0  # A topic that was deleted is no longer ours; that it is there again is noticed after this.
 FRESH_SECONDS = 3 * FETCH_WAIT_MS / 1000
 
 
@@ -128,12 +127,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._quiet_since: dict[TP, float] = {}
-        self._vanished: set[TP] = set()
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         conf = self.app.conf
         self._assignor = RoundRobinPartitionAssignor
-        consumer = AIOKafkaConsumer(
+        return AIOKafkaConsumer(
             **transport.client_options,
             client_id=conf.broker_client_id,
             group_id=conf.id,
@@ -149,14 +147,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
             heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            metadata_max_age_ms=int(METADATA_SECONDS * 1000),
             check_crcs=True,
         )
-        consumer._client.cluster.add_listener(self._watch_topics)
-        return consumer
-
-    def _watch_topics(self, cluster: ClusterMetadata) -> None:
-        """Note what is gone: what has its name later is another log, even if that is long enough to go on in."""
-        self._vanished.update(tp for tp in self._quiet_since if cluster.partitions_for_topic(tp.topic) is None)
 
     async def on_start(self) -> None:
         await super().on_start()
@@ -220,9 +213,6 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 self._quiet_since[tp] = time.monotonic()
             if begin != end or idle:
                 behind = max(0, (log_end or end) - end)
-                if tp in self._vanished:
-                    self._vanished.discard(tp)
-                    begin = UNKNOWN_OFFSET
                 chunks[tp] = Chunk(tp.topic, tp.partition, begin, end, fetched.get(tp, ()), idle, now, behind)
         return chunks
 

@@ -169,10 +169,12 @@ def test_a_disk_without_room_for_a_full_spool_is_warned_of(tmp_path: Path) -> No
 
 def test_a_spool_in_memory_is_warned_of(tmp_path: Path) -> None:
     """The longest mount point counts."""
-    mounts = f"x / tmpfs rw\ny {tmp_path.parent} ext4 rw\nz {tmp_path} tmpfs rw\n"
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    mounts = f"x / tmpfs rw\ny {tmp_path} ext4 rw\nz {memory} tmpfs rw\n"
 
-    assert spool_levels(tmp_path, mounts=mounts) == [Level.OK, Level.WARN]
-    assert spool_levels(tmp_path.parent, mounts=mounts) == [Level.OK]
+    assert spool_levels(memory, mounts=mounts) == [Level.OK, Level.WARN]
+    assert spool_levels(tmp_path, mounts=mounts) == [Level.OK]
 
 
 def test_a_spool_that_is_a_file_fails(tmp_path: Path) -> None:
