@@ -1,11 +1,16 @@
-"""What ends a running service, or has it look at its settings again."""
+"""What ends a running service and its clients, or has it look at its settings again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import structlog
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 async def until(stop: asyncio.Event, *running: asyncio.Task[None]) -> None:
@@ -28,3 +33,16 @@ def on_hangup(then: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+
+
+async def close(closing: Coroutine[Any, Any, None], *, seconds: float) -> None:
+    """
+    Run what closes a client, for *seconds* at most; that it fails is of no interest.
+
+    In a task of its own: a consumer of aiokafka 0.14.0 that stops while its broker is away lets a CancelledError out
+    (Fetcher.close awaits what it cancelled), which would end whoever stopped it.
+    """
+    task = asyncio.ensure_future(closing)
+    await asyncio.wait([task], timeout=seconds)
+    if not task.cancel() and not task.cancelled() and task.exception() is not None:
+        logger.debug("close_failed", error=repr(task.exception()))

@@ -128,7 +128,7 @@ def _bounded(value: Any) -> Any:
 
 def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Escape line ends and what a terminal takes for commands in the event itself, which is shown without quotes."""
-    event["event"] = _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), str(event["event"]))
+    event["event"] = _CONTROL.sub(lambda found: repr(found.group())[1:-1], str(event["event"]))
     return event
 
 

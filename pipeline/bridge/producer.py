@@ -28,6 +28,7 @@ from pipeline.batch import Batches
 from pipeline.bridge.partition import partitions_of
 from pipeline.bridge.spool import Record
 from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE
+from pipeline.lifecycle import close
 from pipeline.pinned import check_versions
 from pipeline.settings import KafkaSettings
 
@@ -94,10 +95,7 @@ class Producer:
 
     async def close(self) -> None:
         """Close the connections, within bounds; nobody waits for an answer on them any more."""
-        closing = asyncio.ensure_future(self._client.close())
-        await asyncio.wait([closing], timeout=CLOSE_SECONDS_MAX)
-        if not closing.cancel() and closing.exception() is not None:
-            logger.debug("close_failed", error=repr(closing.exception()))
+        await close(self._client.close(), seconds=CLOSE_SECONDS_MAX)
 
     def _rounds(self, records: Sequence[Record]) -> Iterator[_Round]:
         """Pack *records* into batches, none larger than a topic takes; a request takes one batch a partition."""

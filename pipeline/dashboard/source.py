@@ -24,6 +24,7 @@ from pipeline.dashboard.board import Board
 from pipeline.dashboard.figures import Raw, Spooled, figures_of, read_spooled
 from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
+from pipeline.lifecycle import close
 from pipeline.settings import Settings
 
 PUSH_SECONDS = 0.25  # Between two looks: what changes more often is shown as of the last one.
@@ -144,9 +145,8 @@ class Source:
                     await client.start()
             yield reader, asker, admin
         finally:
-            await reader.stop()
-            await asker.stop()
-            await admin.close()
+            for stop in (reader.stop, asker.stop, admin.close):
+                await close(stop(), seconds=REQUEST_SECONDS_MAX)
 
     async def _seek(
         self, reader: AIOKafkaConsumer, asker: AIOKafkaConsumer, rates: TopicPartition

@@ -18,6 +18,7 @@ from aiokafka.errors import GroupLoadInProgressError, IllegalOperation, KafkaErr
 
 from pipeline.batch import Batches, send
 from pipeline.core.records import Row
+from pipeline.lifecycle import close
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
 REQUEST_TIMEOUT_MS = 10_000
@@ -81,7 +82,7 @@ class Log:
             try:
                 return (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
             finally:
-                await consumer.stop()
+                await close(consumer.stop(), seconds=STOP_SECONDS)
 
     async def undecided(self, tp: TopicPartition) -> list[ConsumerRecord]:
         """Return the records of *tp* whose transaction is neither committed nor aborted."""
@@ -90,7 +91,7 @@ class Log:
             try:
                 stable = (await consumer.end_offsets([tp]))[tp]
             finally:
-                await consumer.stop()
+                await close(consumer.stop(), seconds=STOP_SECONDS)
         found = []
         async for records in self.read(tp, start=stable, isolation_level="read_uncommitted"):
             found += records
@@ -155,7 +156,7 @@ class Log:
                 if records:
                     yield records
         finally:
-            await consumer.stop()
+            await close(consumer.stop(), seconds=STOP_SECONDS)
 
     async def _reader(self, tp: TopicPartition, isolation_level: str = "read_committed") -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
@@ -169,7 +170,7 @@ class Log:
         try:
             await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await close(consumer.stop(), seconds=STOP_SECONDS)
             raise
         consumer.assign([tp])
         return consumer
