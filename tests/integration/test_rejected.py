@@ -80,8 +80,8 @@ def test_what_was_rejected_is_listed_shown_and_replayed(judged: Settings, monkey
     by_reason = cli.invoke(app, ["rejected", "replay", "--reason", "invalid_field"], input="y\n")
 
     assert set(found) == {Reason.CONFLICT, Reason.INVALID_JSON, Reason.INVALID_FIELD}
-    assert found[Reason.INVALID_JSON].id in listed.stdout
-    assert conflict.id not in listed.stdout
+    assert f"│ {found[Reason.INVALID_JSON].id} │" in listed.stdout
+    assert f"│ {conflict.id} │" not in listed.stdout
     assert "1 rejected in the last 24 hours" in listed.stdout
     assert BODIES[b"conflict"].decode() in shown.stdout
     assert "1 are in" in replayed.stdout
