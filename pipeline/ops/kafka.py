@@ -17,11 +17,11 @@ import subprocess
 import time
 import uuid
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from types import TracebackType
 
 HOST = "127.0.0.1"
@@ -197,6 +197,15 @@ class LocalKafka:
     def pause(self) -> None:
         """Freeze the broker (SIGSTOP): connections stay open and nothing answers, as in a long collection or a hang."""
         self._signal(signal.SIGSTOP)
+        while not self._is_stopped():  # The signal was sent; on a busy machine a thread may go on for a while.
+            time.sleep(0.001)
+
+    def _is_stopped(self) -> bool:
+        threads = Path(f"/proc/{self.process_id}/task").glob("*/stat")
+        try:
+            return all(thread.read_text().rpartition(")")[2].split()[0] in "TtZX" for thread in threads)
+        except (FileNotFoundError, ProcessLookupError):  # A thread that ended meanwhile.
+            return False
 
     def resume(self) -> None:
         """Let a paused broker go on (SIGCONT)."""
