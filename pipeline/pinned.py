@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
+PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0", "kafka-python": "3.0.12"}
 
 
 def check_versions(*names: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline import tolerant
 from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from kafka.admin import KafkaAdminClient
 
     from pipeline.core.records import Topics
+
+tolerant.install()  # The tests' own clients read what the worker's do.
 
 KAFKA_JARS = Path(__file__).parent.parent / ".local" / "kafka-jars"
 

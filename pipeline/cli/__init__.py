@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import typer
 
+from pipeline import tolerant
 from pipeline.bridge.fleet import FleetError
 from pipeline.bridge.spool import SpoolError
 from pipeline.cli import admin, audit, local, rejected, services
@@ -84,6 +85,7 @@ _group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
 
 def main() -> None:
     """Run the command; what can be expected to go wrong is one line on standard error."""
+    tolerant.install()
     try:
         app()
     except SettingsError as error:

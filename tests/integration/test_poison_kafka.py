@@ -15,10 +15,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
-from pipeline.ops import offsets
+from pipeline.ops import audit, offsets
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
+from tests.harness.wire import Wire, pack, write_batches
 from tests.harness.worker import WorkerProcess
 from tests.vectors.poison import Poison, corpus, honest
 
@@ -78,6 +79,43 @@ def test_the_stream_goes_on_after_every_hostile_record(settings: Settings, tmp_p
     assert [(record.key, record.value, reason) for record, reason in zip(rejected, reasons, strict=True)] == expected
     ignored = len(records) - len(expected)
     assert counted == {"accepted": 2, "duplicate": 0, "ignored": ignored, "rejected": len(expected)}
+
+
+def test_what_no_client_of_ours_could_read_stops_nothing(settings: Settings, tmp_path: Path) -> None:
+    """Header names that are no UTF-8, wrong attributes, wrong offsets: Kafka takes them all, so the worker must."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    names = [b"caf\xe9", b"\xed\xa0\x80", b"\xff" * 1000]
+    odd: list[dict[str, Any]] = [{"attributes": 0x80}, {"attributes": 0xFF}, {"offset_delta": 0}, {"offset_delta": -9}]
+    spoiled: list[dict[str, Any]] = [
+        *({"headers": [(name, b"x"), (b"source", b"http")]} for name in names),
+        *odd,
+        *({"headers": [(names[0], None)], **fields} for fields in odd),
+    ]
+    broken = [Wire(b"m", b"{", **fields) for fields in spoiled]
+    events = [Wire(*honest(now, f"m{number}"), **fields) for number, fields in enumerate(spoiled)]
+    together = [record for pair in zip(broken, events, strict=True) for record in pair]
+    alone = [Wire(record.key, b"[]", record.headers, record.attributes, record.offset_delta) for record in broken]
+    alone.append(Wire(b"m", b"[]", [(b"\xff" * 120_000, b"x")]))
+    asyncio.run(write_batches(settings, pack(together), *(pack([record]) for record in alone), pack(together)))
+    count = 2 * len(together) + len(alone)
+
+    with WorkerProcess(settings, tmp_path) as worker:
+        worker.wait_until_working(records=count, seconds=60)
+        counted = worker.records()
+        eventually(lambda: differences(settings), seconds=40)
+        report = audit.run(settings, patience_seconds=0)
+
+    accepted, rejected = (
+        read(settings, topic)[0] for topic in (settings.kafka.topics.accepted, settings.kafka.topics.rejected)
+    )
+    assert [record.key for record in accepted] == [event.key for event in events]
+    assert accepted[0].headers[:2] == [("caf?", b"x"), ("source", b"http")]
+    assert counted == {"accepted": 11, "duplicate": 11, "ignored": 0, "rejected": 34}
+    offsets_rejected = [*range(0, 22, 2), *range(22, 34), *range(34, 56, 2)]
+    assert [record.key for record in rejected] == [b"0:%d" % offset for offset in offsets_rejected]
+    assert Counter(dict(record.headers)["reason"] for record in rejected) == {b"invalid_json": 22, b"not_an_object": 12}
+    assert report.findings.kept == []
+    assert report.agrees
 
 
 def test_a_small_batch_that_holds_a_large_record_is_refused_by_the_broker(settings: Settings) -> None:
