@@ -42,6 +42,7 @@ lint: $(INSTALLED) ## Check format, style, types and import contracts.
 	$(BIN)/lint-imports
 
 bench: setup ## Measure the bridge and the worker, each on one core.
+	@config/setup.sh bench
 	@exec $(BIN)/python -m tests.bench
 
 dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: config/grafana/dashboards/*.json from config/grafana/*.py.

@@ -4,6 +4,7 @@
 #   config/setup.sh python    .venv with the pinned dependencies and this package
 #   config/setup.sh kafka     Java and Maven where missing, then Kafka's jars into .local/kafka-jars
 #   config/setup.sh tools     what only tests need: Prometheus and libfaketime into .local/tools, Chromium where missing
+#   config/setup.sh bench     what only benchmarks need: wrk where missing
 #   config/setup.sh lock      write config/requirements.txt and requirements-run.txt anew from pyproject.toml
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -134,6 +135,8 @@ setup_tools() {
     touch "$tools/.unpacked"
 }
 
+setup_bench() { command -v wrk >/dev/null || install "wrk is missing (it loads the bridge)" wrk; }
+
 # The lock is made by the oldest Python, since packages that only old ones need are harmless on newer ones.
 lock() {
     local venv=.local/lock-venv
@@ -156,6 +159,7 @@ case ${1:-} in
 python) setup_python ;;
 kafka) setup_kafka ;;
 tools) setup_tools ;;
+bench) setup_bench ;;
 lock) lock ;;
-*) fail "usage: config/setup.sh python|kafka|tools|lock" ;;
+*) fail "usage: config/setup.sh python|kafka|tools|bench|lock" ;;
 esac
