@@ -8,15 +8,16 @@ Frameworks cost 1.5 to 6 times what all of this does, hence none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
-from pipeline.bridge.protocol import CUT_OFF
+from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
+from pipeline.bridge.protocol import CUT_OFF, Exchange
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.bridge.recent import Bursts, Recent
 from pipeline.core.event import media_id_of
@@ -30,6 +31,7 @@ Scope = Mapping[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+_Client = tuple[str, int] | None  # Who is connected, as far as the server knows.
 # Writes a whole response without a body; False: it was not written, and has to be sent as messages.
 Answer = Callable[[bytes], bool]
 
@@ -66,12 +68,12 @@ class _Answer:
         self.is_failure = status >= 500
         self.count = metrics.requests.labels(outcome.value).inc
         line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
-        self.whole = None if headers else f"{line}\r\ncontent-length: 0\r\n\r\n".encode()
+        self.whole = b"" if headers else f"{line}\r\ncontent-length: 0\r\n\r\n".encode()
 
     async def send(self, send: Send, answer: Answer | None) -> None:
         """Send it by *answer* where that is possible and it has no headers of its own."""
         self.count()
-        if answer is None or self.whole is None or not answer(self.whole):
+        if answer is None or not self.whole or not answer(self.whole):
             await send(self.start)
             await send(self.end)
 
@@ -117,7 +119,6 @@ class BridgeApp:
         self._requests = metrics.requests
         self._published = _Answer(metrics, BridgeAnswer.PUBLISHED, 200)
         self._spooled = _Answer(metrics, BridgeAnswer.SPOOLED, 200)
-        self._spool_failed = _Answer(metrics, BridgeAnswer.SPOOL_FAILED, 503)
         self._denied = _Answer(metrics, BridgeAnswer.DENIED, 403, _CLOSE)
         self._not_found = _Answer(metrics, BridgeAnswer.NOT_FOUND, 404, _CLOSE)
         self._not_post = _Answer(metrics, BridgeAnswer.METHOD_NOT_ALLOWED, 405, (b"allow", b"POST"), _CLOSE)
@@ -126,8 +127,11 @@ class BridgeApp:
         self._too_large = _Answer(metrics, BridgeAnswer.BODY_TOO_LARGE, 413, _CLOSE)
         self._busy_reading = _Answer(metrics, BridgeAnswer.OVERLOADED, 503, _CLOSE)
         self._overloaded = _Answer(metrics, BridgeAnswer.OVERLOADED, 503)
-        self._no_ack = _Answer(metrics, BridgeAnswer.KAFKA_TIMEOUT, 503)
-        self._refused = _Answer(metrics, BridgeAnswer.KAFKA_ERROR, 503)
+        self._failed: dict[type[BaseException], _Answer] = {
+            AckTimeoutError: _Answer(metrics, BridgeAnswer.KAFKA_TIMEOUT, 503),
+            RefusedError: _Answer(metrics, BridgeAnswer.KAFKA_ERROR, 503),
+            SpoolFailedError: _Answer(metrics, BridgeAnswer.SPOOL_FAILED, 503),
+        }
 
     def use(self, callbacks: Iterable[CallbackSettings]) -> None:
         """Serve *callbacks*, with their keys, from the next request on."""
@@ -150,17 +154,52 @@ class BridgeApp:
         except _BodyTooLargeError:
             await self._too_large.send(send, answer)
             return
-        signature = headers.get(b"x-vod-signature")
         now = self._clock()
-        if signature is not None and self._bursts.add(signature, now):
-            self._count_burst()
-            logger.warning(
-                "signature_burst", hint="a stolen signature, or a very large deletion", **_identity(scope, headers, now)
-            )
-        outcome = await self._publish(body, headers.get(b"x-vod-timestamp"), now)
-        if outcome.is_failure:
-            logger.warning("callback_not_taken", outcome=outcome.outcome, **_identity(scope, headers, now))
+        try:
+            durable, is_replay = self._hand_on(scope.get("client"), headers, body, now)
+        except OverloadedError:
+            outcome = self._overloaded
+        else:
+            with contextlib.suppress(PublishError):
+                await durable
+            outcome = self._outcome(durable, is_replay)
+        self._log_failure(outcome, scope.get("client"), headers, now)
         await outcome.send(send, answer)
+
+    def serves(self, url: bytes) -> bool:
+        """Whether *url* is the target of a configured callback, as it came."""
+        return url in self._callbacks
+
+    def take(self, exchange: Exchange, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """
+        Answer a whole request that will be published, which is nearly every one; False: let it be called with.
+
+        Args:
+            exchange: Gets the answer.
+            url: The request's target, as it came; one that it `serves`.
+            headers: As they came; none of them says how the body comes, but for its length.
+            body: All of it.
+        """
+        named = dict(reversed(headers))  # As above.
+        if b"content-length" not in named or len(body) > self._body_bytes_max:
+            return False
+        if self._denial(self._callbacks[url], named) is not None:
+            return False
+        now = self._clock()
+        try:
+            durable, is_replay = self._hand_on(exchange.client, named, Authenticated(body), now)
+        except OverloadedError:
+            self._finish(exchange, self._overloaded, named, now)
+        else:
+            durable.add_done_callback(
+                lambda durable: self._finish(exchange, self._outcome(durable, is_replay), named, now)
+            )
+        return True
+
+    def _finish(self, exchange: Exchange, outcome: _Answer, headers: Mapping[bytes, bytes], now: float) -> None:
+        self._log_failure(outcome, exchange.client, headers, now)
+        outcome.count()
+        exchange.answer(outcome.whole)
 
     def _refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Answer | None:
         """Return the answer to a request that is refused for its head alone; None: its sender is authenticated."""
@@ -180,7 +219,9 @@ class BridgeApp:
         denial = self._denial(callback, headers)
         if denial is not None:
             self._denials[denial]()
-            logger.warning("callback_denied", reason=denial.value, **_identity(scope, headers, self._clock()))
+            logger.warning(
+                "callback_denied", reason=denial.value, **_identity(scope.get("client"), headers, self._clock())
+            )
             return self._denied
         return self._busy_reading if self._reading >= self._reading_max else None
 
@@ -226,33 +267,48 @@ class BridgeApp:
             message = await receive()
         raise _ClientGoneError
 
-    async def _publish(self, body: Authenticated, timestamp: bytes | None, now: float) -> _Answer:
-        """Publish *body*, or wait with an equal request that came before for the same answer."""
+    def _hand_on(
+        self, client: _Client, headers: Mapping[bytes, bytes], body: Authenticated, now: float
+    ) -> tuple[asyncio.Future[bool], bool]:
+        """
+        Publish *body*; returns the future of its durability, and whether that is of an equal request that came before.
+
+        Raises:
+            OverloadedError: it was not taken.
+        """
+        signature = headers.get(b"x-vod-signature")
+        if signature is not None and self._bursts.add(signature, now):
+            self._count_burst()
+            logger.warning(
+                "signature_burst",
+                hint="a stolen signature, or a very large deletion",
+                **_identity(client, headers, now),
+            )
+        timestamp = headers.get(b"x-vod-timestamp")
         request = (timestamp or b"", body)
         durable = self._recent.get(request)
-        is_replay = durable is not None
-        try:
-            if durable is None:
-                durable = self._publisher.publish(
-                    media_id_of(body), body, source=Source.HTTP, received_at_ms=int(now * 1000)
-                )
-                if timestamp is not None:
-                    self._recent.add(request, durable)
-            is_spooled = await durable
-        except OverloadedError:
-            return self._overloaded
-        except AckTimeoutError:
-            return self._no_ack
-        except RefusedError:
-            return self._refused
-        except SpoolFailedError:
-            return self._spool_failed
+        if durable is not None:
+            return durable, True
+        durable = self._publisher.publish(media_id_of(body), body, source=Source.HTTP, received_at_ms=int(now * 1000))
+        if timestamp is not None:
+            self._recent.add(request, durable)
+        return durable, False
+
+    def _outcome(self, durable: asyncio.Future[bool], is_replay: bool) -> _Answer:
+        """Return the answer that *durable*, which is done, stands for."""
+        error = durable.exception()
+        if error is not None:
+            return self._failed[type(error)]
         if is_replay:
             return self._replayed
-        return self._spooled if is_spooled else self._published
+        return self._spooled if durable.result() else self._published
+
+    def _log_failure(self, outcome: _Answer, client: _Client, headers: Mapping[bytes, bytes], now: float) -> None:
+        if outcome.is_failure:
+            logger.warning("callback_not_taken", outcome=outcome.outcome, **_identity(client, headers, now))
 
 
-def _identity(scope: Scope, headers: Mapping[bytes, bytes], now: float) -> dict[str, object]:
+def _identity(client: _Client, headers: Mapping[bytes, bytes], now: float) -> dict[str, object]:
     """
     Return what names a request in the log: nothing of its path, signature or body, each of which may be a secret.
 
@@ -263,5 +319,5 @@ def _identity(scope: Scope, headers: Mapping[bytes, bytes], now: float) -> dict[
     given = headers.get(b"x-request-id", b"")
     if _REQUEST_ID.fullmatch(given):
         return {"request_id": given.decode(), "received_at_ms": received_at_ms}
-    host, port = scope.get("client") or ("unknown", 0)
+    host, port = client or ("unknown", 0)
     return {"request_id": f"{host}:{port}-{received_at_ms}", "received_at_ms": received_at_ms}

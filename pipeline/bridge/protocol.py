@@ -3,14 +3,17 @@ uvicorn's HTTP protocol with bounds: head, headers, bytes of a request, requests
 
 uvicorn 0.54 and httptools 0.9 bound none of these, so only time limited what one connection could make us hold. It
 overrides HttpToolsProtocol, whose version is pinned. What a path or a signature is, it does not know.
+
+And a short way: a request that one read brought whole is offered to the application as it is, without a scope, a task
+and messages, which cost as much as all that is done with it. What is unusual about a request sends it uvicorn's way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -25,6 +28,9 @@ HEADERS_MAX = 100
 REQUEST_BYTES_MAX = 1024 * 1024
 # One read brings up to 256 KiB: 11,900 requests of 22 bytes, and 3.5 KB of memory each. Nobody honest sends ahead.
 PIPELINED_MAX = 16
+
+# With one of these the connection, or how the body comes, is not what it is without.
+_UNUSUAL = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
 
 CUT_OFF = "cut_off"  # In the scope's `state`: the outcome under which the application counts a client that is gone.
 
@@ -45,8 +51,54 @@ class _RefusedError(Exception):
     """Stops the parser; it becomes the call of send_400_response."""
 
 
+class Exchange:
+    """A whole request that waits for its answer. To uvicorn it is a cycle, of a request that needs no more data."""
+
+    __slots__ = ("_protocol", "client", "disconnected", "keep_alive", "response_complete")
+
+    more_body = False
+    message_event = asyncio.Event()  # Nobody waits for it; uvicorn sets it when the connection is lost.
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol: BoundedProtocol | None = protocol
+        self.client = protocol.client
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+
+    @property
+    def scope(self) -> Exchange:
+        """What tells this request from others; not an attribute, which would be a reference to itself."""
+        return self
+
+    def answer(self, whole: bytes) -> None:
+        """Write *whole*, a response without a body, once; there may be nobody any more to read it."""
+        protocol, self._protocol = self._protocol, None  # No reference cycle keeps a connection that was closed.
+        self.response_complete = True
+        if protocol is None or self.disconnected:
+            return
+        if self.keep_alive:
+            protocol.transport.write(whole)
+        else:  # The server is stopping.
+            protocol.transport.write(whole[:-2] + b"connection: close\r\n\r\n")
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+class Application(Protocol):
+    """What the protocol asks of its application beside being one."""
+
+    def serves(self, url: bytes) -> bool:
+        """Whether *url*, a target as it came, is one of those that `take` knows."""
+        ...
+
+    def take(self, exchange: Exchange, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """See to it that *exchange* is answered; False: nothing was done, and the request comes uvicorn's way."""
+        ...
+
+
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection; its application takes a fourth argument, `answer`."""
+    """One connection; its application takes a fourth argument, `answer`, and is an Application."""
 
     def __init__(
         self, *args: Any, connections_max: int, on_refused: Callable[[BridgeAnswer], None], **kwargs: Any
@@ -60,7 +112,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connections_max = connections_max
         self._on_refused = on_refused
         self._refusal = BridgeAnswer.MALFORMED
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | Exchange | None = None
+        self._application: Application = self.app
+        self._is_usual = True
+        self._is_held = False  # Whether the head is complete, and uvicorn not told of it yet.
+        self._body = b""
         self.waiting: tuple[Any, Any, float] | None = None
         """Of `patience`: the scope, what it waits for, and since when; None if it was never found waiting."""
         self._before = 0  # Bytes of the current request in earlier reads.
@@ -78,7 +134,12 @@ class BoundedProtocol(HttpToolsProtocol):
         uvicorn takes 2.5 us to check and join the two messages, which are the same ones for every callback.
         """
         cycle = self._running
-        if cycle is None or cycle.disconnected or not cycle.keep_alive or self.flow.write_paused:
+        if (
+            not isinstance(cycle, RequestResponseCycle)
+            or cycle.disconnected
+            or not cycle.keep_alive
+            or self.flow.write_paused
+        ):
             return False
         cycle.response_started = cycle.response_complete = True
         self.transport.write(whole)
@@ -112,6 +173,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse *data*, then look at what the request has come to."""
         self._read = len(data)
         super().data_received(data)
+        if self._is_held and not self.transport.is_closing():
+            self._tell()
         self._before += self._read
         if self._before > HEAD_BYTES_MAX and not self.transport.is_closing():
             self._bound()
@@ -124,27 +187,79 @@ class BoundedProtocol(HttpToolsProtocol):
             self.refuse(BridgeAnswer.BODY_TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
+        """Begin to count. uvicorn makes its scope here, which the short way has no use for; `_tell` has it made."""
         self._before = 0
-        super().on_message_begin()
+        self._is_usual = True
+        self._is_held = False
+        self._body = self.url = b""
+        self.headers = []
+        self.scope = {}  # type: ignore[typeddict-item]  # `_tell` fills it; `patience` tells requests by it.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Do what uvicorn does (a call of it costs more than all of this), for so many headers, or trailers."""
+        """Note a header, of so many, or a trailer."""
         if len(self.headers) >= HEADERS_MAX:
             self._stop(BridgeAnswer.HEAD_TOO_LARGE)
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        if name in _UNUSUAL:
+            self._is_usual = False
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Hand the head on, unless it or the queue it goes to is too large."""
+        """Hand the head on, unless it is too large; what is usual is held back until the read has been looked at."""
         if self._before + self._read > HEAD_BYTES_MAX and self._is_too_large():
             self._stop(BridgeAnswer.HEAD_TOO_LARGE)
+        self._is_held = (
+            self._is_usual
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and self.parser.get_method() == b"POST"
+            and self.parser.should_keep_alive()
+            and self._application.serves(self.url)
+        )
+        if not self._is_held:
+            self._tell()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep what comes with the head."""
+        if self._is_held:
+            self._body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Offer a request that is whole to the application."""
+        if not self._is_held:
+            super().on_message_complete()
+            return
+        cycle, scope = self.cycle, self.scope
+        exchange: Any = Exchange(self)
+        self.cycle = self.scope = self._running = exchange
+        if self._application.take(exchange, self.url, self.headers, self._body):
+            self._is_held = False
+            return
+        self.cycle, self.scope = cycle, scope
+        self._tell()
+        super().on_message_complete()
+
+    def _tell(self) -> None:
+        """Have uvicorn begin the request whose head is complete, with as much of its body as there is."""
+        url, headers, scope = self.url, self.headers, self.scope
+        super().on_message_begin()
+        scope.update(self.scope)  # Still the same request to `patience`.
+        self.url, self.scope = url, scope
+        self.headers.extend(headers)
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        self._is_held = False
         super().on_headers_complete()
         self.headers = []  # Trailers go here: uvicorn would add them to the headers the application has got.
         if len(self.pipeline) > PIPELINED_MAX:
             self._stop(BridgeAnswer.OVERLOADED)
+        if isinstance(self._running, Exchange):
+            self.flow.resume_reading()  # uvicorn does when a cycle waits for data: who is gone is noticed.
+        if self._body:
+            super().on_body(self._body)
 
     def _stop(self, refusal: BridgeAnswer) -> NoReturn:
         self._refusal = refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from typing import Any
@@ -31,10 +32,16 @@ class RefusingPublisher:
     def __init__(self, error: PublishError | None = None) -> None:
         self.error = error
 
-    def publish(self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int) -> Any:
+    def publish(
+        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[bool]:
         if self.error is None:
             raise AssertionError("nothing was to be published")
-        raise self.error
+        if isinstance(self.error, OverloadedError):
+            raise self.error
+        durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        durable.set_exception(self.error)
+        return durable
 
 
 async def logged(
