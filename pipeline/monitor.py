@@ -18,14 +18,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pipeline.errors import OperatorError
+
 BACKLOG = 2048  # Connections the kernel holds for us while the loop is busy; Linux caps it at net.core.somaxconn.
 STOP_SECONDS_MAX = 2
 
 _TEXT = b"text/plain; charset=utf-8"
 
 
-class ListenError(Exception):
-    """A port cannot be listened on; the message is one line for the operator."""
+class ListenError(OperatorError):
+    """A port cannot be listened on."""
 
 
 def listen(host: str, port: int, *, setting: str, is_shared: bool = False) -> socket.socket:

@@ -28,6 +28,7 @@ from pipeline.core.ceiling import CeilingPolicy
 from pipeline.core.records import Topics
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
+from pipeline.errors import OperatorError
 from pipeline.security import KafkaSecurity, Section, ServerCertificate
 
 ENV_PREFIX = "VOD_PIPELINE_"
@@ -43,8 +44,8 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[int, Field(gt=0)]
 
 
-class SettingsError(Exception):
-    """The settings can't be used; the message is one line for the operator."""
+class SettingsError(OperatorError):
+    """The settings can't be used."""
 
 
 class KafkaSettings(KafkaSecurity):

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from pipeline.errors import OperatorError
 from pipeline.lifecycle import on_hangup, until
 from pipeline.metrics import READY, show_ready
 from pipeline.monitor import listen, monitoring
@@ -36,8 +37,8 @@ STARTS = ("pipeline_started_timestamp_seconds", "process_start_time_seconds")
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class FleetError(Exception):
-    """A member cannot run; the message is one line for the operator."""
+class FleetError(OperatorError):
+    """A member cannot run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from pipeline.errors import OperatorError
+
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
 FILE, LOCK = "spool.sqlite", "lock"
 
@@ -32,8 +34,8 @@ _COUNT = f"SELECT count(*), coalesce(sum(length(body) + coalesce(length(key), 0)
 _OLDEST = "SELECT received_at_ms FROM records ORDER BY id LIMIT 1"
 
 
-class SpoolError(Exception):
-    """The spool cannot be opened or used; the message is one line for the operator."""
+class SpoolError(OperatorError):
+    """The spool cannot be opened or used."""
 
 
 class SpoolFullError(SpoolError):

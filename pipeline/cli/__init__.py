@@ -12,37 +12,11 @@ from collections.abc import Callable
 import typer
 
 from pipeline import tolerant
-from pipeline.bridge.fleet import FleetError
-from pipeline.bridge.spool import SpoolError
 from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
-from pipeline.dashboard.assets import AssetsError
-from pipeline.monitor import ListenError
-from pipeline.ops.audit.log import AuditError
-from pipeline.ops.kafka import LocalKafkaError
-from pipeline.ops.log import LogError
-from pipeline.ops.offsets import OffsetsError
-from pipeline.ops.rejected import RejectedError
-from pipeline.ops.simulate import PlanError
-from pipeline.ops.topics import TopicsError
-from pipeline.ops.up import UpError
+from pipeline.errors import OperatorError
 from pipeline.settings import SettingsError
-
-EXPECTED = (
-    AssetsError,
-    ListenError,
-    LocalKafkaError,
-    PlanError,
-    UpError,
-    TopicsError,
-    LogError,
-    OffsetsError,
-    RejectedError,
-    SpoolError,
-    FleetError,
-    AuditError,
-)
 
 app = typer.Typer(
     name="vod-pipeline",
@@ -91,6 +65,6 @@ def main() -> None:
     except SettingsError as error:
         err.print(f"error: {error}", markup=False)
         sys.exit(USAGE_EXIT_CODE)
-    except EXPECTED as error:
+    except OperatorError as error:
         err.print(f"error: {error}", markup=False)
         sys.exit(FAILURE_EXIT_CODE)

@@ -7,6 +7,8 @@ import hashlib
 from importlib.resources import files
 from typing import NamedTuple
 
+from pipeline.errors import OperatorError
+
 _TYPES = {
     "html": b"text/html; charset=utf-8",
     "css": b"text/css; charset=utf-8",
@@ -16,8 +18,8 @@ _TYPES = {
 _OURS = ("index.html", "style.css", "theme.js", "page.js", "chart.js", "icon.svg")
 
 
-class AssetsError(Exception):
-    """A file of the page is missing; the message is one line for the operator."""
+class AssetsError(OperatorError):
+    """A file of the page is missing."""
 
 
 class Asset(NamedTuple):

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pipeline.errors import OperatorError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
@@ -77,8 +79,8 @@ rootLogger.appenderRef.out.ref=out
 """
 
 
-class LocalKafkaError(Exception):
-    """The local Kafka can't be used; the message is one line that says what to do."""
+class LocalKafkaError(OperatorError):
+    """The local Kafka can't be used."""
 
 
 def free_port() -> int:

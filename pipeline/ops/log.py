@@ -16,6 +16,7 @@ from kafka.errors import KafkaError
 from pipeline import access
 from pipeline.core.event import media_id_of
 from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
+from pipeline.errors import OperatorError
 from pipeline.settings import KafkaSettings
 
 POLL_MILLISECONDS = 500
@@ -23,8 +24,8 @@ SEND_SECONDS_MAX = 30.0
 UNACKNOWLEDGED_MAX = 10_000
 
 
-class LogError(Exception):
-    """A topic can't be read or written; the message is one line for the operator."""
+class LogError(OperatorError):
+    """A topic can't be read or written."""
 
 
 def read(kafka: KafkaSettings, topic: str, *, since_ms: int) -> Iterator[Any]:

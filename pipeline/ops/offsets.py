@@ -10,11 +10,12 @@ from kafka.errors import KafkaError, NoError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import access
+from pipeline.errors import OperatorError
 from pipeline.settings import Settings
 
 
-class OffsetsError(Exception):
-    """The offsets can't be read or set; the message is one line for the operator."""
+class OffsetsError(OperatorError):
+    """The offsets can't be read or set."""
 
 
 class Position(NamedTuple):

@@ -22,14 +22,15 @@ from pipeline.core.records import (
     Headers,
     header,
 )
+from pipeline.errors import OperatorError
 from pipeline.ops import log
 from pipeline.settings import KafkaSettings
 
 _ID = re.compile(r"(\d{1,9}):(\d{1,19})")
 
 
-class RejectedError(Exception):
-    """There is no such record; the message is one line for the operator."""
+class RejectedError(OperatorError):
+    """There is no such record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

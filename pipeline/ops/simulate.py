@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from pipeline.core.event import EVENT_TYPE
 from pipeline.core.windows import format_time
+from pipeline.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +40,8 @@ _FAILURES: Mapping[tuple[str, str] | None, int] = {
 _Fields = dict[str, str]
 
 
-class PlanError(ValueError):
-    """The load is impossible; the message is one line for the operator."""
+class PlanError(OperatorError):
+    """The load is impossible."""
 
 
 class Kind(StrEnum):

@@ -17,6 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipeline import access
+from pipeline.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,8 +50,8 @@ REPLICAS_KEY = "min.insync.replicas"
 _SET_VALUED = frozenset({"cleanup.policy"})
 
 
-class TopicsError(Exception):
-    """The topics can't be compared or mended; the message is one line for the operator."""
+class TopicsError(OperatorError):
+    """The topics can't be compared or mended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.errors import OperatorError
 from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka
 from pipeline.settings import ENV_PREFIX, CallbackSettings, Settings
@@ -39,8 +40,8 @@ RESTARTS_WINDOW_SECONDS = 60.0
 USAGE_EXIT_CODE = 2  # A setting is wrong: starting again would not help.
 
 
-class UpError(Exception):
-    """The product can't run; the message is one line for the operator."""
+class UpError(OperatorError):
+    """The product can't run."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from pipeline.errors import OperatorError
 from pipeline.settings import Settings
 
 STALL_SECONDS_MAX = 60.0  # An open transaction holds a reader back for its timeout, 15 s at most.
@@ -19,8 +20,8 @@ FETCH_BYTES = 4 << 20
 POLL_RECORDS_MAX = 20_000
 
 
-class AuditError(Exception):
-    """The audit can't be made; the message is one line for the operator."""
+class AuditError(OperatorError):
+    """The audit can't be made."""
 
 
 class Committed(NamedTuple):
