@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-RUNS = 1000  # 20 s of one core.
+RUNS = 3000  # Half a minute to a minute of one core.
 
 
 @pytest.fixture
