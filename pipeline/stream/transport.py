@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError
 from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -250,7 +250,15 @@ class ChunkConsumer(driver.Consumer):
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _seek(self, partition: TP, offset: int) -> None:
-        await self._thread.call_thread(cast("ChunkThread", self._thread).seek_here, partition, offset)
+        thread = cast("ChunkThread", self._thread)
+        try:
+            await thread.call_thread(thread.seek_here, partition, offset)
+        except RuntimeError as error:
+            if not thread.thread_loop.is_closed():
+                raise
+            # Faust ended it, as aiokafka's consumer failed (an assertion of its coordinator's, after a broker was away
+            # for long): no bug of who seeks. The worker ends for that within a second.
+            raise KafkaConnectionError("the consumer has ended") from error
 
     def _to_message(self, tp: TP, chunk: Chunk) -> ConsumerMessage:
         # Faust would drop what lies below the offset it read last, such as everything after a log was recreated.
