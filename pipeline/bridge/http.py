@@ -126,8 +126,8 @@ class BridgeApp:
         self._no_length = _Answer(metrics, BridgeAnswer.LENGTH_MISSING, 411, _CLOSE)
         self._too_large = _Answer(metrics, BridgeAnswer.BODY_TOO_LARGE, 413, _CLOSE)
         self._busy_reading = _Answer(metrics, BridgeAnswer.OVERLOADED, 503, _CLOSE)
-        self._overloaded = _Answer(metrics, BridgeAnswer.OVERLOADED, 503)
         self._failed: dict[type[BaseException], _Answer] = {
+            OverloadedError: _Answer(metrics, BridgeAnswer.OVERLOADED, 503),
             AckTimeoutError: _Answer(metrics, BridgeAnswer.KAFKA_TIMEOUT, 503),
             RefusedError: _Answer(metrics, BridgeAnswer.KAFKA_ERROR, 503),
             SpoolFailedError: _Answer(metrics, BridgeAnswer.SPOOL_FAILED, 503),
@@ -158,7 +158,7 @@ class BridgeApp:
         try:
             durable, is_replay = self._hand_on(scope.get("client"), headers, body, now)
         except OverloadedError:
-            outcome = self._overloaded
+            outcome = self._failed[OverloadedError]
         else:
             with contextlib.suppress(PublishError):
                 await durable
@@ -172,7 +172,7 @@ class BridgeApp:
 
     def take(self, exchange: Exchange, url: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
         """
-        Answer a whole request that will be published, which is nearly every one; False: let it be called with.
+        Answer a whole request that will be published, which is nearly every one; False: it has to be called with it.
 
         Args:
             exchange: Gets the answer.
@@ -189,17 +189,28 @@ class BridgeApp:
         try:
             durable, is_replay = self._hand_on(exchange.client, named, Authenticated(body), now)
         except OverloadedError:
-            self._finish(exchange, self._overloaded, named, now)
-        else:
-            durable.add_done_callback(
-                lambda durable: self._finish(exchange, self._outcome(durable, is_replay), named, now)
-            )
+            # Not at once: what follows in the same read would be no queue that could be too long, but a long stall.
+            durable, is_replay = asyncio.get_running_loop().create_future(), False
+            durable.set_exception(OverloadedError())
+        durable.add_done_callback(lambda durable: self._finish(exchange, durable, is_replay, named, now))
         return True
 
-    def _finish(self, exchange: Exchange, outcome: _Answer, headers: Mapping[bytes, bytes], now: float) -> None:
-        self._log_failure(outcome, exchange.client, headers, now)
-        outcome.count()
-        exchange.answer(outcome.whole)
+    def _finish(
+        self,
+        exchange: Exchange,
+        durable: asyncio.Future[bool],
+        is_replay: bool,
+        headers: Mapping[bytes, bytes],
+        now: float,
+    ) -> None:
+        try:
+            outcome = self._outcome(durable, is_replay)
+            self._log_failure(outcome, exchange.client, headers, now)
+            outcome.count()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # The loop would log it, and nobody answer.
+            exchange.fail(error)
+        else:
+            exchange.answer(outcome.whole)
 
     def _refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> _Answer | None:
         """Return the answer to a request that is refused for its head alone; None: its sender is authenticated."""

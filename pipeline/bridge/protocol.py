@@ -30,7 +30,7 @@ REQUEST_BYTES_MAX = 1024 * 1024
 PIPELINED_MAX = 16
 
 # With one of these the connection, or how the body comes, is not what it is without.
-_UNUSUAL = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
+_UNUSUAL = frozenset({b"connection", b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
 CUT_OFF = "cut_off"  # In the scope's `state`: the outcome under which the application counts a client that is gone.
 
@@ -75,7 +75,7 @@ class Exchange:
         """Write *whole*, a response without a body, once; there may be nobody any more to read it."""
         protocol, self._protocol = self._protocol, None  # No reference cycle keeps a connection that was closed.
         self.response_complete = True
-        if protocol is None or self.disconnected:
+        if protocol is None or self.disconnected or protocol.transport.is_closing():
             return
         if self.keep_alive:
             protocol.transport.write(whole)
@@ -83,6 +83,13 @@ class Exchange:
             protocol.transport.write(whole[:-2] + b"connection: close\r\n\r\n")
             protocol.transport.close()
         protocol.on_response_complete()
+
+    def fail(self, error: BaseException) -> None:
+        """Answer 500 and close the connection, as uvicorn does where an application raises: a bug of ours."""
+        if self._protocol is not None:
+            self._protocol.logger.error("Exception in the application", exc_info=error)
+            self.keep_alive = False
+            self.answer(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
 
 
 class Application(Protocol):
@@ -116,6 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._application: Application = self.app
         self._is_usual = True
         self._is_held = False  # Whether the head is complete, and uvicorn not told of it yet.
+        self._has_taken = False  # Whether the application took a request of this read.
         self._body = b""
         self.waiting: tuple[Any, Any, float] | None = None
         """Of `patience`: the scope, what it waits for, and since when; None if it was never found waiting."""
@@ -134,12 +142,11 @@ class BoundedProtocol(HttpToolsProtocol):
         uvicorn takes 2.5 us to check and join the two messages, which are the same ones for every callback.
         """
         cycle = self._running
-        if (
-            not isinstance(cycle, RequestResponseCycle)
-            or cycle.disconnected
-            or not cycle.keep_alive
-            or self.flow.write_paused
-        ):
+        if not isinstance(cycle, RequestResponseCycle):
+            return False
+        if self.transport.is_closing():
+            cycle.disconnected = True  # Behind a refusal, its answer would be read as that of the next request.
+        if cycle.disconnected or not cycle.keep_alive or self.flow.write_paused:
             return False
         cycle.response_started = cycle.response_complete = True
         self.transport.write(whole)
@@ -172,6 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse *data*, then look at what the request has come to."""
         self._read = len(data)
+        self._has_taken = False
         super().data_received(data)
         if self._is_held and not self.transport.is_closing():
             self._tell()
@@ -234,8 +242,14 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle, scope = self.cycle, self.scope
         exchange: Any = Exchange(self)
         self.cycle = self.scope = self._running = exchange
-        if self._application.take(exchange, self.url, self.headers, self._body):
+        try:
+            self._has_taken = self._application.take(exchange, self.url, self.headers, self._body)
+        except Exception as error:  # noqa: BLE001  # As around any application: the parser would take it for the client's.
+            self._has_taken = True
+            exchange.fail(error)
+        if self._has_taken:
             self._is_held = False
+            self._let_go()
             return
         self.cycle, self.scope = cycle, scope
         self._tell()
@@ -256,10 +270,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []  # Trailers go here: uvicorn would add them to the headers the application has got.
         if len(self.pipeline) > PIPELINED_MAX:
             self._stop(BridgeAnswer.OVERLOADED)
-        if isinstance(self._running, Exchange):
-            self.flow.resume_reading()  # uvicorn does when a cycle waits for data: who is gone is noticed.
-        if self._body:
-            super().on_body(self._body)
+        if self._has_taken:
+            self.flow.resume_reading()  # uvicorn does once a cycle waits for its data: who is gone is noticed.
+        body, self._body = self._body, b""
+        if body:
+            super().on_body(body)
+
+    def _let_go(self) -> None:
+        """Hold no longer what came with the last request: the next one may be a while, or never come."""
+        self._body = b""
+        if self.headers:
+            self.headers.clear()
 
     def _stop(self, refusal: BridgeAnswer) -> NoReturn:
         self._refusal = refusal
@@ -282,8 +303,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
         # The connection lives until the loop has closed it; what it holds need not: many may be refused at once.
         self.pipeline.clear()
-        if self.headers:
-            self.headers.clear()
+        self._let_go()
 
     @property
     def has_head(self) -> bool:

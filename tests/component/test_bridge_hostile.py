@@ -253,6 +253,12 @@ HEADERS = [
         400,
         "upgrade_refused",
     ),
+    taken("a proxy's connection header", post(BODY, b"proxy-connection: keep-alive\r\n")),
+    taken(
+        "HTTP/1.0 with a proxy's connection header",
+        target(b"/your/callback", version=b"HTTP/1.0").replace(LENGTH, LENGTH + b"proxy-connection: keep-alive\r\n"),
+        stays_open=False,
+    ),
     taken("upgrading to nothing", post(BODY, b"connection: upgrade\r\n")),
 ]
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from pipeline.bridge.errors import OverloadedError
 from pipeline.bridge.protocol import BoundedProtocol, Exchange
-from tests.component.test_bridge_hostile import BODY, CASES, post
+from tests.component.test_bridge_hostile import BODY, CASES, head, post
 from tests.harness.bridge_server import Server
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ class Wire(asyncio.Transport):
         self.is_closed = self.is_paused = False
 
     def write(self, data: Any) -> None:
-        if not self.is_closed:
-            self.written += data
+        self.written += data  # Closing or not: a real one still sends it while the client has not read what is before.
 
     def close(self) -> None:
         self.is_closed = True
@@ -77,13 +77,14 @@ class Connection:
         self.protocol = make(config=config, server_state=ServerState(), app_state={})
         self.wire = Wire()
         self.protocol.connection_made(self.wire)
+        self._waiting: list[bytes] = []
 
     async def deliver(self, *pieces: bytes) -> None:
-        """Bring *pieces* as a read each, and let the bridge do what it can after each."""
-        for piece in pieces:
-            if self.wire.is_closed or self.wire.is_paused:
-                return
-            self.protocol.data_received(piece)
+        """Bring *pieces* as a read each, behind those that wait, and let the bridge do what it can after each."""
+        self._waiting += pieces
+        await turns()
+        while self._waiting and not (self.wire.is_closed or self.wire.is_paused):
+            self.protocol.data_received(self._waiting.pop(0))
             await turns()
 
     @property
@@ -96,9 +97,13 @@ def pieces_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(places)]
 
 
-async def played(pieces: list[bytes], take: Callable[..., bool] | None = None) -> Seen:
+async def played(pieces: list[bytes], acked_after: int, take: Callable[..., bool] | None = None) -> Seen:
+    """Deliver *pieces*; so many of them come before Kafka acknowledges anything."""
     connection = Connection(take)
-    await connection.deliver(*pieces)
+    connection.server.ack.clear()
+    await connection.deliver(*pieces[:acked_after])
+    connection.server.ack.set()
+    await connection.deliver(*pieces[acked_after:])
     return connection.seen
 
 
@@ -106,15 +111,91 @@ async def played(pieces: list[bytes], take: Callable[..., bool] | None = None) -
 @given(
     requests=st.lists(st.sampled_from([*SHORT, post(b"1"), post(b"2")]), min_size=1, max_size=3),
     cuts=st.lists(st.integers(0, 5000), max_size=3),
+    acked_after=st.integers(0, 3),
 )
-def test_either_way_has_the_same_answers_counts_and_records(requests: list[bytes], cuts: list[int]) -> None:
+def test_either_way_has_the_same_answers_counts_and_records(
+    requests: list[bytes], cuts: list[int], acked_after: int
+) -> None:
     """All of the hostile table, one after another on a connection, cut into reads anywhere."""
     pieces = pieces_of(b"".join(requests), cuts)
 
-    short = asyncio.run(played(pieces))
-    model = asyncio.run(played(pieces, take=lambda *_: False))
+    short = asyncio.run(played(pieces, acked_after))
+    model = asyncio.run(played(pieces, acked_after, take=lambda *_: False))
 
     assert short == model
+
+
+@pytest.mark.parametrize("take", [None, lambda *_: False], ids=["short way", "uvicorn's way"])
+async def test_a_client_that_sends_ahead_is_slowed_and_not_refused(take: Callable[..., bool] | None) -> None:
+    """While Kafka is slow, what a client sends ahead waits in its own socket."""
+    connection = Connection(take)
+    connection.server.ack.clear()
+    await connection.deliver(*[post(b"%d" % number) for number in range(30)])
+    assert connection.server.bodies == [b"0"]
+
+    connection.server.ack.set()
+    await connection.deliver()
+
+    assert connection.seen == (OK * 30, False, {"published": 30}, [b"%d" % number for number in range(30)])
+
+
+async def test_one_read_of_many_requests_is_refused_also_when_the_bridge_is_overloaded() -> None:
+    """To answer them all on the spot would hold up everybody else for as long."""
+    connection = Connection()
+
+    def publish(*_: Any, **__: Any) -> asyncio.Future[bool]:
+        raise OverloadedError
+
+    connection.server.publish = publish  # type: ignore[method-assign]  # Set on one instance.
+    await connection.deliver(post(BODY) * 100)
+
+    assert connection.wire.written.count(b" 503 ") == 1
+    assert connection.wire.is_closed
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+async def test_a_bug_is_answered_500_and_closes_the_connection(
+    is_at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody would else answer, and a connection that waits for us is never cut off."""
+    connection = Connection()
+
+    def publish(*_: Any, **__: Any) -> asyncio.Future[bool]:
+        if is_at_once:
+            raise ZeroDivisionError
+        durable = asyncio.get_running_loop().create_future()
+        durable.cancel()
+        return durable
+
+    connection.server.publish = publish  # type: ignore[method-assign]  # Set on one instance.
+    await connection.deliver(post(BODY))
+
+    assert connection.wire.written.startswith(b"HTTP/1.1 500 ")
+    assert connection.wire.is_closed
+    assert [record.message for record in caplog.records] == ["Exception in the application"]
+
+
+@pytest.mark.parametrize("sent", [post(b"x" * 60_000), head(b"content-length: 60000\r\n", signed=b"") + b"x" * 60_000])
+async def test_a_silent_connection_holds_nothing_of_its_last_request(sent: bytes) -> None:
+    """Tens of thousands of them may stay open between two callbacks."""
+    connection = Connection()
+
+    await connection.deliver(sent)
+
+    assert (connection.protocol._body, connection.protocol.headers) == (b"", [])
+
+
+@pytest.mark.parametrize("take", [None, lambda *_: False], ids=["short way", "uvicorn's way"])
+async def test_nothing_is_answered_behind_a_refusal(take: Callable[..., bool] | None) -> None:
+    """What was taken before comes late: as the answer of the next request it would be a false 200."""
+    connection = Connection(take)
+    connection.server.ack.clear()
+    await connection.deliver(post(BODY), b"garbage\r\n\r\n")
+
+    connection.server.ack.set()
+    await turns()
+
+    assert connection.wire.written.count(b"HTTP/1.1 ") == connection.wire.written.count(b" 400 ") == 1
 
 
 @pytest.mark.parametrize("cuts", [[], [-len(BODY)], [40]], ids=["whole", "body apart", "head apart"])
@@ -177,8 +258,7 @@ async def test_who_is_gone_before_the_answer_is_not_written_to() -> None:
     await connection.deliver(post(BODY))
 
     connection.protocol.connection_lost(None)
-    connection.wire.is_closed = False  # A write would show.
     connection.server.ack.set()
     await turns()
 
-    assert connection.seen == (b"", False, {"published": 1}, [BODY])
+    assert connection.seen == (b"", True, {"published": 1}, [BODY])
