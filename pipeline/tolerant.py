@@ -1,12 +1,14 @@
 """
-Has both Kafka clients read every record that Kafka takes.
+Has both Kafka clients read every record that Kafka takes, and read it as Java does.
 
 A broker checks a record's structure, and no more. A header name that is no UTF-8, attributes of 128 or more, an offset
-that is another record's: aiokafka and kafka-python raise in the middle of a batch, or read something else, and nobody
-could read the partition beyond it. From the first such record on, a batch is decoded here: bytes of a name that are no
-UTF-8 become `?`, attributes are passed over, as none is defined, and the offset is the one that Kafka counts.
+that is another record's, a length with bits that Java drops: aiokafka and kafka-python raise in the middle of a batch,
+or read something else, and nobody could read the partition beyond it. From the first such record on, a batch is decoded
+here: bytes of a name that are no UTF-8 become `?`, attributes are passed over, as none is defined, and the offset is
+the one that Kafka counts.
 
-Source: https://kafka.apache.org/documentation/#recordbatch and #record; what brokers take was tried on Kafka 4.3.
+Source: https://kafka.apache.org/documentation/#recordbatch and #record, org.apache.kafka.common.record.DefaultRecord,
+and ByteUtils; what brokers take was tried on Kafka 4.3.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint
-from kafka.errors import CorruptRecordError
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
 
@@ -32,7 +33,8 @@ _HEAD = struct.Struct(">q4x4xx4xhiqq8x2x4xi")
 _COMPRESSION = 0b0111
 _LOG_APPEND_TIME = 0b1000
 
-_UNREADABLE = (UnicodeDecodeError, CorruptRecordException, CorruptRecordError)
+_INT_MAX = 0x7FFFFFFF
+_ATTRIBUTES_MAX = 127  # From here on, both clients take the next byte for a part of them.
 
 
 class Record(NamedTuple):
@@ -70,12 +72,12 @@ def decode(data: bytes | memoryview) -> Iterator[Record]:
     is_stamped = bool(attributes & _LOG_APPEND_TIME)
     at = _HEAD.size
     for index in range(count):
-        size, start = decode_varint(data, at)
+        size, start = _int_at(data, at)
         timestamp_delta, at = decode_varint(data, start + 1)  # Behind the attributes.
-        _, at = decode_varint(data, at)
+        _, at = _int_at(data, at)
         key, at = _bytes_at(data, at)
         value, at = _bytes_at(data, at)
-        number, at = decode_varint(data, at)
+        number, at = _int_at(data, at)
         headers = []
         for _ in range(number):
             name, at = _bytes_at(data, at)
@@ -85,9 +87,19 @@ def decode(data: bytes | memoryview) -> Iterator[Record]:
         yield Record(base + index, timestamp, int(is_stamped), key, value, headers, size)
 
 
+def _int_at(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Read a 32-bit number; returns it, and where it ends. Its five bytes have room for more bits, which Java drops."""
+    if at >= len(data):
+        raise CorruptRecordException(
+            f"a record ends behind its batch, at {at} of {len(data)}"
+        )  # The C code would crash.
+    number, at = decode_varint(data, at)
+    return (number & _INT_MAX if number >= 0 else ~(~number & _INT_MAX)), at
+
+
 def _bytes_at(data: bytes | memoryview, at: int) -> tuple[bytes | None, int]:
     """Read what has its length before it; returns it, or None where the length is negative, and where it ends."""
-    size, at = decode_varint(data, at)
+    size, at = _int_at(data, at)
     return (None, at) if size < 0 else (bytes(data[at : at + size]), at + size)
 
 
@@ -103,18 +115,22 @@ def _read(records: Iterator[Any], data: bytes | memoryview) -> Iterator[Any]:
         # The broker decompresses raw; and it has no gaps, as it is not compacted. What is, nobody writes but us.
         yield from records
         return
-    offset = base
-    try:
-        for record in records:
-            if record.offset != offset:
-                break
-            yield record
-            offset += 1
-        else:
-            return
-    except _UNREADABLE:
-        pass
-    yield from islice(decode(data), offset - base, None)
+    end, at = len(data), _HEAD.size
+    for index in range(count):
+        size, at = decode_varint(data, at)
+        if data[at] > _ATTRIBUTES_MAX:
+            break
+        try:
+            record = next(records)
+        except Exception:  # noqa: BLE001  # Whatever a client makes of such bytes: OverflowError and MemoryError, too.
+            break
+        at += size
+        if record.offset != base + index or not 0 < at <= end:
+            break
+        yield record
+    else:
+        return
+    yield from islice(decode(data), index, None)
 
 
 class _AiokafkaRecords:

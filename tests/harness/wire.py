@@ -15,7 +15,12 @@ from pipeline.settings import Settings
 
 @dataclass(frozen=True)
 class Wire:
-    """A record. Header names are bytes; `offset_delta` None: its place in the batch, as it should be."""
+    """
+    A record. Header names are bytes; `offset_delta` None: its place in the batch, as it should be.
+
+    `wide` names numbers that are written in five bytes, with bits set that Java drops: length, offset, key, value,
+    headers, name, content.
+    """
 
     key: bytes | None = None
     value: bytes | None = None
@@ -23,6 +28,7 @@ class Wire:
     attributes: int = 0
     offset_delta: int | None = None
     timestamp_delta: int = 0
+    wide: str = ""
 
 
 def pack(records: Sequence[Wire], *, base: int = 0, timestamp: int = 0, attributes: int = 0) -> bytes:
@@ -50,18 +56,26 @@ class _Written(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
 
 
 def _record(record: Wire, place: int) -> bytes:
+    def varint(number: int, what: str) -> bytes:
+        return _wide(number) if what in record.wide.split() else _varint(number)
+
+    def sized(value: bytes | None, what: str) -> bytes:
+        return varint(-1, what) if value is None else varint(len(value), what) + value
+
     delta = place if record.offset_delta is None else record.offset_delta
-    body = bytes([record.attributes]) + _varint(record.timestamp_delta) + _varint(delta)
-    body += _sized(record.key) + _sized(record.value) + _varint(len(record.headers))
-    body += b"".join(_sized(name) + _sized(value) for name, value in record.headers)
-    return _sized(body)
-
-
-def _sized(value: bytes | None) -> bytes:
-    return _varint(-1) if value is None else _varint(len(value)) + value
+    body = bytes([record.attributes]) + _varint(record.timestamp_delta) + varint(delta, "offset")
+    body += sized(record.key, "key") + sized(record.value, "value") + varint(len(record.headers), "headers")
+    body += b"".join(sized(name, "name") + sized(value, "content") for name, value in record.headers)
+    return sized(body, "length")
 
 
 def _varint(number: int) -> bytes:
     written = bytearray()
     encode_varint(number, written.append)
     return bytes(written)
+
+
+def _wide(number: int) -> bytes:
+    """Write *number* in five bytes, whose last has three bits more than a 32-bit number needs."""
+    zigzag = (number << 1 ^ number >> 31) & 0xFFFFFFFF
+    return bytes(0x80 | zigzag >> shift & 0x7F for shift in (0, 7, 14, 21)) + bytes([0x70 | zigzag >> 28])

@@ -85,7 +85,7 @@ def test_what_no_client_of_ours_could_read_stops_nothing(settings: Settings, tmp
     """Header names that are no UTF-8, wrong attributes, wrong offsets: Kafka takes them all, so the worker must."""
     now = datetime.now(UTC).replace(microsecond=0)
     names = [b"caf\xe9", b"\xed\xa0\x80", b"\xff" * 1000]
-    odd: list[dict[str, Any]] = [{"attributes": 0x80}, {"attributes": 0xFF}, {"offset_delta": 0}, {"offset_delta": -9}]
+    odd: list[dict[str, Any]] = [{"attributes": 0x80}, {"attributes": 0xFF}, {"offset_delta": -9}, {"wide": "key"}]
     spoiled: list[dict[str, Any]] = [
         *({"headers": [(name, b"x"), (b"source", b"http")]} for name in names),
         *odd,
