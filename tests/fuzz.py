@@ -28,6 +28,8 @@ from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.reader import Reader, RefusedError
 from pipeline.core.signature import Callback, Denial, deny, sign
 from pipeline.core.windows import TimePolicy, parse_time
+from pipeline.ops.audit.verdict import Judge
+from pipeline.settings import WorkerSettings
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 from tests.vectors.poison import corpus
 
@@ -141,6 +143,7 @@ def a_verdict_on_any_bytes(original: bytes, variety: int) -> int:
 def _is_a_verdict(body: bytes) -> None:
     """Accepted is JSON with the six fields, in any order and spacing; ignored is another type; a key is the MediaId."""
     key, verdict = media_id_of(body), plain(media_id_of(body), body)
+    _is_the_audits(key, body, verdict)
     if isinstance(verdict, Rejected):
         assert verdict.detail, body
         verdict.detail.encode(errors="replace")
@@ -153,6 +156,18 @@ def _is_a_verdict(body: bytes) -> None:
     assert parsed["MediaId"].encode() == key == verdict[0], body
     spaced = json.dumps(dict(reversed(parsed.items())), indent=1).encode()
     assert len(spaced) > BODY_BYTES_MAX or plain(key, spaced) == verdict, body
+
+
+def _is_the_audits(key: bytes | None, body: bytes, verdict: Verdict) -> None:
+    """The audit decides with code of its own."""
+    at = 0
+    if isinstance(verdict, tuple):
+        at, outcome = verdict[1], "accepted"
+    else:
+        outcome = "ignored" if isinstance(verdict, Ignored) else verdict.reason.value
+    if at >= 0:  # No broker stamps a record with a time before 1970.
+        found = Judge.of(WorkerSettings()).judge(Stamped(key, body, at)).outcome
+        assert found == outcome, (key, body)
 
 
 def a_signature_is_right_or_denied(signature: bytes | None, timestamp: bytes | None, tolerance_seconds: int) -> int:
@@ -190,6 +205,14 @@ def an_mns_answer_is_salvaged_or_not(answer: str) -> int:
         assert message.message_id
         assert message.enqueued_at_ms >= 0
     return 1
+
+
+class Stamped(NamedTuple):
+    """What the audit asks of a raw record; it arrived when its event happened."""
+
+    key: bytes | None
+    value: bytes
+    timestamp: int
 
 
 class Target(NamedTuple):

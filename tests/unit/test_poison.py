@@ -12,6 +12,8 @@ import pytest
 from pipeline.core.accept import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.records import DETAIL_BYTES_MAX, header
 from pipeline.core.windows import TimePolicy
+from pipeline.ops.audit.verdict import Judge
+from pipeline.settings import WorkerSettings
 from tests.vectors.poison import Poison, corpus, honest
 
 if TYPE_CHECKING:
@@ -84,6 +86,16 @@ def test_a_hostile_record_has_its_outcome(record: Poison) -> None:
         assert 0 < len(header(headers, "detail") or b"") <= DETAIL_BYTES_MAX
     assert accepted == []
     assert from_metadata(0, TimePolicy(), to_metadata(state)).totals == state.totals
+
+
+@pytest.mark.parametrize("record", CORPUS, ids=[record.name for record in CORPUS])
+def test_the_audit_has_the_same_verdict(record: Poison) -> None:
+    """It decides with code of its own: a worker that is right must not be found wrong."""
+    judge = Judge.of(WorkerSettings())
+    if record.timestamp is None:
+        judge.judge(good(0))
+
+    assert judge.judge(raw(7, record)).outcome == record.outcome.split("/")[0]
 
 
 @pytest.mark.parametrize("again", [1, 2, 3])

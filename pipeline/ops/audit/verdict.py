@@ -10,6 +10,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -89,8 +90,8 @@ class Judge:
             return Verdict("body_too_large")
         try:
             event = validate(body or b"")
-        except ValidationError:
-            return Verdict(_why_invalid(body))
+        except ValidationError as error:
+            return Verdict(_why_invalid(body, error))
         time = self._times.get(event["EventTime"]) or self._understand(event["EventTime"])
         if event["MediaId"].encode() != record.key or time is None:
             return Verdict("invalid_field")
@@ -129,12 +130,15 @@ def _suffix(at: int) -> bytes:
     return b"|%d" % at
 
 
-def _why_invalid(body: bytes | None) -> str:
+def _why_invalid(body: bytes | None, error: ValidationError) -> str:
     """Say which rule comes first for a body that is not a valid event: the README's order of reasons."""
     try:
-        parsed = from_json(body or b"", allow_inf_nan=False)
+        parsed = from_json(body or b"")
     except ValueError:
         return "invalid_json"
+    wrong = error.errors(include_url=False, include_context=False)[0]["input"]
+    if isinstance(wrong, float) and not isfinite(wrong):
+        return "invalid_json"  # JSON has no such number, though its parsers read it.
     if not isinstance(parsed, dict):
         return "not_an_object"
     event_type = parsed.get("EventType")
