@@ -19,6 +19,7 @@ HEADER_DETAIL = "detail"
 HEADER_DECISION = "decision"
 
 DETAIL_BYTES_MAX = 1024
+TIME_DIGITS_MAX = 13  # Until the year 2286.
 SUCCESS = ""  # The ErrorCode under which successes are counted; no failure can carry it (it would be `unknown`).
 
 Headers = Sequence[tuple[str, bytes]]
@@ -81,6 +82,12 @@ def header(headers: Headers, name: str) -> bytes | None:
         if key == name:
             return value
     return None
+
+
+def received_at_of(headers: Headers) -> int | None:
+    """Return when the bridge received a record, in ms since the epoch; None if its headers do not say, or nonsense."""
+    value = header(headers, HEADER_RECEIVED_AT)
+    return int(value) if value and value.isdigit() and len(value) <= TIME_DIGITS_MAX else None
 
 
 def rejected_key(partition: int, offset: int) -> bytes:

@@ -84,9 +84,14 @@ def write_raw(
         producer = KafkaProducer(**kafka.client_options(), acks="all", linger_ms=5)
         try:
             for body, headers in records:
-                kept = [(name, value) for name, value in headers if name in (HEADER_SOURCE, HEADER_RECEIVED_AT)]
-                key = media_id_of(body or b"")
-                sent.append(producer.send(kafka.topics.raw, value=body, key=key, headers=kept))
+                # kafka-python writes no header without a value, and no record without key and value.
+                kept = [
+                    (name, value)
+                    for name, value in headers
+                    if name in (HEADER_SOURCE, HEADER_RECEIVED_AT) and value is not None
+                ]
+                body = body or b""  # noqa: PLW2901  # As good as none.
+                sent.append(producer.send(kafka.topics.raw, value=body, key=media_id_of(body), headers=kept))
                 if len(sent) >= UNACKNOWLEDGED_MAX:
                     _settle(sent)
                 count += 1

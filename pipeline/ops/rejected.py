@@ -17,10 +17,10 @@ from pipeline.core.outcome import Reason
 from pipeline.core.records import (
     HEADER_DETAIL,
     HEADER_REASON,
-    HEADER_RECEIVED_AT,
     HEADER_SOURCE,
     Headers,
     header,
+    received_at_of,
 )
 from pipeline.errors import OperatorError
 from pipeline.ops import log
@@ -94,11 +94,10 @@ def replay(kafka: KafkaSettings, records: Iterable[RejectedRecord], progress: Ca
 
 
 def _rejected(record: Any) -> RejectedRecord:
-    received_at = header(record.headers, HEADER_RECEIVED_AT)
     return RejectedRecord(
         id=record.key.decode(),
         rejected_from_ms=record.timestamp,
-        received_at_ms=int(received_at) if received_at is not None and received_at.isdigit() else None,
+        received_at_ms=received_at_of(record.headers),
         source=(header(record.headers, HEADER_SOURCE) or b"").decode(errors="replace"),
         reason=(header(record.headers, HEADER_REASON) or b"").decode(errors="replace"),
         detail=(header(record.headers, HEADER_DETAIL) or b"").decode(errors="replace"),

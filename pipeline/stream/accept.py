@@ -14,10 +14,10 @@ from pipeline.core.records import (
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,
     HEADER_REASON,
-    HEADER_RECEIVED_AT,
     Row,
     Topics,
     header,
+    received_at_of,
     unpack_decision,
 )
 from pipeline.core.windows import NEVER, TimePolicy
@@ -83,12 +83,14 @@ class AcceptStage:
         return (TopicPartition(self._topics.partial_counts, 0),)
 
     def source_offset(self, record: ConsumerRecord) -> int | None:
-        """Return the raw offset, which accepted and rejected have in different headers."""
-        decision = header(record.headers, HEADER_DECISION)
-        if decision is not None:
-            return unpack_decision(decision).raw_offset
-        offset = header(record.headers, HEADER_RAW_OFFSET)
-        return int(offset) if offset else None
+        """
+        Return the raw offset, which accepted and rejected have in different headers.
+
+        A rejected record may carry the other topic's header, as it has all those of its raw record.
+        """
+        if record.topic == self._topics.accepted:
+            return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset
+        return int(header(record.headers, HEADER_RAW_OFFSET) or b"")
 
     def newest(self, state: AcceptState) -> int | None:
         """Return the stream time: the broker stamps raw, so what comes later is not below it."""
@@ -142,9 +144,9 @@ class AcceptStage:
         metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
         metrics.state_keys.labels(partition).set(state.keys)
         metrics.watermark.labels(partition).set(state.watermark / 1000)
-        received_at = _received_at(first) if first else None
-        if received_at is not None:
-            metrics.accepted_seconds.observe(max(0.0, time.time() - received_at))
+        received_at_ms = received_at_of(first[3]) if first else None
+        if received_at_ms is not None:
+            metrics.accepted_seconds.observe(max(0.0, time.time() - received_at_ms / 1000))
 
     def on_failed(self) -> None:
         """Count an attempt that has to be repeated."""
@@ -175,9 +177,3 @@ class AcceptStage:
 def _last_reason(decisions: Decisions) -> str:
     headers = decisions.rejected[-1][3]
     return f"{(header(headers, HEADER_REASON) or b'').decode()} ({(header(headers, HEADER_DETAIL) or b'').decode()})"
-
-
-def _received_at(row: Row) -> float | None:
-    """Return when the bridge received the event of *row*, in seconds since the epoch; None if it came another way."""
-    value = header(row[3], HEADER_RECEIVED_AT)
-    return int(value) / 1000 if value and value.isdigit() and len(value) < 16 else None

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from pipeline.core.records import HEADER_DECISION, pack_decision
+from pipeline.core.records import (
+    HEADER_DECISION,
+    HEADER_DETAIL,
+    HEADER_RAW_OFFSET,
+    HEADER_REASON,
+    pack_decision,
+)
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.hanging import settle
@@ -82,6 +89,25 @@ async def test_it_is_aborted_if_its_raw_records_will_be_read_again(
 ) -> None:
     """The next commit would commit it, too, and the event be there twice."""
     assert await settled(settings, successor, committed) == []
+
+
+def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Settings) -> None:
+    """It has all headers of its raw record, and whoever wrote that may have named them like ours."""
+    topics = settings.kafka.topics
+    stage = AcceptStage(
+        topics=topics,
+        group=settings.worker.group,
+        policy=settings.worker.policy,
+        metrics=WorkerMetrics(CollectorRegistry()),
+    )
+    forged = [(HEADER_DECISION, b""), (HEADER_DECISION, pack_decision(0, 1)), (HEADER_RAW_OFFSET, b"-1")]
+    ours = [(HEADER_RAW_OFFSET, b"500"), (HEADER_REASON, b"invalid_json"), (HEADER_DETAIL, b"")]
+
+    rejected = SimpleNamespace(topic=topics.rejected, headers=[*forged, *ours])
+    accepted = SimpleNamespace(topic=topics.accepted, headers=[*forged, (HEADER_DECISION, pack_decision(501, 1))])
+
+    assert stage.source_offset(rejected) == 500
+    assert stage.source_offset(accepted) == 501
 
 
 async def test_it_is_committed_if_its_offset_was(settings: Settings, successor: AIOKafkaProducer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pipeline.cli import app
 from pipeline.core.outcome import Reason
 from pipeline.ops import rejected
 from tests.harness.recount import differences, eventually, read
+from tests.harness.wire import Wire, pack, write_batches
 from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:
@@ -93,6 +95,23 @@ def test_what_was_rejected_is_listed_shown_and_replayed(judged: Settings, monkey
     ] * 2
     assert again[0].id != again[1].id
     assert differences(judged) == []
+
+
+def test_what_a_stranger_wrote_to_raw_is_listed_and_replayed(settings: Settings, tmp_path: Path) -> None:
+    """Neither a time without sense, nor a header or a record without a value, ends a command."""
+    senseless = [(b"received-at", b"9" * digits) for digits in (13, 14, 15, 4301)]
+    strange = [
+        *(Wire(b"k", b"{", [header, (b"source", None)]) for header in senseless),
+        Wire(None, None, [(b"received-at", None)]),
+    ]
+    asyncio.run(write_batches(settings, pack(strange)))
+
+    with WorkerProcess(settings, tmp_path):
+        eventually(lambda: [] if len(_rejected(settings)) == 5 else ["not yet decided"], seconds=60)
+        found = _rejected(settings)
+        assert [record.received_at_ms for record in found] == [9_999_999_999_999, None, None, None, None]
+        assert rejected.replay(settings.kafka, found, lambda: None) == 5
+        eventually(lambda: [] if len(_rejected(settings)) == 10 else ["not yet decided again"], seconds=30)
 
 
 def test_a_replay_never_meets_what_it_caused(judged: Settings) -> None:
