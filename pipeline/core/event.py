@@ -21,6 +21,7 @@ EVENT_TYPE = "DeleteMediaComplete"
 BODY_BYTES_MAX = 64 * 1024  # What MNS can carry, too.
 UNKNOWN_CODE = "unknown"
 CONTENTS_CACHED_MAX = 8192
+CONTENT_LETTERS_MAX = 1024  # Of what is cached: a body's 64 KiB can become 260 KiB of text, and hardly come again.
 
 # Every event type VOD documents: the labels under which other types are counted. The set is closed, as labels must be.
 OTHER_EVENT_TYPES = frozenset(
@@ -148,15 +149,11 @@ def content_of(event: DeleteMediaComplete) -> Content:
     job_ids, error_code, error_message = event.get("JobIds"), event.get("ErrorCode"), event.get("ErrorMessage")
     known = _REQUIRED_COUNT + (job_ids is not None) + (error_code is not None) + (error_message is not None)
     extras = {name: event[name] for name in event if name not in _KNOWN} if len(event) > known else None  # type: ignore[literal-required]
-    return _content(
-        event["Status"],
-        event["MediaType"],
-        event["DeleteType"],
-        None if job_ids is None else tuple(job_ids.split(",") if isinstance(job_ids, str) else job_ids),
-        error_code,
-        error_message,
-        None if extras is None else _canonical(extras),
-    )
+    jobs = None if job_ids is None else tuple(job_ids.split(",") if isinstance(job_ids, str) else job_ids)
+    others = None if extras is None else _canonical(extras)
+    letters = sum(map(len, jobs or ())) + len(error_message or "") + len(others or "")
+    make = _content if letters <= CONTENT_LETTERS_MAX else _content.__wrapped__
+    return make(event["Status"], event["MediaType"], event["DeleteType"], jobs, error_code, error_message, others)
 
 
 def _canonical(value: Any) -> str:

@@ -18,6 +18,7 @@ from pipeline.core.windows import TimePolicy, parse_time
 
 INSTANTS_CACHED_MAX = 20_000
 SHAPES_CACHED_MAX = 8192
+SHAPE_BYTES_MAX = 4096  # A body of 64 KiB would be kept as it is, and hardly come again.
 LAYOUTS_PER_LENGTH_MAX = 4
 
 
@@ -160,7 +161,7 @@ class Reader:
         without changing anything else. That these bytes are the two values, and not text that reads alike (an EventTime
         written with escapes, and again in a message), is proven with the schema itself.
         """
-        if not media_id.isalnum():
+        if not media_id.isalnum() or len(body) > SHAPE_BYTES_MAX:
             return
         if self._shapes >= SHAPES_CACHED_MAX:
             self._layouts.clear()

@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -29,14 +29,17 @@ FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 1.0
 METADATA_SECONDS = 10.0  # A topic that was deleted is no longer ours; that it is there again is noticed after this.
+# A fetch brings 15,000 records of the usual size, but 600,000 of the smallest that Kafka takes: 423 MB once decided on.
+CHUNK_RECORDS_MAX = 50_000
 FRESH_SECONDS = 3 * FETCH_WAIT_MS / 1000
 
 
 class Batch(NamedTuple):
-    """A batch of records that are not decoded yet, and how many they are."""
+    """A batch of records that are not decoded yet, how many they are, and the offset behind them."""
 
     records: Iterable[DefaultRecord]
     number: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,20 @@ class Chunk:
     def records(self) -> Iterator[DefaultRecord]:
         """Decode and yield the records. A chunk can be read once; after a failure it is fetched again."""
         return chain.from_iterable(batch.records for batch in self.batches)
+
+
+def split(chunk: Chunk, *, records_max: int) -> Iterator[Chunk]:
+    """Cut *chunk* between batches into chunks of at most *records_max* records, or of one batch that has more."""
+    begin, count = chunk.begin, 0
+    batches: list[Batch] = []
+    for batch in chunk.batches:
+        if batches and count + batch.number > records_max:
+            end = batches[-1].end
+            yield replace(chunk, begin=begin, end=end, batches=batches, behind=chunk.behind + chunk.end - end)
+            begin, count, batches = end, 0, []
+        batches.append(batch)
+        count += batch.number
+    yield replace(chunk, begin=begin, batches=batches)
 
 
 class _Batches:
@@ -108,7 +125,7 @@ def keep_batches(result: FetchResult) -> None:
         is_aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
         if not is_aborted and not batch.is_control_batch:
             records = batch if batch.base_offset >= offset else _from_offset(batch, offset)
-            batches.append(Batch(records, batch.next_offset - max(batch.base_offset, offset)))
+            batches.append(Batch(records, batch.next_offset - max(batch.base_offset, offset), batch.next_offset))
         offset = batch.next_offset
     result._partition_records = _Batches(batches, begin=begin, end=offset)
 
@@ -187,7 +204,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             if not waiter.cancel() and not waiter.cancelled():
                 waiter.result()  # aiokafka reports a lost authorisation here.
             chunks = await self._drain(consumer, active)
-        return {tp: [chunk] for tp, chunk in chunks.items()}
+        return {tp: list(split(chunk, records_max=CHUNK_RECORDS_MAX)) for tp, chunk in chunks.items()}
 
     async def _drain(self, consumer: AIOKafkaConsumer, active: set[TP]) -> dict[TP, Chunk]:
         """

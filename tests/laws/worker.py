@@ -78,7 +78,7 @@ class Worker:
             return None
         reader.position = end
         # Each is read once, like the real ones.
-        batches = [Batch(iter(part), len(part)) for part in (taken[:1], taken[1:])] if taken else []
+        batches = [Batch(iter(part), len(part), end) for part in (taken[:1], taken[1:])] if taken else []
         chunk = Chunk(tp.topic, tp.partition, begin, end, batches, is_idle, self.broker.now, log.end - end)
         reader.fetched.append(chunk)
         return chunk

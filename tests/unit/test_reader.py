@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core import event as event_module
 from pipeline.core import reader as module
 from pipeline.core.outcome import Ignored, Rejected
 from pipeline.core.reader import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RefusedError
@@ -30,6 +31,20 @@ def said(reader: Reader, key: bytes | None, value: bytes | None) -> Said:
     except RefusedError as refused:
         return refused.outcome
     return media_id, instant.at, content.fingerprint, content.code
+
+
+def test_what_is_large_is_not_remembered() -> None:
+    """A few thousand bodies of 64 KiB would else stay in memory for good, and hardly one comes again."""
+    reader = Reader(TimePolicy())
+    before = event_module._content.cache_info().currsize
+
+    for size in (1100, 5000, 60_000):
+        said(reader, b"a1", body(ErrorMessage="\U0001f600" * min(size, 15_000), x=size))
+        said(reader, b"a1", body(JobIds=["j" * size], x=size))
+        said(reader, b"a1", body(y="z" * size))
+
+    assert event_module._content.cache_info().currsize == before
+    assert max(reader._layouts) < 5000
 
 
 def a_reader_that_knows(*values: tuple[bytes, bytes]) -> Reader:

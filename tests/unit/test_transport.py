@@ -9,9 +9,37 @@ import pytest
 from faust.types import TP
 
 from pipeline.stream.partition import KAFKA_FAILURES
-from pipeline.stream.transport import ChunkConsumer
+from pipeline.stream.transport import Batch, Chunk, ChunkConsumer, split
 
 TP0 = TP("raw", 0)
+
+
+def chunk_of(*numbers: int, begin: int = 10, gap: int = 3) -> Chunk:
+    """A chunk of batches with so many records, with control records between them and behind the last."""
+    batches, end = [], begin
+    for number in numbers:
+        batches.append(Batch([], number, end + number))
+        end += number + gap
+    return Chunk("raw", 0, begin, end, batches, idle=False, now=0, behind=100)
+
+
+def test_a_chunk_is_cut_between_batches() -> None:
+    """Each part goes on where the one before ends, and together they are as long; a batch is not divided."""
+    # 10 [4 ] 14..17 [4 ] 21..24 [20 ] 44..47 [1 ] 48..51
+    chunk = chunk_of(4, 4, 20, 1)
+
+    parts = list(split(chunk, records_max=10))
+
+    assert [(part.begin, part.end, part.count, part.behind) for part in parts] == [
+        (10, 21, 8, 130), (21, 44, 20, 107), (44, 51, 1, 100)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", [(), (3,), (4, 6)])
+def test_a_chunk_of_the_usual_size_stays_one(numbers: tuple[int, ...]) -> None:
+    chunk = chunk_of(*numbers)
+
+    assert list(split(chunk, records_max=10)) == [chunk]
 
 
 class Thread:
