@@ -43,6 +43,7 @@ VISIBLE_TIMEOUT_SECONDS = 30  # Takes under 1 s on one node.
 # Source: org.apache.kafka.server.common.MetadataVersion.
 METADATA_VERSION_4_0 = 22
 
+KAFKA_BATCH_BYTES_MAX = "1048588"  # Kafka's own default.
 UNLIMITED = "-1"
 RETENTION_KEY = "retention.ms"
 REPLICAS_KEY = "min.insync.replicas"
@@ -128,6 +129,7 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
         "retention.bytes": UNLIMITED,  # A limit by size would end retention early under load.
         REPLICAS_KEY: "2" if kafka.replication_factor > 2 else "1",
         "unclean.leader.election.enable": "false",  # An unclean leader drops acknowledged records.
+        "max.message.bytes": KAFKA_BATCH_BYTES_MAX,  # The worker writes batches of 900,000 bytes.
     }
     # Outputs carry the event's time or raw's, which may lie any time back.
     create_time = {"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": str(2**63 - 1)}

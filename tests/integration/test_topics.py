@@ -96,6 +96,7 @@ def test_raw_carries_the_clock_of_the_broker(admin: KafkaAdminClient, settings: 
 
     assert get_config(admin, raw, "message.timestamp.type") == "LogAppendTime"
     assert get_config(admin, raw, "max.message.bytes") == "131072"
+    assert get_config(admin, settings.kafka.topics.accepted, "max.message.bytes") == "1048588"
     assert get_config(admin, raw, "compression.type") == "uncompressed"
     assert get_config(admin, raw, "retention.ms") == "604800000"
 
