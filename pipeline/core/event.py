@@ -151,7 +151,7 @@ def content_of(event: DeleteMediaComplete) -> Content:
     extras = {name: event[name] for name in event if name not in _KNOWN} if len(event) > known else None  # type: ignore[literal-required]
     jobs = None if job_ids is None else tuple(job_ids.split(",") if isinstance(job_ids, str) else job_ids)
     others = None if extras is None else _canonical(extras)
-    letters = sum(map(len, jobs or ())) + len(error_message or "") + len(others or "")
+    letters = sum(map(len, jobs or ())) + len(jobs or ()) + len(error_message or "") + len(others or "")
     make = _content if letters <= CONTENT_LETTERS_MAX else _content.__wrapped__
     return make(event["Status"], event["MediaType"], event["DeleteType"], jobs, error_code, error_message, others)
 

@@ -41,6 +41,7 @@ def test_what_is_large_is_not_remembered() -> None:
     for size in (1100, 5000, 60_000):
         said(reader, b"a1", body(ErrorMessage="\U0001f600" * min(size, 15_000), x=size))
         said(reader, b"a1", body(JobIds=["j" * size], x=size))
+        said(reader, b"a1", body(JobIds="," * size, x=size))
         said(reader, b"a1", body(y="z" * size))
 
     assert event_module._content.cache_info().currsize == before
