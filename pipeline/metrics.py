@@ -285,9 +285,17 @@ class RecordTotals(Collector):
         self.update(partition, totals)
         self._received[partition] = sum(totals.values())
 
-    def receive(self, partition: int, records: int) -> None:
-        """Count the *records* of a committed chunk, whose number was known before they were decoded."""
-        self._received[partition] += records
+    def commit(self, partition: int, records: int, totals: Mapping[str, int]) -> None:
+        """
+        Count a committed chunk of *records*, a number that was known before they were decoded, and show *totals*.
+
+        Of a partition that was forgotten meanwhile, as by its owner before within this process, it begins anew.
+        """
+        if partition in self._received:
+            self._received[partition] += records
+            self.update(partition, totals)
+        else:
+            self.begin(partition, totals)
 
     def update(self, partition: int, totals: Mapping[str, int]) -> None:
         """Show *totals* (see core.accept.tag for their names) for *partition*."""

@@ -138,8 +138,7 @@ class AcceptStage:
         seconds: float,
     ) -> None:
         metrics, partition = self._metrics, state.partition
-        metrics.totals.receive(partition, chunk.count)
-        metrics.totals.update(partition, totals)
+        metrics.totals.commit(partition, chunk.count, totals)
         metrics.count_deletions(decisions.deletions)
         metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
         metrics.state_keys.labels(partition).set(state.keys)

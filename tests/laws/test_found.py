@@ -7,7 +7,7 @@ A new one is put here as it is, before it is mended.
 from __future__ import annotations
 
 from tests.laws.test_machine import Flow
-from tests.laws.worker import COUNTS
+from tests.laws.worker import COUNTS, SOURCES
 
 
 def test_partial_counts_without_a_row_are_read_to_their_end() -> None:
@@ -51,3 +51,21 @@ def test_a_report_that_had_an_offset_writes_a_window_however_late() -> None:
 
     assert not state.world.has_report_forgotten
     assert [total for _, total, _ in state.world.rows().values()] == [2, 2]
+
+
+def test_a_partition_that_was_given_up_while_another_worker_had_it_is_no_bug() -> None:
+    """Both show figures in this model, as one does in a process that gets a partition back before it let go of it."""
+    state = Flow()
+    state.deliver_deletions(deliveries=[(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)])
+    for slot in (0, 1):
+        for partition in (0, 1):
+            state.accept_undisturbed(slot=slot, partition=partition, number=1)
+    for partition in (0, 1):
+        state.take_away(slot=0, tp=SOURCES[partition], how="revoke")
+    for _ in range(3):
+        for partition in (0, 1):
+            state.wait(milliseconds=1000)
+            state.accept_undisturbed(slot=1, partition=partition, number=1)
+    state.teardown()
+
+    assert state.world.rows()

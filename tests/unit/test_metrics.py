@@ -144,13 +144,25 @@ def test_received_goes_on_from_the_totals_and_is_counted_apart_from_them() -> No
     totals.begin(0, {"accepted": 5, "duplicate": 2})
     assert received(registry, "0") == 7.0
 
-    totals.receive(0, 10)
-    totals.update(0, {"accepted": 14, "duplicate": 2})
+    totals.commit(0, 10, {"accepted": 14, "duplicate": 2})
     assert received(registry, "0") == 17.0
     assert records(registry, "accepted") == 14.0
 
     totals.forget(0)
     assert received(registry, "0") is None
+
+
+def test_a_partition_that_comes_back_before_it_was_let_go_of_is_in_balance() -> None:
+    """A worker may be given a partition again while its former hold on it ends: no difference, and no error."""
+    totals = RecordTotals()
+    totals.begin(0, {"accepted": 5})
+
+    totals.forget(0)
+    totals.commit(0, 3, {"accepted": 8})
+
+    received, records = totals.collect()
+    assert [sample.value for sample in received.samples] == [8]
+    assert sum(sample.value for sample in records.samples) == 8
 
 
 def test_every_partition_shows_that_it_lost_nothing(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
