@@ -151,7 +151,7 @@ MUTANTS = (
         "    _advance(state, now - state.policy.delay, decisions)\n    return decisions",
         "    _advance(state, now - state.policy.delay, Decisions())\n    return decisions",
     ),
-    Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1 if", "resume=last + 2 if"),
+    Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
     Mutant("the totals are not committed", ACCEPT, '"totals": state.totals}', '"totals": {}}'),
     Mutant(
         "the ceiling's chunk is committed",
