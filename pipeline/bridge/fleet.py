@@ -16,12 +16,14 @@ import time
 import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from pipeline.bridge.spool import adopt, left_behind
 from pipeline.errors import OperatorError
 from pipeline.lifecycle import on_hangup, until
 from pipeline.metrics import READY, show_ready
@@ -55,6 +57,21 @@ class Membership:
             return settings
         own: BridgeSettings = settings.bridge.model_copy(update={"spool_directory": directory / str(self.number)})
         return settings.model_copy(update={"bridge": own})
+
+
+def take_over(directory: Path, bridge: BridgeSettings, *, members: int) -> None:
+    """
+    Move what another number of bridges left in its spools under *directory* into one that is opened now.
+
+    Raises:
+        SpoolError: that one has an owner, or cannot be used.
+    """
+    left = left_behind(directory, members=members)
+    if not left:
+        return
+    own = directory / "1" if members else directory
+    for folder, records in adopt(own, left, bytes_max=bridge.spool_bytes_max).items():
+        logger.warning("spool_taken_over", spool=str(folder), records=records)
 
 
 @dataclass(slots=True)
@@ -160,6 +177,8 @@ async def serve(
     bridge = settings.bridge
     if bridge.port == 0:
         raise SettingsError("bridge.port: several processes need a port that is given, not any free one")
+    if bridge.spool_directory is not None:
+        take_over(bridge.spool_directory, bridge, members=members)
     command = [sys.executable, "-m", "pipeline", "bridge", *arguments]
     with contextlib.ExitStack() as stack:
         alive, ours = os.pipe()

@@ -23,7 +23,7 @@ from pipeline.bridge.recent import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.metrics import BridgeAnswer, BridgeMetrics
-from pipeline.settings import BridgeSettings, CallbackSettings
+from pipeline.settings import BridgeSettings, CallbackSettings, SettingsError
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -136,6 +136,21 @@ class BridgeApp:
     def use(self, callbacks: Iterable[CallbackSettings]) -> None:
         """Serve *callbacks*, with their keys, from the next request on."""
         self._callbacks = {entry.path.encode(): entry.callback for entry in callbacks}
+
+    def require_no_less(self, callbacks: Iterable[CallbackSettings]) -> None:
+        """
+        Check what a running bridge is told to serve instead.
+
+        Raises:
+            SettingsError: no callback would be left, or one with keys would accept unsigned bodies: a file that was cut
+                off, or is being written, reads like that. Whoever means it restarts the bridge.
+        """
+        keys = {entry.path.encode(): entry.callback.auth_keys for entry in callbacks}
+        if self._callbacks and not keys:
+            raise SettingsError("bridge.callbacks: none are left; restart the bridge if that is meant")
+        for path, callback in self._callbacks.items():
+            if callback.auth_keys and not keys.get(path, callback.auth_keys):
+                raise SettingsError(f"bridge.callbacks: {callback.url} has no keys any more; restart if that is meant")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, answer: Answer | None = None) -> None:
         """Answer one request; *answer*: the server's short way, if it has one."""

@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.fleet import Membership
+from pipeline.bridge.fleet import Membership, take_over
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.mns import polling
 from pipeline.bridge.patience import Patience
@@ -77,6 +77,8 @@ async def serve(
     _warn_of_unsigned(bridge)
     ProcessMetrics(registry, started_at=time.time(), certificates=in_use(settings.kafka, bridge))
     metrics = BridgeMetrics(registry)
+    if membership is None and bridge.spool_directory is not None:
+        take_over(bridge.spool_directory, bridge, members=0)
     mns_metrics = MnsMetrics(registry, [entry.queue for entry in bridge.mns])
     publisher = Publisher(
         settings.kafka,
@@ -130,6 +132,7 @@ def _use_callbacks(app: BridgeApp, reload: Callable[[], Settings], metrics: Brid
     """Rotate keys without a restart: have *app* use what *reload* returns; what is wrong changes nothing."""
     try:
         bridge = reload().bridge
+        app.require_no_less(bridge.callbacks)
     except SettingsError as error:
         logger.error("reload_refused", error=str(error))
         metrics.reload_refused.set(1)

@@ -12,13 +12,15 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from pipeline.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
+ADOPTED_RECORDS = 1000
 FILE, LOCK = "spool.sqlite", "lock"
 
 # Key, body, source and time of receipt in ms: a plain tuple, as one is made for every request.
@@ -90,13 +92,19 @@ class Spool:
         self._records += len(records)
         self._bytes += size
 
-    def oldest(self, count: int, *, after: int = 0) -> list[tuple[int, Record]]:
-        """Return up to *count* records with an id above *after*, in the order they came."""
+    def oldest(self, count: int, *, after: int = 0, bytes_max: int = sys.maxsize) -> list[tuple[int, Record]]:
+        """Return the records with an id above *after*, in order: *count* and *bytes_max* at most, but one always."""
         query = "SELECT id, key, body, source, received_at_ms FROM records WHERE id > ? ORDER BY id LIMIT ?"
+        found: list[tuple[int, Record]] = []
         try:
-            return [(row[0], row[1:]) for row in self._database.execute(query, (after, count))]
+            for row in self._database.execute(query, (after, count)):
+                bytes_max -= len(row[2]) + ROW_BYTES
+                if found and bytes_max < 0:
+                    break
+                found.append((row[0], row[1:]))
         except sqlite3.Error as error:
             raise SpoolError(f"the spool {self.directory} cannot be read: {error}") from error
+        return found
 
     def delete(self, through: int) -> None:
         """Forget every record with an id up to *through*: Kafka has them."""
@@ -107,8 +115,8 @@ class Spool:
         self._bytes -= size
         if self._records == 0:
             with contextlib.suppress(sqlite3.Error):  # Giving space back is a favour, not a duty.
-                self._database.execute("PRAGMA incremental_vacuum")
-                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                # A script, as a statement's first step frees one page only.
+                self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     def status(self) -> SpoolStatus:
         """Return what waits; raises SpoolError if it cannot be read."""
@@ -132,6 +140,52 @@ class Spool:
             with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back itself.
                 self._database.execute("ROLLBACK")
             raise SpoolError(f"the spool {self.directory} cannot be written: {error}") from error
+
+
+def spools_under(directory: Path) -> list[Path]:
+    """
+    Return the spools of the bridges that have *directory* in their settings.
+
+    A single bridge has its own in the directory itself, the members of a fleet in folders named by their numbers.
+
+    Raises:
+        SpoolError: there are none.
+    """
+    numbered = [path.parent for path in directory.glob(f"*/{FILE}") if path.parent.name.isdigit()]
+    found = [directory] if (directory / FILE).exists() else []
+    found += sorted(numbered, key=lambda folder: int(folder.name))
+    if not found:
+        raise SpoolError(f"there is no spool in {directory}")
+    return found
+
+
+def left_behind(directory: Path, *, members: int) -> list[Path]:
+    """Return the spools under *directory* that are nobody's with so many members of a fleet (0: a single bridge)."""
+    with contextlib.suppress(SpoolError):
+        own = {directory} if members == 0 else {directory / str(number) for number in range(1, members + 1)}
+        return [found for found in spools_under(directory) if found not in own]
+    return []
+
+
+def adopt(directory: Path, left: Iterable[Path], *, bytes_max: int) -> dict[Path, int]:
+    """
+    Move what waits in the spools *left* into that of *directory*; returns how many records each had.
+
+    Killed half way, some records are in both, and published twice, which is harmless. One that does not fit, or has an
+    owner, stays where it is.
+
+    Raises:
+        SpoolError: *directory* has an owner, or cannot be used.
+    """
+    moved: dict[Path, int] = {}
+    with contextlib.closing(Spool(directory, bytes_max=bytes_max)) as own:
+        for folder in left:
+            with contextlib.suppress(SpoolError), contextlib.closing(Spool(folder, bytes_max=0)) as other:
+                while found := other.oldest(ADOPTED_RECORDS):
+                    own.append([record for _, record in found])
+                    other.delete(found[-1][0])
+                    moved[folder] = moved.get(folder, 0) + len(found)
+    return moved
 
 
 def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:

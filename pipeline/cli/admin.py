@@ -139,17 +139,18 @@ def spool_status(config: Config = None) -> None:
     bridge_settings = configuration.load(config).bridge
     if bridge_settings.spool_directory is None:
         raise SettingsError("bridge.spool_directory: empty, so there is no spool")
-    status, owner = spool.status_of(bridge_settings.spool_directory)
     table = Table("spool", "owner", "callbacks", "MiB", "at most", "oldest received")
-    oldest = status.oldest_received_at_ms
-    table.add_row(
-        str(bridge_settings.spool_directory),
-        "nobody" if owner is None else f"process {owner}",
-        f"{status.records:,}",
-        f"{status.bytes / MIB:,.1f}",
-        f"{bridge_settings.spool_bytes_max / MIB:,.1f}",
-        "-" if oldest is None else format_time(oldest // 1000 * 1000),
-    )
+    for directory in spool.spools_under(bridge_settings.spool_directory):
+        status, owner = spool.status_of(directory)
+        oldest = status.oldest_received_at_ms
+        table.add_row(
+            str(directory),
+            "nobody" if owner is None else f"process {owner}",
+            f"{status.records:,}",
+            f"{status.bytes / MIB:,.1f}",
+            f"{bridge_settings.spool_bytes_max / MIB:,.1f}",
+            "-" if oldest is None else format_time(oldest // 1000 * 1000),
+        )
     out.print(table)
 
 

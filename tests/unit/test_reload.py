@@ -1,0 +1,55 @@
+"""What a bridge that runs may be told by SIGHUP: a file that was cut off must not close it, or open it to everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.server import _use_callbacks
+from pipeline.metrics import BridgeMetrics
+from pipeline.settings import BridgeSettings, Settings
+
+SIGNED = {"url": "https://a.example/signed", "auth_keys": ["Old1"]}
+OPEN = {"url": "https://a.example/open", "auth_keys": []}
+
+
+def settings(*callbacks: dict[str, Any]) -> Settings:
+    return Settings(bridge=BridgeSettings.model_validate({"callbacks": callbacks}))
+
+
+@pytest.fixture
+def reload() -> Callable[..., tuple[set[bytes], float | None]]:
+    """Start with both callbacks; say what is served after a reload, and whether that was refused."""
+    registry = CollectorRegistry()
+    metrics = BridgeMetrics(registry)
+    publisher: Any = None  # Nothing is published.
+    app = BridgeApp(settings(SIGNED, OPEN).bridge, publisher, metrics, clock=lambda: 0)
+
+    def reloaded(*callbacks: dict[str, Any]) -> tuple[set[bytes], float | None]:
+        _use_callbacks(app, lambda: settings(*callbacks), metrics)
+        return set(app._callbacks), registry.get_sample_value("pipeline_bridge_reload_refused")
+
+    return reloaded
+
+
+@pytest.mark.parametrize("callbacks", [[], [SIGNED | {"auth_keys": []}, OPEN]], ids=["none", "no key"])
+def test_what_would_lose_callbacks_or_their_keys_changes_nothing(reload: Any, callbacks: list[dict[str, Any]]) -> None:
+    assert reload(*callbacks) == ({b"/signed", b"/open"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "served"),
+    [
+        ([SIGNED | {"auth_keys": ["New1", "Old1"]}, OPEN], {b"/signed", b"/open"}),
+        ([SIGNED], {b"/signed"}),
+        ([OPEN], {b"/open"}),
+        ([SIGNED, OPEN | {"auth_keys": ["New1"]}], {b"/signed", b"/open"}),
+    ],
+    ids=["another key", "one less", "the other one", "a key more"],
+)
+def test_any_other_change_is_made(reload: Any, callbacks: list[dict[str, Any]], served: set[bytes]) -> None:
+    assert reload(*callbacks) == (served, 0)
