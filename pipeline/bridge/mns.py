@@ -161,9 +161,15 @@ class MnsPoller:
                 return self._after_nothing(time.monotonic() - started_at)
             known = [message for message in messages if message.message_id in self._remembered]
             fresh = [message for message in messages if message.message_id not in self._remembered]
-            await self._delete(known)  # First: waiting for Kafka may be what let their receipts expire before.
+            problem = None
+            try:
+                await self._delete(known)  # First: waiting for Kafka may be what let their receipts expire before.
+            except MnsError as error:
+                problem = error  # What is new is published all the same: it may come no more often.
             safe = await self._publish(fresh)
             await self._delete(safe)
+            if problem is not None:
+                raise problem
         except MnsError as error:
             self._metrics.errors.labels(self.name, error.problem.value).inc()
             pause_seconds = self._backoff.fail(is_lasting=error.problem in LASTING)

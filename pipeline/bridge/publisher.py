@@ -175,10 +175,14 @@ class Publisher:
             return
         group.is_spooling = True
         group.timer.cancel()
-        group.timer = self._loop.call_later(self._ack_timeout_seconds, self._settle, group, AckTimeoutError())
+        group.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, group, self._spooler)
         if self._open is group:
             self._open = None
         self._spooler.put(group.records, lambda error: self._settle(group, error, is_spooled=True))
+
+    def _give_up(self, group: Group, spooler: Spooler) -> None:
+        spooler.note_stall()
+        self._settle(group, AckTimeoutError())
 
     def _settle(self, group: Group, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
         if group.acked.done():
@@ -188,7 +192,7 @@ class Publisher:
             self._open = None
         if not group.is_replay:
             self._in_flight -= len(group.records)
-        group.records = []
+        group.records.clear()  # The spooler may have the list still, behind a disk that hangs.
         if error is None:
             group.acked.set_result(is_spooled)
         else:
@@ -270,13 +274,15 @@ class Publisher:
     def _end(self, task: asyncio.Task[None]) -> None:
         """Make room for the next request, or note why there shall be none."""
         del self._sending[task]
-        if not task.cancelled() and self._failure is None:
-            self._failure = task.exception()
+        failure = None if task.cancelled() else task.exception()
+        self._failure = self._failure or failure
         self._wake.set()
 
     async def _commit(self, producer: Producer, groups: list[Group]) -> None:
         """Send *groups*, and settle them."""
         records = [record for group in groups for record in group.records]
+        if not records:
+            return  # All were given up since this task was made.
         started_at = self._loop.time()
         try:
             # The youngest group's deadline: the older ones expire by themselves.

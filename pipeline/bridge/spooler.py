@@ -15,6 +15,8 @@ from pipeline.bridge.spool import Record, Spool, SpoolError, SpoolFullError, Spo
 from pipeline.metrics import BridgeMetrics
 
 REPLAY_RECORDS = 256
+# What one key's partition takes in four requests, one after the other, all within the deadline of a callback.
+REPLAY_BYTES = 256 * 1024
 RETRY_SECONDS = 1.0
 
 Result = TypeVar("Result")
@@ -45,6 +47,11 @@ class Spooler:
         self._pending.append((records, done))
         self._arrived.set()
 
+    def note_stall(self) -> None:
+        """Take the disk for failing: what was put was not written in time. The next write that ends says more."""
+        self._metrics.spool_failures.labels("disk").inc()
+        self._is_failing = True
+
     async def write(self) -> None:
         """Write whatever is put, until cancelled."""
         while True:
@@ -54,12 +61,16 @@ class Spooler:
 
     async def replay(self, publish: Callable[[Sequence[Record]], Awaitable[None]], is_up: asyncio.Event) -> None:
         """Publish what is spooled, oldest first, whenever Kafka takes it, until cancelled."""
-        published = 0
+        published = deleted = 0
         while True:
             try:
+                if deleted < published:
+                    await self._run(partial(self._spool.delete, published))
+                    deleted = published
                 self._filled.clear()  # Before the look, or what comes right after it would wait for the next one.
                 self._show(await self._run(self._spool.status))
-                found = await self._run(partial(self._spool.oldest, REPLAY_RECORDS, after=published))
+                look = partial(self._spool.oldest, REPLAY_RECORDS, after=published, bytes_max=REPLAY_BYTES)
+                found = await self._run(look)
                 if not found:
                     await self._filled.wait()
                     continue
@@ -67,7 +78,6 @@ class Spooler:
                 await publish([record for _, record in found])
                 published = found[-1][0]  # Should the disk refuse to delete them, they are not published again.
                 self._metrics.replayed.inc(len(found))
-                await self._run(partial(self._spool.delete, published))
             except (SpoolError, PublishError) as error:
                 logger.warning("replay_failed", error=str(error) or repr(error))
                 await asyncio.sleep(RETRY_SECONDS)

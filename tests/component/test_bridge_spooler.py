@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, PublishError, SpoolFailedError
-from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spooler import Spooler
 from pipeline.metrics import BridgeMetrics
 
@@ -124,6 +124,26 @@ async def test_a_disk_that_fails_is_an_answer_and_not_the_end(spool: Spool, monk
         await kafka.until(1)
 
     assert kafka.published == [record(2)]
+
+
+async def test_what_the_disk_would_not_delete_is_deleted_later(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full spool takes nothing: it must not wait for the next callback to be emptied."""
+    kafka, delete, failures = Kafka(), spool.delete, [SpoolError("no room")]
+    loop, is_deleted = asyncio.get_running_loop(), asyncio.Event()
+
+    def fail_once(through: int) -> None:
+        if failures:
+            raise failures.pop()
+        delete(through)
+        loop.call_soon_threadsafe(is_deleted.set)
+
+    monkeypatch.setattr(spool, "delete", fail_once)
+    monkeypatch.setattr("pipeline.bridge.spooler.RETRY_SECONDS", 0.01)
+    async with running(spool, kafka) as spooler:
+        assert await put(spooler, record(1)) is None
+        await asyncio.wait_for(is_deleted.wait(), 10)
+
+    assert kafka.published == [record(1)]
 
 
 async def test_what_was_put_last_is_written_on_close(spool: Spool, tmp_path: Path) -> None:

@@ -249,6 +249,19 @@ async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsE
     assert poll.errors("other") == 1
 
 
+async def test_what_is_new_is_published_while_deletions_fail(emulator: MnsEmulator) -> None:
+    """A key that may receive but not delete: every pass would use up what the dead-letter policy counts."""
+    emulator.put("q", BODY)
+    emulator.fail("DELETE", *[Fault.ERROR_500] * 20)
+    async with Poll(emulator) as poll:
+        await poll.pauses.until(1)
+        emulator.advance(31)
+        emulator.put("q", OTHER)
+        await poll.taken.until(2)
+
+    assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
+
+
 async def test_expired_receipts_do_not_make_it_go_in_circles(emulator: MnsEmulator) -> None:
     """A queue whose messages are visible again before Kafka answers: each is published once, and then deleted."""
     emulator.put("q", BODY, OTHER)

@@ -1,0 +1,82 @@
+"""The publisher where the disk hangs, or Kafka answers too late; tests/integration has the rest on a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.bridge.errors import AckTimeoutError
+from pipeline.bridge.group import Group
+from pipeline.bridge.publisher import Authenticated, Publisher, Source
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spooler import Spooler
+from pipeline.metrics import BridgeMetrics
+from pipeline.ops.kafka import free_port
+from pipeline.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ACK_SECONDS = 0.1
+
+
+@contextlib.asynccontextmanager
+async def publishing(spooler: Spooler | None, metrics: BridgeMetrics) -> AsyncIterator[Publisher]:
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")  # Nobody is there.
+    publisher = Publisher(kafka, "raw", metrics, ack_timeout_seconds=ACK_SECONDS, in_flight_max=10, spooler=spooler)
+    await publisher.start()
+    yield publisher
+    await publisher.stop()
+
+
+def publish(publisher: Publisher, number: int) -> asyncio.Future[bool]:
+    body = Authenticated(b"%d" % number + b"x" * 1000)
+    return publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0)
+
+
+async def test_a_disk_that_hangs_is_a_failing_one_and_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network volume may stand still for minutes: what was given up must not pile up behind it."""
+    spool, hangs = Spool(tmp_path, bytes_max=1 << 20), threading.Event()
+    append = spool.append
+
+    def append_late(records: Any) -> None:
+        hangs.wait(60)
+        append(records)
+
+    monkeypatch.setattr(spool, "append", append_late)
+    registry = CollectorRegistry()
+    metrics = BridgeMetrics(registry)
+    spooler = Spooler(spool, metrics)
+    async with publishing(spooler, metrics) as publisher:
+        for number in range(3):
+            with pytest.raises(AckTimeoutError):
+                await publish(publisher, number)
+
+        assert publisher.problems() == ["Kafka does not take records, and the spool fails"]
+        assert [records for records, _ in spooler._pending] == [[], []]
+        failures = registry.get_sample_value("pipeline_spool_failures_total", {"reason": "disk"})
+        assert failures == 3
+
+        hangs.set()
+        assert await publish(publisher, 9)
+        assert publisher.problems() == []
+
+
+async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path) -> None:
+    """uvloop runs timers before the new task's first step: that must not end the bridge."""
+    metrics = BridgeMetrics(CollectorRegistry())
+    async with publishing(None, metrics) as publisher:
+        group = Group(lambda _: None, asyncio.get_running_loop(), 10)
+        publisher._fail(group, AckTimeoutError())
+        assert group.is_over
+
+        producer: Any = None  # Nothing is to be sent.
+        await publisher._commit(producer, [group])
