@@ -26,7 +26,7 @@ from pipeline.stream.log import Log
 from pipeline.stream.partition import Die, ExitCode, Partition
 from pipeline.stream.report import ReportStage
 from pipeline.stream.stage import Stage
-from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
+from pipeline.stream.transport import CHUNK_RECORDS_MAX, IDLE_SECONDS, POLL_SECONDS, ChunkTransport, split
 
 CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
 FETCH_BYTES = 4 << 20
@@ -100,7 +100,8 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
                     if partition is None:
                         partition = Partition(stage, chunk.partition, log=log, seek=seek, die=die)
                         partitions[TP(stage.source, chunk.partition)] = partition
-                    await partition.handle(chunk)
+                    for part in split(chunk, records_max=CHUNK_RECORDS_MAX):
+                        await partition.handle(part)
             finally:
                 if partition is not None:
                     await _uninterrupted(partition.close())

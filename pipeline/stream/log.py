@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupLoadInProgressError, IllegalOperation, KafkaError, KafkaTimeoutError
+from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 
 from pipeline.batch import Batches, send
 from pipeline.core.records import Row
@@ -186,7 +186,7 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await producer.stop()
-    except (KafkaError, IllegalOperation, TimeoutError, OSError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001  # Whatever it is, the producer is not used any more.
         logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id, error=repr(error))
         sender = producer._sender
         if sender is not None and sender.sender_task is not None:

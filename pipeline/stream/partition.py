@@ -36,6 +36,12 @@ KAFKA_FAILURES = (KafkaError, IllegalOperation, OSError, TimeoutError, Assertion
 
 State = TypeVar("State")
 
+
+def is_closed_handle(error: BaseException) -> bool:
+    """Whether uvloop refused to write to a connection just lost, by a RuntimeError where aiokafka expects OSError."""
+    return isinstance(error, RuntimeError) and "handler is closed" in str(error)
+
+
 logger = structlog.get_logger()
 
 
@@ -109,8 +115,13 @@ class Partition(Generic[State]):
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled():
+                self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: a Kafka client let a cancellation of its own out")
+            seconds = self._handover_seconds()
+            if self._session is None:
+                task.cancel()  # Nobody needs what is being opened, and partitions are taken away one after the other.
             try:
-                await asyncio.wait([task], timeout=self._handover_seconds())
+                await asyncio.wait([task], timeout=seconds)
             finally:
                 task.cancel()
             raise
@@ -142,11 +153,12 @@ class Partition(Generic[State]):
                     await self._seek(self._tp, self._session.next)
                 else:
                     await self._process(self._session, chunk)
-            except KAFKA_FAILURES as error:
-                is_read = True
-                await self._drop()
-                await self._back_off(error, chunk)
-            except Exception:
+            except Exception as error:
+                if isinstance(error, KAFKA_FAILURES) or is_closed_handle(error):
+                    is_read = True
+                    await self._drop()
+                    await self._back_off(error, chunk)
+                    continue
                 self._logger.exception("bug", offset=chunk.begin)
                 self._die(ExitCode.BUG, f"{self._tp}: unexpected error, see the traceback above")
             else:

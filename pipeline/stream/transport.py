@@ -197,6 +197,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  # Faust's signature.
         max_records: int | None = None,
     ) -> dict[TP, list[Chunk]]:
+        self._require_life(consumer)
         chunks = await self._drain(consumer, active)
         if not chunks:
             waiter = consumer._fetcher._create_fetch_waiter()
@@ -204,7 +205,19 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
             if not waiter.cancel() and not waiter.cancelled():
                 waiter.result()  # aiokafka reports a lost authorisation here.
             chunks = await self._drain(consumer, active)
-        return {tp: list(split(chunk, records_max=CHUNK_RECORDS_MAX)) for tp, chunk in chunks.items()}
+        return {tp: [chunk] for tp, chunk in chunks.items()}
+
+    @staticmethod
+    def _require_life(consumer: AIOKafkaConsumer) -> None:
+        """
+        Raise what ended one of the consumer's own tasks.
+
+        Only a poll that happens to wait would be told, and whoever is busy would go on under an assignment of old.
+        """
+        consumer._coordinator.check_errors()
+        fetching = consumer._fetcher._fetch_task
+        if fetching.done() and not fetching.cancelled() and fetching.exception() is not None:
+            raise KafkaConnectionError(f"the fetcher ended: {fetching.exception()!r}")
 
     async def _drain(self, consumer: AIOKafkaConsumer, active: set[TP]) -> dict[TP, Chunk]:
         """

@@ -25,6 +25,7 @@ from pipeline.stream.partition import ExitCode
 GC_THRESHOLD = 1_000_000
 STOP_SECONDS = 20.0
 CRASH_CHECK_SECONDS = 1.0
+REBALANCING_SECONDS_MAX = 120.0  # Some joins may fail before; a restart costs seconds.
 
 logger = structlog.get_logger()
 
@@ -72,8 +73,18 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
 
 
 async def _stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
+    """
+    Wait until the worker is told to stop; end the process where Faust can't go on.
+
+    Faust says nothing of a rebalance that it does not finish: where seeking takes longer than a request may, it leaves
+    out the rest, keeps its partitions and fetches no more.
+    """
+    rebalancing_since: float | None = None
     while not stop.is_set():
         if app.crashed:
             die(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {app.crash_reason!r}")
+        rebalancing_since = (rebalancing_since or time.monotonic()) if app.rebalancing else None
+        if rebalancing_since is not None and time.monotonic() - rebalancing_since > REBALANCING_SECONDS_MAX:
+            die(ExitCode.KAFKA_UNUSABLE, f"a rebalance was not over after {REBALANCING_SECONDS_MAX:.0f} s")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), CRASH_CHECK_SECONDS)

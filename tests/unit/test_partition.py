@@ -1,0 +1,133 @@
+"""A partition where Kafka never answers, or a client breaks; the model of Kafka in tests/laws has everything else."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from pipeline.stream import worker as worker_module
+from pipeline.stream.partition import ExitCode, Partition
+from pipeline.stream.transport import Chunk, ChunkThread
+
+CHUNK = Chunk("raw", 0, 0, 0, [], idle=True, now=0, behind=0)
+
+
+class DiedError(BaseException):
+    """The worker ended itself."""
+
+
+def die(code: ExitCode, message: str) -> NoReturn:
+    raise DiedError(code.name, message)
+
+
+class Stage:
+    """Counts what is reported to it."""
+
+    name, source, group, transactional_prefix = "accept", "raw", "group", "prefix-"
+
+    def __init__(self) -> None:
+        self.failures = asyncio.Semaphore(0)
+
+    def on_failed(self) -> None:
+        self.failures.release()
+
+    def on_closed(self, _: int) -> None:
+        pass
+
+
+class Log:
+    """Opens no producer: waits for ever, or raises."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.asked = asyncio.Semaphore(0)
+
+    async def open_producer(self, _: str) -> Any:
+        self.asked.release()
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+
+
+def partition_with(stage: Stage, log: Log) -> Partition[Any]:
+    async def seek(*_: Any) -> None:
+        raise AssertionError("nothing to seek")
+
+    anything: Any = (stage, log)
+    return Partition(anything[0], 0, log=anything[1], seek=seek, die=die)
+
+
+async def test_a_partition_that_is_being_opened_is_given_up_at_once() -> None:
+    """They are taken away one after the other, without a heartbeat: three seconds each, and the session is over."""
+    log = Log()
+    handling = asyncio.create_task(partition_with(Stage(), log).handle(CHUNK))
+    await log.asked.acquire()
+
+    handling.cancel()
+    done, _ = await asyncio.wait([handling], timeout=1)
+
+    assert done == {handling}
+    assert handling.cancelled()
+
+
+async def test_a_write_that_uvloop_refuses_is_kafkas_failure() -> None:
+    """A connection that was just reset: aiokafka expects OSError, as asyncio's own loop raises."""
+    stage = Stage()
+    log = Log(RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"))
+    handling = asyncio.create_task(partition_with(stage, log).handle(CHUNK))
+
+    async with asyncio.timeout(10):
+        await stage.failures.acquire()
+        await stage.failures.acquire()
+
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+
+
+async def test_another_runtime_error_is_a_bug() -> None:
+    with pytest.raises(DiedError, match="BUG"):
+        await partition_with(Stage(), Log(RuntimeError("dictionary changed size"))).handle(CHUNK)
+
+
+async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in_silence() -> None:
+    """It would stay assigned, and nobody would read it."""
+    with pytest.raises(DiedError, match="KAFKA_UNUSABLE"):
+        await partition_with(Stage(), Log(asyncio.CancelledError())).handle(CHUNK)
+
+
+async def test_a_rebalance_that_does_not_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust gives up seeking after a while, without a word, and fetches no more."""
+    monkeypatch.setattr(worker_module, "die", die)
+    monkeypatch.setattr(worker_module, "REBALANCING_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(worker_module, "CRASH_CHECK_SECONDS", 0.01)
+    app: Any = SimpleNamespace(crashed=False, rebalancing=True)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(DiedError, match="rebalance"):
+            await worker_module._stopped_or_crashed(app, asyncio.Event())
+
+
+async def test_a_consumer_whose_task_ended_is_not_polled_on() -> None:
+    """A busy worker would go on under an assignment that the group took from it long ago."""
+
+    def check_errors() -> None:
+        raise KafkaError("Unexpected error during coordination")
+
+    running, ended = (asyncio.get_running_loop().create_future() for _ in range(2))
+    ended.set_exception(ValueError("x"))
+    dead: Any = SimpleNamespace(
+        _coordinator=SimpleNamespace(check_errors=check_errors), _fetcher=SimpleNamespace(_fetch_task=running)
+    )
+    broken: Any = SimpleNamespace(
+        _coordinator=SimpleNamespace(check_errors=lambda: None), _fetcher=SimpleNamespace(_fetch_task=ended)
+    )
+
+    with pytest.raises(KafkaError, match="coordination"):
+        ChunkThread._require_life(dead)
+    with pytest.raises(KafkaConnectionError, match="ValueError"):
+        ChunkThread._require_life(broken)
