@@ -42,7 +42,7 @@ def up(
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = configuration.load(config)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(number, signal.default_int_handler)  # Not by SIGINT: a shell's background jobs ignore that.
     try:
         with local.running(settings, lambda line: out.print(f"[dim]{line}[/dim]")) as parts:
             _say_where(settings, parts)
