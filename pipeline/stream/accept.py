@@ -19,7 +19,6 @@ from pipeline.core.records import (
     header,
     received_at_of,
     unpack_decision,
-    unpack_partial_key,
 )
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.metrics import WorkerMetrics
@@ -82,10 +81,6 @@ class AcceptStage:
     def shared(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partition of partial-counts."""
         return (TopicPartition(self._topics.partial_counts, 0),)
-
-    def is_of(self, record: ConsumerRecord, partition: int) -> bool:
-        """Return whether a count or watermark is of *partition*, which its key names."""
-        return unpack_partial_key(record.key).partition == partition
 
     def source_offset(self, record: ConsumerRecord) -> int | None:
         """

@@ -19,7 +19,6 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from pipeline.stream.log import REQUEST_TIMEOUT_MS, Committed, Log
 
 POLL_SECONDS = 0.01
-SHARED_SECONDS = 1.0  # Others' transactions take milliseconds. To end what has ended is harmless.
 
 logger = structlog.get_logger()
 
@@ -35,10 +34,6 @@ class Outputs(Protocol):
         """Return the ones that others write to, too."""
         ...
 
-    def is_of(self, record: Any, partition: int) -> bool:
-        """Return whether the owner of source *partition* wrote *record* of a shared output."""
-        ...
-
     def source_offset(self, record: Any) -> int | None:
         """Return the source offset that led to an output *record*; None: what is aborted is written anew."""
         ...
@@ -50,9 +45,6 @@ async def settle(
     """
     Commit what hangs if its transaction's offset was committed, and abort it otherwise.
 
-    What hangs in a shared output alone (an idle tick writes nothing else) says nothing of an offset, and is committed:
-    it is cumulative, so if its source is read once more, it is written once more, and if not, it would be missed.
-
     Args:
         producer: Started, so that no predecessor writes any more. It has their producer id, so its markers end theirs.
         committed: The source offset, read after that.
@@ -62,31 +54,20 @@ async def settle(
     """
     owned = outputs.owned(partition)
     hanging = [record for tp in owned for record in await log.undecided(tp)]
-    if not hanging and not await _is_left(log, outputs, partition):
+    if not hanging:
         return
     # All of them are of one transaction: the next one of that producer would have ended it.
-    offset = outputs.source_offset(hanging[0]) if hanging else None
-    is_committed = not hanging or (committed is not None and offset is not None and offset < committed.offset)
+    offset = outputs.source_offset(hanging[0])
+    is_committed = committed is not None and offset is not None and offset < committed.offset
     logger.warning(
         "hanging_transaction_ended", outputs=[str(tp.topic) for tp in owned], records=len(hanging), commit=is_committed
     )
-    await _end(producer, {*owned, *outputs.shared(partition)}, commit=is_committed)
+    tps = {*owned, *outputs.shared(partition)}
+    await _end(producer, tps, commit=is_committed)
     async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
         for tp in owned:  # Kafka answers before it writes the markers, and a fold before them would miss what counts.
             while await log.undecided(tp):  # noqa: ASYNC110  # Only Kafka knows.
                 await asyncio.sleep(POLL_SECONDS)
-
-
-async def _is_left(log: Log, outputs: Outputs, partition: int) -> bool:
-    """Whether records of ours stay undecided in a shared output; those behind an open one of another's look like it."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + SHARED_SECONDS
-    for tp in outputs.shared(partition):
-        while any(outputs.is_of(record, partition) for record in await log.undecided(tp)):
-            if loop.time() > until:
-                return True
-            await asyncio.sleep(POLL_SECONDS)
-    return False
 
 
 async def _end(producer: AIOKafkaProducer, tps: set[TopicPartition], *, commit: bool) -> None:

@@ -49,10 +49,6 @@ class ReportStage:
         """Return nothing: one agent writes the rows."""
         return ()
 
-    def is_of(self, record: ConsumerRecord, partition: int) -> bool:
-        """Return False: nothing is shared."""
-        return False
-
     def source_offset(self, record: ConsumerRecord) -> int | None:
         """Return None: rows follow from the counts, so that those that are aborted are written anew."""
         return None

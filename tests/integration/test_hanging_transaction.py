@@ -21,7 +21,6 @@ from pipeline.core.records import (
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,
     HEADER_REASON,
-    pack_count_key,
     pack_decision,
 )
 from pipeline.metrics import WorkerMetrics
@@ -40,9 +39,9 @@ RAW_OFFSET = 7
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture(params=[True])
-async def successor(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer whose predecessor's transaction hangs: RAW_OFFSET's record in accepted, if asked for, and a count."""
+@pytest.fixture
+async def successor(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer whose predecessor's transaction hangs: RAW_OFFSET's record in accepted, and a count."""
     topics = settings.kafka.topics
     options = settings.kafka.client_options()
     first, second = (AIOKafkaProducer(**options, transactional_id=uuid.uuid4().hex) for _ in range(2))
@@ -50,9 +49,8 @@ async def successor(settings: Settings, request: pytest.FixtureRequest) -> Async
     await second.start()
     await first.begin_transaction()
     headers = [(HEADER_DECISION, pack_decision(RAW_OFFSET, 1))]
-    if request.param:
-        await first.send_and_wait(topics.accepted, b"event", key=b"a", partition=0, headers=headers)
-    await first.send_and_wait(topics.partial_counts, b"1", key=pack_count_key(0, 0, ""), partition=0)
+    await first.send_and_wait(topics.accepted, b"event", key=b"a", partition=0, headers=headers)
+    await first.send_and_wait(topics.partial_counts, b"count", key=b"b", partition=0)
     ours, theirs = second._txn_manager, first._txn_manager
     ours.transactional_id, ours._pid_and_epoch = theirs.transactional_id, theirs._pid_and_epoch
     second._sender._coordinators.clear()
@@ -63,19 +61,15 @@ async def successor(settings: Settings, request: pytest.FixtureRequest) -> Async
     first._closed = True
 
 
-def stage_of(settings: Settings) -> AcceptStage:
-    return AcceptStage(
+async def settled(settings: Settings, successor: AIOKafkaProducer, committed: Committed | None) -> list[bytes]:
+    """Settle, and return what readers of accepted see."""
+    log = Log(settings.kafka.client_options())
+    stage = AcceptStage(
         topics=settings.kafka.topics,
         group=settings.worker.group,
         policy=settings.worker.policy,
         metrics=WorkerMetrics(CollectorRegistry()),
     )
-
-
-async def settled(settings: Settings, successor: AIOKafkaProducer, committed: Committed | None) -> list[bytes]:
-    """Settle, and return what readers of accepted see."""
-    log = Log(settings.kafka.client_options())
-    stage = stage_of(settings)
     assert len(await log.undecided(TopicPartition(settings.kafka.topics.accepted, 0))) == 1
 
     await settle(log, successor, stage, 0, committed)
@@ -99,7 +93,13 @@ async def test_it_is_aborted_if_its_raw_records_will_be_read_again(
 
 def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Settings) -> None:
     """It has all headers of its raw record, and whoever wrote that may have named them like ours."""
-    topics, stage = settings.kafka.topics, stage_of(settings)
+    topics = settings.kafka.topics
+    stage = AcceptStage(
+        topics=topics,
+        group=settings.worker.group,
+        policy=settings.worker.policy,
+        metrics=WorkerMetrics(CollectorRegistry()),
+    )
     forged = [(HEADER_DECISION, b""), (HEADER_DECISION, pack_decision(0, 1)), (HEADER_RAW_OFFSET, b"-1")]
     ours = [(HEADER_RAW_OFFSET, b"500"), (HEADER_REASON, b"invalid_json"), (HEADER_DETAIL, b"")]
 
@@ -113,19 +113,3 @@ def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Sett
 async def test_it_is_committed_if_its_offset_was(settings: Settings, successor: AIOKafkaProducer) -> None:
     """Its raw records will never be read again: the event would be lost."""
     assert await settled(settings, successor, Committed(RAW_OFFSET + 1, "")) == [b"event"]
-
-
-@pytest.mark.parametrize("successor", [False], indirect=True)
-@pytest.mark.parametrize(("partition", "seen"), [(0, [b"1"]), (1, [])], ids=["its own", "another's"])
-async def test_a_count_that_hangs_alone_is_committed_by_its_partition(
-    settings: Settings, successor: AIOKafkaProducer, partition: int, seen: list[bytes]
-) -> None:
-    """As an idle tick leaves it: nobody would ever end it, and the report would wait before it for ever."""
-    log = Log(settings.kafka.client_options())
-
-    await settle(log, successor, stage_of(settings), partition, None)
-
-    async with asyncio.timeout(30):
-        topic = settings.kafka.topics.partial_counts
-        while [record.value for record in read(settings, topic)[0]] != seen:  # noqa: ASYNC110  # Markers come late.
-            await asyncio.sleep(0.05)
