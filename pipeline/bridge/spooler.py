@@ -64,20 +64,20 @@ class Spooler:
         published = deleted = 0
         while True:
             try:
-                if deleted < published:
-                    await self._run(partial(self._spool.delete, published))
-                    deleted = published
                 self._filled.clear()  # Before the look, or what comes right after it would wait for the next one.
                 self._show(await self._run(self._spool.status))
                 look = partial(self._spool.oldest, REPLAY_RECORDS, after=published, bytes_max=REPLAY_BYTES)
                 found = await self._run(look)
-                if not found:
+                if found:
+                    await is_up.wait()
+                    await publish([record for _, record in found])
+                    published = found[-1][0]  # Should the disk refuse to delete them, they are not published again.
+                    self._metrics.replayed.inc(len(found))
+                elif deleted == published:
                     await self._filled.wait()
                     continue
-                await is_up.wait()
-                await publish([record for _, record in found])
-                published = found[-1][0]  # Should the disk refuse to delete them, they are not published again.
-                self._metrics.replayed.inc(len(found))
+                await self._run(partial(self._spool.delete, published))
+                deleted = published
             except (SpoolError, PublishError) as error:
                 logger.warning("replay_failed", error=str(error) or repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
