@@ -35,14 +35,20 @@ def on_hangup(then: Callable[[], None]) -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def close(closing: Coroutine[Any, Any, None], *, seconds: float) -> None:
+async def close(closing: Coroutine[Any, Any, None], *, seconds: float) -> bool:
     """
-    Run what closes a client, for *seconds* at most; that it fails is of no interest.
+    Run what closes a client, for *seconds* at most; returns whether that went well, and raises nothing of it.
 
     In a task of its own: a consumer of aiokafka 0.14.0 that stops while its broker is away lets a CancelledError out
     (Fetcher.close awaits what it cancelled), which would end whoever stopped it.
     """
     task = asyncio.ensure_future(closing)
-    await asyncio.wait([task], timeout=seconds)
-    if not task.cancel() and not task.cancelled() and task.exception() is not None:
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        is_over = not task.cancel()
+    if not is_over or task.cancelled():
+        return False
+    if task.exception() is not None:
         logger.debug("close_failed", error=repr(task.exception()))
+    return task.exception() is None

@@ -94,10 +94,10 @@ MUTANTS = (
     Mutant(
         "a broken producer is used again",
         PARTITION,
-        """                    is_read = True
-                    await self._drop()
+        """                is_read = True
+                await self._drop()
 """,
-        """                    is_read = True
+        """                is_read = True
 """,
     ),
     Mutant("no going back after a failure", PARTITION, "elif is_read:", "elif False:"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import faust
+import structlog
 from aiokafka import TopicPartition
 from faust.app import BootStrategy
 from faust.types import TP, StreamT
@@ -39,6 +40,8 @@ REBALANCE_SECONDS = 15.0
 # A connection that swallows everything is given up after this. Longer than a join may take, which is one request.
 # Faust's own 90 s are as long a stall of every partition.
 REQUEST_SECONDS = 20.0
+
+logger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
 
         A cancellation is how Faust takes the partition away. It ends here: raised on, Faust's supervisor would take the
         actor for crashed, start it again for a partition that is another worker's, and in the end give up the process.
+
+        Any other error is a bug and ends the process: Faust would start the actor again, but has forgotten its channel.
         """
         partition: Partition[Any] | None = None
         with suppress(asyncio.CancelledError):
@@ -102,6 +107,9 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
                         partitions[TP(stage.source, chunk.partition)] = partition
                     for part in split(chunk, records_max=CHUNK_RECORDS_MAX):
                         await partition.handle(part)
+            except Exception:  # What Kafka may do is dealt with by the partition.
+                logger.exception("bug", topic=stage.source)
+                die(ExitCode.BUG, f"{stage.source}: unexpected error, see the traceback above")
             finally:
                 if partition is not None:
                     await _uninterrupted(partition.close())

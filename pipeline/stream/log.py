@@ -68,7 +68,7 @@ class Log:
             await admin.start()
             answer = await admin.list_consumer_group_offsets(group, partitions=[tp])
         finally:
-            await admin.close()
+            await close(admin.close(), seconds=STOP_SECONDS)
         if tp not in answer:
             # aiokafka 0.14.0 overlooks the error of the whole answer: it is not that nothing was committed (-1).
             raise GroupLoadInProgressError(f"no answer for {tp}")
@@ -182,16 +182,15 @@ class Log:
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stop *producer* within STOP_SECONDS, whatever state it is in."""
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await producer.stop()
-    except Exception as error:  # noqa: BLE001  # Whatever it is, the producer is not used any more.
-        logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id, error=repr(error))
-        sender = producer._sender
-        if sender is not None and sender.sender_task is not None:
-            sender.sender_task.cancel()
-        await producer.client.close()
+    """Stop *producer* within twice STOP_SECONDS, whatever state it is in; raises nothing."""
+    if await close(producer.stop(), seconds=STOP_SECONDS):
+        return
+    logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id)
+    sender, client = producer._sender, producer.client
+    if sender is not None and sender.sender_task is not None:
+        sender.sender_task.cancel()
+    client._sync_task = None  # It has ended, or been cancelled; close() would raise its error, and close no connection.
+    await close(client.close(), seconds=STOP_SECONDS)
 
 
 def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = BATCH_BYTES_MAX) -> Batches:

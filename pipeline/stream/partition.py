@@ -103,7 +103,7 @@ class Partition(Generic[State]):
 
     async def handle(self, chunk: Chunk) -> None:
         """
-        Take *chunk* in, or have it fetched again, however often Kafka fails meanwhile.
+        Take *chunk* in, or have it fetched again, however often Kafka fails meanwhile; whatever it raises is a bug.
 
         It is committed while the next one is decided on. Should that fail, the next one finds out, and both are fetched
         again: the state is folded anew.
@@ -154,13 +154,12 @@ class Partition(Generic[State]):
                 else:
                     await self._process(self._session, chunk)
             except Exception as error:
-                if isinstance(error, KAFKA_FAILURES) or is_closed_handle(error):
-                    is_read = True
-                    await self._drop()
-                    await self._back_off(error, chunk)
-                    continue
-                self._logger.exception("bug", offset=chunk.begin)
-                self._die(ExitCode.BUG, f"{self._tp}: unexpected error, see the traceback above")
+                if not (isinstance(error, KAFKA_FAILURES) or is_closed_handle(error)):
+                    error.add_note(f"{self._tp}, chunk at {chunk.begin}")
+                    raise
+                is_read = True
+                await self._drop()
+                await self._back_off(error, chunk)
             else:
                 return
 

@@ -90,8 +90,10 @@ async def test_a_write_that_uvloop_refuses_is_kafkas_failure() -> None:
 
 
 async def test_another_runtime_error_is_a_bug() -> None:
-    with pytest.raises(DiedError, match="BUG"):
+    with pytest.raises(RuntimeError, match="changed size") as raised:
         await partition_with(Stage(), Log(RuntimeError("dictionary changed size"))).handle(CHUNK)
+
+    assert raised.value.__notes__ == ["TopicPartition(topic='raw', partition=0), chunk at 0"]
 
 
 async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in_silence() -> None:

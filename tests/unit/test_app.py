@@ -1,0 +1,41 @@
+"""The Faust application, where it needs no Kafka: what becomes of its agents' errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.metrics import WorkerMetrics
+from pipeline.settings import Settings
+from pipeline.stream.app import WorkerApp, build_app
+from pipeline.stream.partition import ExitCode
+
+
+class DiedError(BaseException):
+    """The worker ended itself."""
+
+
+def die(code: ExitCode, message: str) -> NoReturn:
+    raise DiedError(code.name, message)
+
+
+@pytest.fixture
+def built() -> WorkerApp:
+    return build_app(Settings(), WorkerMetrics(CollectorRegistry()), die)
+
+
+async def nonsense() -> AsyncIterator[Any]:
+    """A stream of something that is no chunk."""
+    yield None
+
+
+@pytest.mark.parametrize("agent", ["accept", "report"])
+async def test_an_agent_with_a_bug_ends_the_process(built: WorkerApp, agent: str) -> None:
+    """Faust would start it again on a channel that it has taken out of its books."""
+    (found,) = (each for name, each in built.faust.agents.items() if name.endswith(agent))
+
+    with pytest.raises(DiedError, match="BUG"):
+        await found.fun(nonsense())
