@@ -167,6 +167,13 @@ MUTANTS = (
         'isolation_level="read_uncommitted"',
         (f"{TRAPS}test_gaps_inside_a_chunk_are_not_losses",),
     ),
+    Mutant(
+        "the subscription follows the actors",
+        TRANSPORT,
+        "    Conductor = FixedConductor\n",
+        "",
+        ("tests/unit/test_app.py",),
+    ),
 )
 
 

@@ -22,6 +22,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CorruptRecordException, KafkaConnectionError
 from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -309,9 +310,22 @@ class ChunkConsumer(driver.Consumer):
         )
 
 
+class FixedConductor(Conductor):
+    """
+    Routes what was fetched to the agents' channels, and keeps to the topics that it subscribed to at the start.
+
+    Faust's subscribes anew 45 s after an actor ended, to the topics of the channels that are read just then. Where the
+    only actor of a topic ended, nobody in the group reads that topic any more; where all did, the process crashes.
+    """
+
+    def _flag_changes(self) -> None:
+        """Leave the subscription alone: the agents never change."""
+
+
 class ChunkTransport(driver.Transport):
     """Faust's aiokafka transport with chunks; `build_app` fills in what it needs to know."""
 
+    Conductor = FixedConductor
     Consumer = ChunkConsumer
 
     client_options: dict[str, Any]

@@ -1,7 +1,8 @@
-"""The Faust application, where it needs no Kafka: what becomes of its agents' errors."""
+"""The Faust application, where it needs no Kafka: what becomes of its agents' errors, and of its subscription."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
@@ -39,3 +40,16 @@ async def test_an_agent_with_a_bug_ends_the_process(built: WorkerApp, agent: str
 
     with pytest.raises(DiedError, match="BUG"):
         await found.fun(nonsense())
+
+
+async def test_the_subscription_does_not_follow_the_channels(built: WorkerApp) -> None:
+    """Faust would subscribe to the topics that are left, 45 s after an agent gave up its partition."""
+    conductor: Any = built.faust.topics
+    conductor._subscription_changed = asyncio.Event()
+    topic = built.faust.topic("raw", value_type=bytes)
+
+    conductor.add(topic)
+    conductor.discard(topic)
+
+    assert topic not in conductor
+    assert not conductor._subscription_changed.is_set()
