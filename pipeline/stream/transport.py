@@ -280,6 +280,14 @@ class ChunkConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> ChunkThread:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def perform_seek(self) -> None:
+        """
+        Leave the positions alone after a rebalance.
+
+        aiokafka begins at the committed offset, and a partition has what it misses fetched again. Faust's would ask for
+        all offsets once more; where that takes longer than a request may, it gives up in silence, and fetches nothing.
+        """
+
     async def _seek(self, partition: TP, offset: int) -> None:
         thread = cast("ChunkThread", self._thread)
         try:

@@ -76,8 +76,7 @@ async def _stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
     """
     Wait until the worker is told to stop; end the process where Faust can't go on.
 
-    Faust says nothing of a rebalance that it does not finish: where seeking takes longer than a request may, it leaves
-    out the rest, keeps its partitions and fetches no more.
+    Faust says nothing of a rebalance that it does not finish: it keeps its partitions, and fetches no more.
     """
     rebalancing_since: float | None = None
     while not stop.is_set():

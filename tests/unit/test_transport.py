@@ -61,7 +61,7 @@ class Thread:
         raise RuntimeError("dictionary changed size during iteration")
 
 
-def consumer_with(thread: Thread) -> ChunkConsumer:
+def consumer_with(thread: Thread | None) -> ChunkConsumer:
     consumer = object.__new__(ChunkConsumer)  # Faust's own needs an app that runs.
     consumer._thread = thread  # type: ignore[assignment]  # Stands in for it.
     return consumer
@@ -76,3 +76,10 @@ async def test_to_seek_with_a_consumer_that_ended_is_a_failure_of_kafkas() -> No
 async def test_another_error_of_seeking_is_still_a_bug() -> None:
     with pytest.raises(RuntimeError, match="changed size"):
         await consumer_with(Thread(is_closed=False))._seek(TP0, 5)
+
+
+async def test_a_rebalance_asks_for_no_offsets() -> None:
+    """Faust gives up in silence what takes too long then, and each partition finds its position itself."""
+    consumer = consumer_with(None)
+
+    assert await consumer.perform_seek() is None  # type: ignore[func-returns-value]  # Faust's fails: there is no thread.
