@@ -22,9 +22,9 @@ from pipeline.core.records import (
 )
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.metrics import WorkerMetrics
+from pipeline.stream.chunk import Chunk
 from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.stage import Halt, Opened, Output
-from pipeline.stream.transport import Chunk
 
 REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.
 

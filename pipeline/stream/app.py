@@ -23,11 +23,12 @@ from pipeline.metrics import WorkerMetrics
 from pipeline.pinned import check_versions
 from pipeline.settings import Settings
 from pipeline.stream.accept import AcceptStage
+from pipeline.stream.chunk import CHUNK_RECORDS_MAX, split
 from pipeline.stream.log import Log
 from pipeline.stream.partition import Die, ExitCode, Partition
 from pipeline.stream.report import ReportStage
 from pipeline.stream.stage import Stage
-from pipeline.stream.transport import CHUNK_RECORDS_MAX, IDLE_SECONDS, POLL_SECONDS, ChunkTransport, split
+from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
 
 CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
 FETCH_BYTES = 4 << 20

@@ -20,10 +20,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from pipeline.stream.chunk import Chunk
 from pipeline.stream.hanging import settle
 from pipeline.stream.log import Log, close_producer, commit
 from pipeline.stream.stage import Halt, Output, Stage
-from pipeline.stream.transport import Chunk
 
 FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2

@@ -8,9 +8,9 @@ from pipeline.core import report
 from pipeline.core.records import Topics
 from pipeline.core.report import ReportState, WindowRate
 from pipeline.metrics import WorkerMetrics
+from pipeline.stream.chunk import Chunk
 from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.stage import Opened, Output
-from pipeline.stream.transport import Chunk
 
 
 class ReportStage:

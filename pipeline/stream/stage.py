@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from pipeline.batch import Batches
+from pipeline.stream.chunk import Chunk
 from pipeline.stream.hanging import Outputs
 from pipeline.stream.log import Committed, Log
-from pipeline.stream.transport import Chunk
 
 State = TypeVar("State")
 

@@ -12,10 +12,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
@@ -26,68 +24,13 @@ from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from pipeline.stream.chunk import Batch, Chunk
+
 FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that was busy when the fetch was sent.
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 1.0
 METADATA_SECONDS = 10.0  # A topic that was deleted is no longer ours; that it is there again is noticed after this.
-# A fetch brings 15,000 records of the usual size, but 600,000 of the smallest that Kafka takes: 423 MB once decided on.
-CHUNK_RECORDS_MAX = 50_000
 FRESH_SECONDS = 3 * FETCH_WAIT_MS / 1000
-
-
-class Batch(NamedTuple):
-    """A batch of records that are not decoded yet, how many they are, and the offset behind them."""
-
-    records: Iterable[DefaultRecord]
-    number: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """
-    What one fetch brought for one partition.
-
-    `begin` and `end` are the fetch positions before and after it: all of [begin, end) was read, though offsets in
-    between may be missing (control records, aborted transactions, compaction). It is `idle` if the partition was read
-    to its end some time ago and nothing came since. `now` is the clock in ms since the epoch, `behind` how many offsets
-    the log end is ahead of `end`.
-
-    The batches are decoded while they are iterated, once: a record is then used while it is in the processor's cache,
-    and what waits for its turn is bytes and not thousands of objects.
-    """
-
-    topic: str
-    partition: int
-    begin: int
-    end: int
-    batches: Sequence[Batch]
-    idle: bool
-    now: int
-    behind: int
-
-    @property
-    def count(self) -> int:
-        """How many records the batches hold, by the offsets in their heads; nothing is decoded for that."""
-        return sum(batch.number for batch in self.batches)
-
-    def records(self) -> Iterator[DefaultRecord]:
-        """Decode and yield the records. A chunk can be read once; after a failure it is fetched again."""
-        return chain.from_iterable(batch.records for batch in self.batches)
-
-
-def split(chunk: Chunk, *, records_max: int) -> Iterator[Chunk]:
-    """Cut *chunk* between batches into chunks of at most *records_max* records, or of one batch that has more."""
-    begin, count = chunk.begin, 0
-    batches: list[Batch] = []
-    for batch in chunk.batches:
-        if batches and count + batch.number > records_max:
-            end = batches[-1].end
-            yield replace(chunk, begin=begin, end=end, batches=batches, behind=chunk.behind + chunk.end - end)
-            begin, count, batches = end, 0, []
-        batches.append(batch)
-        count += batch.number
-    yield replace(chunk, begin=begin, batches=batches)
 
 
 class _Batches:

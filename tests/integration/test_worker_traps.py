@@ -27,9 +27,9 @@ from pipeline.metrics import WorkerMetrics
 from pipeline.ops import offsets
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.stream.accept import AcceptStage
+from pipeline.stream.chunk import Chunk
 from pipeline.stream.log import Committed, Log
 from pipeline.stream.partition import ExitCode, Partition
-from pipeline.stream.transport import Chunk
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess

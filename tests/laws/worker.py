@@ -15,9 +15,9 @@ from pipeline.core.records import Topics
 from pipeline.core.windows import TimePolicy
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
+from pipeline.stream.chunk import Batch, Chunk
 from pipeline.stream.partition import ExitCode, Partition
 from pipeline.stream.report import ReportStage
-from pipeline.stream.transport import Batch, Chunk
 from tests.laws.client import Fault, ModelLog, Network
 from tests.laws.kafka import Broker
 from tests.laws.loop import StepLoop, StoppedError

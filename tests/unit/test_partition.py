@@ -10,8 +10,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from pipeline.stream import worker as worker_module
+from pipeline.stream.chunk import Chunk
 from pipeline.stream.partition import ExitCode, Partition
-from pipeline.stream.transport import Chunk, ChunkThread
+from pipeline.stream.transport import ChunkThread
 
 CHUNK = Chunk("raw", 0, 0, 0, [], idle=True, now=0, behind=0)
 

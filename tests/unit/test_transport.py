@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from faust.types import TP
 
+from pipeline.stream.chunk import Batch, Chunk, split
 from pipeline.stream.partition import KAFKA_FAILURES
-from pipeline.stream.transport import Batch, Chunk, ChunkConsumer, split
+from pipeline.stream.transport import ChunkConsumer
 
 TP0 = TP("raw", 0)
 
