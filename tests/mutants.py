@@ -37,6 +37,7 @@ class Mutant(NamedTuple):
 
 
 PARTITION, LOG = "pipeline/stream/partition.py", "pipeline/stream/log.py"
+HANGING = "pipeline/stream/hanging.py"
 ACCEPT, REPORT = "pipeline/core/accept.py", "pipeline/core/report.py"
 STAGE, TRANSPORT = "pipeline/stream/accept.py", "pipeline/stream/transport.py"
 
@@ -166,6 +167,24 @@ MUTANTS = (
         'isolation_level="read_committed"',
         'isolation_level="read_uncommitted"',
         (f"{TRAPS}test_gaps_inside_a_chunk_are_not_losses",),
+    ),
+    Mutant(
+        "a transaction begins before the one before it is marked",
+        PARTITION,
+        "        await until_marked(self._log, producer, [rows.tp for rows in output.rows if rows.batches])\n",
+        "",
+    ),
+    Mutant(
+        "what hangs is not ended",
+        PARTITION,
+        "            await settle(self._log, producer, self._stage, self._number, committed)\n",
+        "",
+    ),
+    Mutant(
+        "what hangs is always committed",
+        HANGING,
+        "is_committed = told[0] if told else True",
+        "is_committed = True",
     ),
     Mutant(
         "the subscription follows the actors",

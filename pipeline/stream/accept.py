@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -17,6 +18,7 @@ from pipeline.core.records import (
     Row,
     Topics,
     header,
+    pack_watermark_key,
     received_at_of,
     unpack_decision,
 )
@@ -74,23 +76,30 @@ class AcceptStage:
                     last, body = offset, record.value
         return Opened(state, resume=last + 1, last_body=body) if last >= 0 else Opened(state)
 
-    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
-        """Return accepted and rejected of this partition."""
-        return TopicPartition(self._topics.accepted, partition), TopicPartition(self._topics.rejected, partition)
+    def outputs(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return accepted and rejected of this partition, and that of partial-counts, which all write to."""
+        return (
+            TopicPartition(self._topics.accepted, partition),
+            TopicPartition(self._topics.rejected, partition),
+            TopicPartition(self._topics.partial_counts, 0),
+        )
 
-    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
-        """Return the partition of partial-counts."""
-        return (TopicPartition(self._topics.partial_counts, 0),)
-
-    def source_offset(self, record: ConsumerRecord) -> int | None:
+    def was_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """
-        Return the raw offset, which accepted and rejected have in different headers.
+        Return whether *committed* is behind the record's raw offset, or not before its watermark.
 
-        A rejected record may carry the other topic's header, as it has all those of its raw record.
+        Accepted and rejected have the offset in different headers. A rejected record may carry that of the other topic,
+        too, as it has all those of its raw record.
         """
+        end = committed.offset if committed else 0
         if record.topic == self._topics.accepted:
-            return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset
-        return int(header(record.headers, HEADER_RAW_OFFSET) or b"")
+            return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset < end
+        if record.topic == self._topics.rejected:
+            return int(header(record.headers, HEADER_RAW_OFFSET) or b"") < end
+        known = accept.from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
+        if record.key != pack_watermark_key(partition) or known == NEVER:
+            return None
+        return int(json.loads(record.value)["watermark"]) <= known
 
     def newest(self, state: AcceptState) -> int | None:
         """Return the stream time: the broker stamps raw, so what comes later is not below it."""

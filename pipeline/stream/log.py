@@ -19,6 +19,7 @@ from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 from pipeline.batch import Batches, send
 from pipeline.core.records import Row
 from pipeline.lifecycle import close
+from pipeline.stream import markers
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
 REQUEST_TIMEOUT_MS = 10_000
@@ -84,8 +85,16 @@ class Log:
             finally:
                 await close(consumer.stop(), seconds=STOP_SECONDS)
 
+    async def unmarked(self, producer: AIOKafkaProducer, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Return which of *tps* hold records of *producer*'s id that are neither committed nor aborted."""
+        return await markers.unmarked(producer, tps)
+
+    async def mark(self, producer: AIOKafkaProducer, tps: set[TopicPartition], *, commit: bool) -> None:
+        """Commit or abort whatever the id of *producer* has open in *tps*."""
+        await markers.mark(producer, tps, commit=commit)
+
     async def undecided(self, tp: TopicPartition) -> list[ConsumerRecord]:
-        """Return the records of *tp* whose transaction is neither committed nor aborted."""
+        """Return the records of *tp* from the first on whose transaction is neither committed nor aborted."""
         async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
             consumer = await self._reader(tp)
             try:

@@ -21,7 +21,7 @@ from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.stream.chunk import Chunk
-from pipeline.stream.hanging import settle
+from pipeline.stream.hanging import settle, until_marked
 from pipeline.stream.log import Log, close_producer, commit
 from pipeline.stream.stage import Halt, Output, Stage
 
@@ -259,6 +259,7 @@ class Partition(Generic[State]):
     async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)
         await commit(producer, output.rows, self._tp, position, self._stage.group)
+        await until_marked(self._log, producer, [rows.tp for rows in output.rows if rows.batches])
         self._failures = 0
         output.on_committed(time.perf_counter() - began)
 

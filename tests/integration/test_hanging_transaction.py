@@ -1,5 +1,5 @@
 """
-What a transaction wrote, and Kafka never marked, is ended before a partition is opened.
+What a transaction wrote, and Kafka never marked, is ended before a partition is opened, and before the next one begins.
 
 Kafka forgets markers only in a race (see pipeline/stream/hanging.py), so here the second producer gets the first one's
 id and epoch, as if it had been started without Kafka ending the first one's transaction.
@@ -7,13 +7,14 @@ id and epoch, as if it had been started without Kafka ending the first one's tra
 
 from __future__ import annotations
 
-import asyncio
 import uuid
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import NotLeaderForPartitionError
 from prometheus_client import CollectorRegistry
 
 from pipeline.core.records import (
@@ -21,95 +22,194 @@ from pipeline.core.records import (
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,
     HEADER_REASON,
+    Topics,
+    pack_count_key,
     pack_decision,
+    pack_watermark_key,
 )
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
-from pipeline.stream.hanging import settle
+from pipeline.stream.hanging import settle, until_marked
 from pipeline.stream.log import Committed, Log
 from tests.harness.recount import read
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from pipeline.settings import Settings
 
 RAW_OFFSET = 7
+METADATA = '{"stream_time":5000,"watermark":1000,"totals":{}}'
 
 pytestmark = pytest.mark.timeout(180)
 
 
+@dataclass(slots=True)
+class Hanging:
+    """A stage, and a producer whose predecessor's transaction is open though Kafka takes it for ended."""
+
+    settings: Settings
+    log: Log
+    stage: AcceptStage
+    producer: AIOKafkaProducer
+    predecessor: AIOKafkaProducer
+
+    async def write(self, topic: str, value: bytes, *, key: bytes = b"a", headers: Sequence[Any] = ()) -> None:
+        """Have the predecessor write a record to the first partition of *topic*."""
+        await self.predecessor.send_and_wait(topic, value, key=key, partition=0, headers=headers)
+
+    async def write_event(self) -> None:
+        """Have it write RAW_OFFSET's event, and a count."""
+        headers = [(HEADER_DECISION, pack_decision(RAW_OFFSET, 1))]
+        await self.write(self.settings.kafka.topics.accepted, b"event", headers=headers)
+        await self.write(self.settings.kafka.topics.partial_counts, b"1", key=pack_count_key(0, 0, ""))
+
+    async def settle(self, committed: Committed | None) -> None:
+        """End it, as whoever opens the partition does; raises AssertionError if something hangs then."""
+        tps = self.stage.outputs(0)
+        await settle(self.log, self.producer, self.stage, 0, committed)
+
+        assert await self.log.unmarked(self.producer, tps) == set()
+        for tp in tps:
+            assert await self.log.undecided(tp) == []
+
+    def values(self, topic: str) -> list[bytes]:
+        """Return what read_committed readers of *topic* get."""
+        return [record.value for record in read(self.settings, topic)[0]]
+
+
 @pytest.fixture
-async def successor(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer whose predecessor's transaction hangs: RAW_OFFSET's record in accepted, and a count."""
-    topics = settings.kafka.topics
+async def hanging(settings: Settings) -> AsyncIterator[Hanging]:
     options = settings.kafka.client_options()
     first, second = (AIOKafkaProducer(**options, transactional_id=uuid.uuid4().hex) for _ in range(2))
     await first.start()
     await second.start()
     await first.begin_transaction()
-    headers = [(HEADER_DECISION, pack_decision(RAW_OFFSET, 1))]
-    await first.send_and_wait(topics.accepted, b"event", key=b"a", partition=0, headers=headers)
-    await first.send_and_wait(topics.partial_counts, b"count", key=b"b", partition=0)
     ours, theirs = second._txn_manager, first._txn_manager
     ours.transactional_id, ours._pid_and_epoch = theirs.transactional_id, theirs._pid_and_epoch
     second._sender._coordinators.clear()
-    yield second
+    yield Hanging(settings, Log(options), stage_of(settings), second, first)
     await second.stop()
     first._sender.sender_task.cancel()  # stop() would abort the transaction that hangs.
     await first.client.close()
     first._closed = True
 
 
-async def settled(settings: Settings, successor: AIOKafkaProducer, committed: Committed | None) -> list[bytes]:
-    """Settle, and return what readers of accepted see."""
-    log = Log(settings.kafka.client_options())
-    stage = AcceptStage(
+def stage_of(settings: Settings) -> AcceptStage:
+    return AcceptStage(
         topics=settings.kafka.topics,
         group=settings.worker.group,
         policy=settings.worker.policy,
         metrics=WorkerMetrics(CollectorRegistry()),
     )
-    assert len(await log.undecided(TopicPartition(settings.kafka.topics.accepted, 0))) == 1
-
-    await settle(log, successor, stage, 0, committed)
-
-    for tp in stage.owned(0):
-        assert await log.undecided(tp) == []
-    (shared,) = stage.shared(0)
-    async with asyncio.timeout(30):
-        while await log.undecided(shared):  # noqa: ASYNC110  # Kafka writes the markers when it likes.
-            await asyncio.sleep(0.05)
-    return [record.value for record in read(settings, settings.kafka.topics.accepted)[0]]
 
 
 @pytest.mark.parametrize("committed", [None, Committed(RAW_OFFSET, "")])
 async def test_it_is_aborted_if_its_raw_records_will_be_read_again(
-    settings: Settings, successor: AIOKafkaProducer, committed: Committed | None
+    hanging: Hanging, topics: Topics, committed: Committed | None
 ) -> None:
     """The next commit would commit it, too, and the event be there twice."""
-    assert await settled(settings, successor, committed) == []
+    await hanging.write_event()
+
+    await hanging.settle(committed)
+
+    assert hanging.values(topics.accepted) == hanging.values(topics.partial_counts) == []
+
+
+async def test_it_is_committed_if_its_offset_was(hanging: Hanging, topics: Topics) -> None:
+    """Its raw records will never be read again: the event would be lost."""
+    await hanging.write_event()
+
+    await hanging.settle(Committed(RAW_OFFSET + 1, ""))
+
+    assert hanging.values(topics.accepted) == [b"event"]
+    assert hanging.values(topics.partial_counts) == [b"1"]
+
+
+@pytest.mark.parametrize(
+    ("watermark", "metadata", "is_committed"),
+    [
+        (999, METADATA, True),
+        (1000, METADATA, True),
+        (1001, METADATA, False),
+        (1001, "", True),  # An operator set the offset: nothing is known, and counts may be repeated.
+    ],
+)
+async def test_a_watermark_that_hangs_alone_is_committed_if_it_is_in_the_metadata(
+    hanging: Hanging, topics: Topics, watermark: int, metadata: str, is_committed: bool
+) -> None:
+    """An idle tick writes nothing else, and Kafka may have marked the other partitions."""
+    value = b'{"watermark":%d,"expiry":0}' % watermark
+    await hanging.write(topics.partial_counts, b"5", key=pack_count_key(0, 0, ""))
+    await hanging.write(topics.partial_counts, value, key=pack_watermark_key(0))
+
+    await hanging.settle(Committed(RAW_OFFSET, metadata))
+
+    assert hanging.values(topics.partial_counts) == ([b"5", value] if is_committed else [])
+
+
+async def test_another_partitions_watermark_tells_nothing(hanging: Hanging, topics: Topics) -> None:
+    """All partitions write to partial-counts."""
+    await hanging.write(topics.partial_counts, b"5", key=pack_count_key(0, 0, ""))
+    await hanging.write(topics.partial_counts, b'{"watermark":9000,"expiry":0}', key=pack_watermark_key(1))
+
+    await hanging.settle(Committed(RAW_OFFSET, METADATA))
+
+    assert len(hanging.values(topics.partial_counts)) == 2
+
+
+async def test_no_transaction_begins_before_the_one_before_it_is_marked(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What aborts the next one would abort it, too, though its offset was committed."""
+    monkeypatch.setattr("pipeline.stream.hanging.MARKED_SECONDS", 0.2)
+    await hanging.write_event()
+    accepted, _, counts = tps = hanging.stage.outputs(0)
+
+    with pytest.raises(TimeoutError):
+        await until_marked(hanging.log, hanging.producer, tps)
+
+    assert await hanging.log.unmarked(hanging.producer, tps) == {accepted, counts}
+    await hanging.log.mark(hanging.producer, set(tps), commit=True)
+    monkeypatch.setattr("pipeline.stream.hanging.MARKED_SECONDS", 30)
+    await until_marked(hanging.log, hanging.producer, tps)
+
+
+async def test_a_partition_without_leader_is_asked_again(hanging: Hanging) -> None:
+    """A leader that moves is no reason to fold the state anew."""
+    await hanging.write_event()
+    await hanging.log.mark(hanging.producer, set(hanging.stage.outputs(0)), commit=True)
+    log = Moving()
+
+    await until_marked(log, hanging.producer, hanging.stage.outputs(0))
+
+    assert log.asked == 3
+
+
+class Moving(Log):
+    """Finds its leaders at the third attempt."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.asked = 0
+
+    async def unmarked(self, producer: AIOKafkaProducer, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+        self.asked += 1
+        if self.asked < 3:
+            raise NotLeaderForPartitionError
+        return await super().unmarked(producer, tps)
 
 
 def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Settings) -> None:
     """It has all headers of its raw record, and whoever wrote that may have named them like ours."""
-    topics = settings.kafka.topics
-    stage = AcceptStage(
-        topics=topics,
-        group=settings.worker.group,
-        policy=settings.worker.policy,
-        metrics=WorkerMetrics(CollectorRegistry()),
-    )
+    stage, topics = stage_of(settings), settings.kafka.topics
     forged = [(HEADER_DECISION, b""), (HEADER_DECISION, pack_decision(0, 1)), (HEADER_RAW_OFFSET, b"-1")]
     ours = [(HEADER_RAW_OFFSET, b"500"), (HEADER_REASON, b"invalid_json"), (HEADER_DETAIL, b"")]
 
-    rejected = SimpleNamespace(topic=topics.rejected, headers=[*forged, *ours])
-    accepted = SimpleNamespace(topic=topics.accepted, headers=[*forged, (HEADER_DECISION, pack_decision(501, 1))])
+    rejected = cast("Any", SimpleNamespace(topic=topics.rejected, headers=[*forged, *ours]))
+    accepted = cast(
+        "Any", SimpleNamespace(topic=topics.accepted, headers=[*forged, (HEADER_DECISION, pack_decision(501, 1))])
+    )
 
-    assert stage.source_offset(rejected) == 500
-    assert stage.source_offset(accepted) == 501
-
-
-async def test_it_is_committed_if_its_offset_was(settings: Settings, successor: AIOKafkaProducer) -> None:
-    """Its raw records will never be read again: the event would be lost."""
-    assert await settled(settings, successor, Committed(RAW_OFFSET + 1, "")) == [b"event"]
+    told = [[stage.was_committed(r, 0, Committed(end, "")) for end in (500, 501, 502)] for r in (rejected, accepted)]
+    assert told == [[False, True, True], [False, False, True]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from enum import Enum
 from typing import Any, NoReturn, TypeVar
 
@@ -81,27 +81,27 @@ class ModelProducer:
 
     def __init__(self, network: Network, transactional_id: str, epoch: int) -> None:
         self._network = network
-        self._who = (transactional_id, epoch)
+        self.who = (transactional_id, epoch)
         self._transaction: Transaction | None = None
         self._is_broken = False
 
     async def begin_transaction(self) -> None:
-        self._transaction = await self._request(lambda: self._network.broker.begin(*self._who))
+        self._transaction = await self._request(lambda: self._network.broker.begin(*self.who))
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
         begun, tp = self._begun(), TopicPartition(topic, partition)
         records = list(MemoryRecords(bytes(batch._builder.build())).next_batch())
         await asyncio.sleep(0)
-        return asyncio.create_task(self._request(lambda: self._network.broker.produce(*self._who, begun, tp, records)))
+        return asyncio.create_task(self._request(lambda: self._network.broker.produce(*self.who, begun, tp, records)))
 
     async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, Any], group: str) -> None:
         begun = self._begun()
         positions = {(group, tp): (position.offset, position.metadata) for tp, position in offsets.items()}
-        await self._request(lambda: self._network.broker.add_offsets(*self._who, begun, positions))
+        await self._request(lambda: self._network.broker.add_offsets(*self.who, begun, positions))
 
     async def commit_transaction(self) -> None:
         begun, self._transaction = self._begun(), None
-        await self._request(lambda: self._network.broker.commit(*self._who, begun))
+        await self._request(lambda: self._network.broker.commit(*self.who, begun))
 
     async def stop(self) -> None:
         await asyncio.sleep(0)
@@ -140,6 +140,14 @@ class ModelLog(Log):
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         log = self._broker.log(tp)
         return await self._network.request(lambda: (log.start, log.end), is_bounded=True)
+
+    async def unmarked(self, producer: Any, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+        name, _ = producer.who
+        return await self._network.request(lambda: self._broker.unmarked(name, tps), is_bounded=True)
+
+    async def mark(self, producer: Any, tps: set[TopicPartition], *, commit: bool) -> None:
+        name, epoch = producer.who
+        await self._network.request(lambda: self._broker.mark(name, epoch, tps, commit=commit))
 
     async def undecided(self, tp: TopicPartition) -> list[Record]:
         return await self._network.request(lambda: self._broker.log(tp).undecided(), is_bounded=True)

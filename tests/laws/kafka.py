@@ -2,7 +2,8 @@
 A small model of Kafka's transactions: what pipeline/stream relies on, and nothing else.
 
 Logs with gaps (control records, compaction) and a last stable offset; transactional ids with epochs and fencing;
-committed offsets with metadata, which appear some time after the commit was answered; retention; offsets by time.
+committed offsets with metadata, which appear some time after the commit was answered; retention; offsets by time; and
+markers that are forgotten, so that the next ones of that producer decide.
 Sources: KIP-98 (transactions), KIP-360 (epochs), and tests/integration/test_worker_traps.py for what was tried.
 """
 
@@ -18,29 +19,34 @@ from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, ProducerFenc
 
 @dataclass(slots=True)
 class Transaction:
-    """What one producer does between begin and commit; `is_open` until its markers are written."""
+    """What one producer does between begin and commit."""
 
-    is_open: bool = True
-    is_committed: bool = False
     touched: set[TopicPartition] = field(default_factory=set)
     offsets: dict[tuple[str, TopicPartition], tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Record:
-    """A record as a reader gets it; a control record is a mere offset. No transaction: written without one."""
+    """
+    A record as a reader gets it; a control record is a mere offset.
+
+    `producer` is the transactional id it was written under, if any: the next marker of that id decides on it.
+    """
 
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
-    transaction: Transaction | None = None
+    topic: str = ""
+    producer: str | None = None
+    is_open: bool = False
+    is_aborted: bool = False
     is_control: bool = False
 
     @property
     def is_visible(self) -> bool:
-        return not self.is_control and (self.transaction is None or self.transaction.is_committed)
+        return not (self.is_control or self.is_open or self.is_aborted)
 
 
 @dataclass(slots=True)
@@ -54,7 +60,7 @@ class PartitionLog:
     @property
     def stable_end(self) -> int:
         """The last stable offset: up to here read_committed readers get."""
-        return next((r.offset for r in self.records if r.transaction is not None and r.transaction.is_open), self.end)
+        return next((record.offset for record in self.records if record.is_open), self.end)
 
     def append(self, timestamp: int, key: bytes | None, value: bytes | None, *more: Any, **changed: Any) -> None:
         self.records.append(Record(self.end, timestamp, key, value, *(more or ([],)), **changed))
@@ -67,7 +73,14 @@ class PartitionLog:
 
     def undecided(self) -> list[Record]:
         """Return the records of open transactions."""
-        return [record for record in self.records if record.transaction is not None and record.transaction.is_open]
+        return [record for record in self.records if record.is_open]
+
+    def mark(self, producer: str, now: int, *, commit: bool) -> None:
+        """Decide on all that *producer* has open here."""
+        for record in self.records:
+            if record.is_open and record.producer == producer:
+                record.is_open, record.is_aborted = False, not commit
+        self.append(now, None, None, is_control=True)
 
     def offset_for_time(self, timestamp: int) -> int:
         """Return the first offset with at least this timestamp, or the end."""
@@ -108,6 +121,9 @@ class Broker:
         self.offsets: dict[tuple[str, TopicPartition], tuple[int, str]] = {}
         self.late: list[Callable[[], object]] = []
         """Requests that are still on their way, though nobody waits for their answer any more."""
+        self.leaderless: set[TopicPartition] = set()
+        """Where the next markers are forgotten, once."""
+        self.has_forgotten: set[TopicPartition] = set()
         self.on_commit: Callable[[tuple[str, TopicPartition], tuple[int, str]], None] = lambda *_: None
         self._producers: dict[str, _Producer] = {}
 
@@ -117,13 +133,13 @@ class Broker:
     def init_producer(self, transactional_id: str) -> int:
         """End what the predecessor had open, fence it, and return the new epoch."""
         producer = self._producers.setdefault(transactional_id, _Producer())
-        self._end(producer)
+        self._end(transactional_id)
         producer.epoch += 1
         return producer.epoch
 
     def begin(self, transactional_id: str, epoch: int) -> Transaction:
         producer = self._current(transactional_id, epoch)
-        self._complete(producer)
+        self._complete(transactional_id)
         if producer.transaction is not None:
             raise IllegalOperation("a transaction is open")
         producer.transaction = Transaction()
@@ -135,7 +151,15 @@ class Broker:
         transaction = self._open(transactional_id, epoch, begun)
         transaction.touched.add(tp)
         for record in batch:
-            self.log(tp).append(record.timestamp, record.key, record.value, record.headers, transaction=transaction)
+            self.log(tp).append(
+                record.timestamp,
+                record.key,
+                record.value,
+                record.headers,
+                topic=tp.topic,
+                producer=transactional_id,
+                is_open=True,
+            )
 
     def add_offsets(
         self,
@@ -152,16 +176,35 @@ class Broker:
         producer = self._producers[transactional_id]
         producer.transaction, producer.completing = None, begun
 
+    def mark(self, transactional_id: str, epoch: int, tps: set[TopicPartition], *, commit: bool) -> None:
+        """Run a transaction without records over *tps*."""
+        self.begin(transactional_id, epoch).touched |= tps
+        producer = self._producers[transactional_id]
+        if commit:
+            producer.transaction, producer.completing = None, producer.transaction
+        self._end(transactional_id)
+
+    def unmarked(self, transactional_id: str, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Return where the producer has something open; markers that are due are written before."""
+        self._complete(transactional_id)
+        return {tp for tp in tps if any(record.producer == transactional_id for record in self.log(tp).undecided())}
+
+    @property
+    def is_hanging(self) -> bool:
+        """Whether something is open of a transaction that is over."""
+        going_on = {name for name, producer in self._producers.items() if producer.transaction or producer.completing}
+        return any(record.producer not in going_on for log in self.logs.values() for record in log.undecided())
+
     def settle(self) -> None:
         """Write all markers that are due."""
-        for producer in self._producers.values():
-            self._complete(producer)
+        for transactional_id in self._producers:
+            self._complete(transactional_id)
 
     def time_out(self) -> None:
         """End all open transactions as the coordinator does after transaction.timeout.ms: it fences their producers."""
-        for producer in self._producers.values():
+        for transactional_id, producer in self._producers.items():
             if producer.transaction is not None:
-                self._end(producer)
+                self._end(transactional_id)
                 producer.epoch += 1
 
     def deliver_late(self) -> None:
@@ -184,23 +227,26 @@ class Broker:
             raise InvalidProducerEpoch
         return begun
 
-    def _complete(self, producer: _Producer) -> None:
+    def _complete(self, transactional_id: str) -> None:
+        producer = self._producers[transactional_id]
         transaction, producer.completing = producer.completing, None
         if transaction is None:
             return
-        transaction.is_committed = True
-        self._mark(transaction)
+        self._mark(transactional_id, transaction, commit=True)
         for where, position in transaction.offsets.items():
             self.on_commit(where, position)
             self.offsets[where] = position
 
-    def _end(self, producer: _Producer) -> None:
-        self._complete(producer)
+    def _end(self, transactional_id: str) -> None:
+        self._complete(transactional_id)
+        producer = self._producers[transactional_id]
         transaction, producer.transaction = producer.transaction, None
         if transaction is not None:
-            self._mark(transaction)
+            self._mark(transactional_id, transaction, commit=False)
 
-    def _mark(self, transaction: Transaction) -> None:
-        transaction.is_open = False
-        for tp in transaction.touched:
-            self.log(tp).append(self.now, None, None, is_control=True)
+    def _mark(self, transactional_id: str, transaction: Transaction, *, commit: bool) -> None:
+        for tp in transaction.touched - self.leaderless:
+            self.log(tp).mark(transactional_id, self.now, commit=commit)
+        if transaction.touched:
+            self.has_forgotten |= transaction.touched & self.leaderless
+            self.leaderless.clear()

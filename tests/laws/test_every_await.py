@@ -9,12 +9,13 @@ from aiokafka import TopicPartition
 
 from tests.laws.client import Fault
 from tests.laws.loop import StoppedError
-from tests.laws.worker import COUNTS, TOPICS, Worker
+from tests.laws.worker import COUNTS, OUTPUTS, TOPICS, Worker
 from tests.laws.world import BROKEN, FOREIGN, START, World, deletion
 
 RAW = TopicPartition(TOPICS.raw, 0)
 STEPS_MAX = 500
 REQUESTS_MAX = 60
+FORGOTTEN_STEPS = 150  # Whoever waits for a marker waits long; by then its successors have had their chance.
 
 
 def delivered() -> World:
@@ -59,6 +60,20 @@ def test_killed_at_any_await_nothing_is_lost_or_doubled() -> None:
         if is_over:
             break
     assert 40 < steps < STEPS_MAX - 1
+
+
+@pytest.mark.parametrize("tp", OUTPUTS, ids=[f"{tp.topic}-{tp.partition}" for tp in OUTPUTS])
+def test_killed_at_any_await_where_markers_are_forgotten_nothing_is_lost_or_doubled(tp: TopicPartition) -> None:
+    """Those of the first transaction there, committed or timed out; the next one must not decide on it."""
+    for steps in range(FORGOTTEN_STEPS):
+        world = delivered()
+        world.broker.leaderless = {tp}
+        worker = Worker(world.broker)
+        _is_over(worker, steps)
+        worker.kill()
+        world.broker.time_out()
+        world.check()
+        world.drain()
 
 
 def test_paused_at_any_await_a_zombie_changes_nothing() -> None:

@@ -69,3 +69,18 @@ def test_a_partition_that_was_given_up_while_another_worker_had_it_is_no_bug() -
     state.teardown()
 
     assert state.world.rows()
+
+
+def test_counts_that_hang_alone_are_not_lost_together_with_the_offset() -> None:
+    """Their marker was forgotten, and then the group: the events are in accepted, so nobody would count them again."""
+    state = Flow()
+    state.deliver_deletions(deliveries=[(0, 0, 0)])
+    state.lose_leaders(tps={COUNTS})
+    state.deliver_deletions(deliveries=[(1, 0, 0)])
+    state.accept_undisturbed(number=1, partition=0, slot=0)
+    state.deliver_deletions(deliveries=[(0, 0, 0)])
+    state.accept(faults={}, number=1, partition=1, slot=0, steps=None)
+    state.lose_the_offset(tp=SOURCES[0])
+    state.teardown()
+
+    assert sum(total for _, total, _ in state.world.rows().values()) == 2

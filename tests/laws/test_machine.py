@@ -8,7 +8,8 @@ recount of the deliveries gives; at the end a fresh worker reads everything, and
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from aiokafka import TopicPartition
@@ -18,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from tests.laws.client import Fault
 from tests.laws.loop import StoppedError
-from tests.laws.worker import COUNTS, PARTITIONS, SOURCES, TOPICS, Worker
+from tests.laws.worker import COUNTS, OUTPUTS, PARTITIONS, SOURCES, TOPICS, DiedError, Worker
 from tests.laws.world import BROKEN, FOREIGN, Delivery, World, deletion
 
 WORKERS = 2
@@ -72,8 +73,9 @@ class Flow(RuleBasedStateMachine):
     @rule(slot=SLOT, tp=SOURCE, number=NUMBER)
     def fetch_ahead(self, slot: int, tp: TopicPartition, number: int) -> None:
         """Chunks wait in the worker's buffer while the world goes on."""
-        self.worker(slot).resume()
-        self.worker(slot).fetch(tp, records_max=number)
+        with self._restarted(slot):
+            self.worker(slot).resume()
+            self.worker(slot).fetch(tp, records_max=number)
 
     @rule(slot=SLOT, partition=PARTITION, number=NUMBER, steps=STEPS, faults=FAULTS)
     def accept(self, slot: int, partition: int, number: int, steps: int | None, faults: dict[int, Fault]) -> None:
@@ -91,7 +93,7 @@ class Flow(RuleBasedStateMachine):
     @rule(slot=SLOT, steps=STEPS)
     def go_on(self, slot: int, steps: int | None) -> None:
         """Let the worker finish what it is committing."""
-        with suppress(StoppedError):
+        with self._restarted(slot):
             self.worker(slot).settle(steps=steps)
 
     @rule(slot=SLOT, tp=SOURCE, how=st.sampled_from(["kill", "cancel", "revoke"]))
@@ -100,9 +102,10 @@ class Flow(RuleBasedStateMachine):
         if how == "kill":
             self._kill(slot)
             return
-        if how == "cancel":
-            self.worker(slot).cancel()
-        self.worker(slot).close(tp)
+        with self._restarted(slot):
+            if how == "cancel":
+                self.worker(slot).cancel()
+            self.worker(slot).close(tp)
 
     @rule(what=st.sampled_from(["settle", "time_out", "deliver_late", TOPICS.partial_counts, TOPICS.failure_rates]))
     def happen_in_the_broker(self, what: str) -> None:
@@ -111,6 +114,11 @@ class Flow(RuleBasedStateMachine):
             self.world.broker.log(TopicPartition(what, 0)).compact()
         else:
             getattr(self.world.broker, what)()
+
+    @rule(tps=st.sets(st.sampled_from(OUTPUTS), min_size=1))
+    def lose_leaders(self, tps: set[TopicPartition]) -> None:
+        """Kafka forgets the next markers of partitions that have no leader at that moment."""
+        self.world.broker.leaderless = set(tps)
 
     @rule(partition=PARTITION, unread=st.integers(0, 3))
     def expire_raw(self, partition: int, unread: int) -> None:
@@ -146,11 +154,22 @@ class Flow(RuleBasedStateMachine):
         self.past.append(delivery)
 
     def _work(self, slot: int, tp: TopicPartition, number: int, steps: int | None, faults: dict[int, Fault]) -> None:
-        worker = self.worker(slot)
-        worker.resume()
-        worker.fetch(tp, records_max=number)
-        with suppress(StoppedError):
+        with self._restarted(slot):
+            worker = self.worker(slot)
+            worker.resume()
+            worker.fetch(tp, records_max=number)
             worker.work(tp, steps=steps, faults=faults)
+
+    @contextmanager
+    def _restarted(self, slot: int) -> Iterator[None]:
+        """Let the worker stand still where it is, or end itself: nobody else works on what it waits for meanwhile."""
+        try:
+            yield
+        except StoppedError:
+            return
+        except DiedError:
+            assert self.world.broker.is_hanging
+            self._kill(slot)
 
     def _kill(self, slot: int) -> None:
         worker, self.workers[slot] = self.workers[slot], None

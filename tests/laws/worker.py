@@ -28,6 +28,9 @@ TOPICS = Topics.with_prefix("")
 POLICY = TimePolicy(window=60_000, horizon=600_000, future=120_000, delay=30_000)
 COUNTS = TopicPartition(TOPICS.partial_counts, 0)
 SOURCES = [*(TopicPartition(TOPICS.raw, partition) for partition in range(PARTITIONS)), COUNTS]
+OUTPUTS = [
+    TopicPartition(topic, partition) for topic in (TOPICS.accepted, TOPICS.rejected) for partition in range(PARTITIONS)
+] + [COUNTS, TopicPartition(TOPICS.failure_rates, 0)]
 METRICS = WorkerMetrics(CollectorRegistry())  # Shared: no law is about them, and making them takes longer than a run.
 
 

@@ -149,7 +149,9 @@ class World:
         return found
 
     def check(self) -> None:
-        """Compare what is committed now with a recount up to the committed offsets."""
+        """Compare what is committed now with a recount up to the committed offsets; what hangs is neither."""
+        if self.broker.is_hanging:
+            return
         for partition in range(PARTITIONS):
             position = self.broker.offsets.get((GROUP, TopicPartition(TOPICS.raw, partition)))
             if partition in self.is_replayed:
@@ -164,6 +166,7 @@ class World:
     def drain(self, worker: Worker | None = None) -> None:
         """Let *worker*, or a fresh one, read everything to its end, let all windows end, and check everything."""
         self.broker.deliver_late()
+        self.broker.leaderless.clear()
         worker = worker or Worker(self.broker)
         try:
             for wait in (0, 2 * 3_600_000, 1000):
@@ -207,7 +210,8 @@ class World:
                 for record in self.broker.log(COUNTS).committed()
                 if record.key == b"watermark|%d" % partition
             ]
-            assert marks == sorted(marks)
+            # One that hangs, and nothing tells whether it was committed, may come early: the report takes the highest.
+            assert marks == sorted(marks) or COUNTS in self.broker.has_forgotten
             position = self.broker.offsets[GROUP, TopicPartition(TOPICS.raw, partition)]
             assert marks[-1] == json.loads(position[1])["watermark"]
 
