@@ -119,7 +119,10 @@ class Part:
         try:
             with urllib.request.urlopen(self.ready_url, timeout=2) as answer:  # noqa: S310  # Our own http URL.
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except OSError:
             return False
 
 

@@ -76,7 +76,10 @@ class DashboardProcess:
         try:
             with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as answer:  # noqa: S310  # Our own http URL.
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except OSError:
             return False
 
 

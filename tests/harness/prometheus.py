@@ -102,7 +102,8 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
-            raise QueryError(json.load(error)["error"]) from error
+            with error:
+                raise QueryError(json.load(error)["error"]) from error
 
     def _write_configuration(self) -> None:
         """Write it as JSON, which is YAML, too."""

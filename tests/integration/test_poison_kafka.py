@@ -133,7 +133,8 @@ def metrics(worker: WorkerProcess, path: str) -> tuple[int, str]:
         with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}{path}", timeout=2) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        with error:
+            return error.code, error.read().decode()
     except OSError as error:
         return 0, repr(error)
 

@@ -122,7 +122,8 @@ def get(url: str) -> str:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # Our own http URL.
             return str(answer.read().decode())
     except urllib.error.HTTPError as refused:
-        return refused.read().decode()
+        with refused:
+            return refused.read().decode()
     except OSError:
         return ""
 
