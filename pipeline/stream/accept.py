@@ -76,13 +76,13 @@ class AcceptStage:
                     last, body = offset, record.value
         return Opened(state, resume=last + 1, last_body=body) if last >= 0 else Opened(state)
 
-    def outputs(self, partition: int) -> tuple[TopicPartition, ...]:
-        """Return accepted and rejected of this partition, and that of partial-counts, which all write to."""
-        return (
-            TopicPartition(self._topics.accepted, partition),
-            TopicPartition(self._topics.rejected, partition),
-            TopicPartition(self._topics.partial_counts, 0),
-        )
+    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return accepted and rejected of this partition."""
+        return TopicPartition(self._topics.accepted, partition), TopicPartition(self._topics.rejected, partition)
+
+    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return the partition of partial-counts."""
+        return (TopicPartition(self._topics.partial_counts, 0),)
 
     def was_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """

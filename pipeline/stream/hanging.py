@@ -20,9 +20,9 @@ from aiokafka.errors import KafkaError
 
 from pipeline.stream.log import REQUEST_TIMEOUT_MS, Committed, Log
 
-MARKED_SECONDS = 5.0  # Usually milliseconds. Who gives up folds the state anew, which may take as long.
+MARKED_SECONDS = 10.0  # Usually milliseconds; longer than the 9 s after which Kafka knows that a leader is gone.
 POLL_SECONDS = 0.001
-BACKOFF_SECONDS = 0.1
+POLL_SECONDS_MAX = 0.1
 
 logger = structlog.get_logger()
 
@@ -30,8 +30,12 @@ logger = structlog.get_logger()
 class Outputs(Protocol):
     """What a stage says of its outputs."""
 
-    def outputs(self, partition: int) -> tuple[TopicPartition, ...]:
-        """Return the partitions that the owner of source *partition* writes to; the first ones nobody else does."""
+    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return the partitions that nobody but the owner of source *partition* writes to."""
+        ...
+
+    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return the ones that others write to, too."""
         ...
 
     def was_committed(self, record: Any, partition: int, committed: Committed | None) -> bool | None:
@@ -53,10 +57,11 @@ async def until_marked(log: Log, producer: AIOKafkaProducer, tps: Iterable[Topic
         TimeoutError: something hangs there, or nobody could be asked; the producer must not begin another transaction.
         KafkaError: likewise, for good.
     """
-    wanted = set(tps)
+    wanted, pause = set(tps), POLL_SECONDS
     async with asyncio.timeout(MARKED_SECONDS):
-        while wanted := await _unmarked(log, producer, wanted):  # noqa: ASYNC110  # Only Kafka knows.
-            await asyncio.sleep(POLL_SECONDS)
+        while wanted := await _unmarked(log, producer, wanted):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS_MAX)
 
 
 async def _unmarked(log: Log, producer: AIOKafkaProducer, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
@@ -67,7 +72,7 @@ async def _unmarked(log: Log, producer: AIOKafkaProducer, tps: Iterable[TopicPar
         except KafkaError as error:
             if not error.retriable:
                 raise
-            await asyncio.sleep(BACKOFF_SECONDS)
+            await asyncio.sleep(POLL_SECONDS_MAX)
 
 
 async def settle(
@@ -85,21 +90,27 @@ async def settle(
     Raises:
         KafkaError, TimeoutError: nothing is known; the producer must not be used.
     """
-    tps = outputs.outputs(partition)
+    owned = outputs.owned(partition)
+    tps = (*owned, *outputs.shared(partition))
     async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
         hanging = await _unmarked(log, producer, tps)
-    if not hanging:
-        return
-    # All of it is of one transaction: the next one would not have begun.
-    told = [
-        verdict
-        for tp in tps
-        if tp in hanging
-        for record in await log.undecided(tp)
-        if (verdict := outputs.was_committed(record, partition, committed)) is not None
-    ]
-    is_committed = told[0] if told else True
-    logger.warning("hanging_transaction_ended", outputs=sorted(tp.topic for tp in hanging), commit=is_committed)
+    if hanging:
+        # All of it is of one transaction: the next one would not have begun.
+        told = [
+            verdict
+            for tp in tps
+            if tp in hanging
+            for record in await log.undecided(tp)
+            if (verdict := outputs.was_committed(record, partition, committed)) is not None
+        ]
+        is_committed = told[0] if told else True
+        logger.warning("hanging_transaction_ended", outputs=sorted(tp.topic for tp in hanging), commit=is_committed)
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            await log.mark(producer, set(tps), commit=is_committed)
+        await until_marked(log, producer, tps)
+    # A fold ends before what is undecided: followers have not got its marker yet. Or it hangs under another producer id
+    # (the transactional.id expired, or the group was renamed), and somebody has to look at it.
     async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-        await log.mark(producer, set(tps), commit=is_committed)
-    await until_marked(log, producer, tps)
+        for tp in owned:
+            while await log.undecided(tp):  # noqa: ASYNC110  # Only Kafka knows.
+                await asyncio.sleep(POLL_SECONDS_MAX)

@@ -28,6 +28,7 @@ BATCH_BYTES_MAX = 900_000
 FETCH_BYTES = 4 << 20
 
 logger = structlog.get_logger()
+_closing: set[asyncio.Task[None]] = set()  # An event loop itself holds its tasks weakly.
 
 
 class Committed(NamedTuple):
@@ -191,14 +192,25 @@ class Log:
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stop *producer* within twice STOP_SECONDS, whatever state it is in; raises nothing."""
+    """Stop *producer* within twice STOP_SECONDS, whatever state it is in; a cancellation does not stop that."""
+    closing = asyncio.create_task(_close_producer(producer))
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    await asyncio.shield(closing)
+
+
+async def _close_producer(producer: AIOKafkaProducer) -> None:
     if await close(producer.stop(), seconds=STOP_SECONDS):
         return
     logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id)
     sender, client = producer._sender, producer.client
     if sender is not None and sender.sender_task is not None:
         sender.sender_task.cancel()
-    client._sync_task = None  # It has ended, or been cancelled; close() would raise its error, and close no connection.
+    # client.close() would raise that task's error, should it have failed, and close no connection.
+    metadata, client._sync_task = client._sync_task, None
+    if metadata is not None:
+        metadata.add_done_callback(lambda task: task.cancelled() or task.exception())
+        metadata.cancel()
     await close(client.close(), seconds=STOP_SECONDS)
 
 

@@ -124,6 +124,8 @@ class Partition(Generic[State]):
                 await asyncio.wait([task], timeout=seconds)
             finally:
                 task.cancel()
+            if task.done() and not task.cancelled() and (bug := task.exception()) is not None:
+                raise bug from None
             raise
 
     async def close(self) -> None:
@@ -259,9 +261,9 @@ class Partition(Generic[State]):
     async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)
         await commit(producer, output.rows, self._tp, position, self._stage.group)
+        output.on_committed(time.perf_counter() - began)
         await until_marked(self._log, producer, [rows.tp for rows in output.rows if rows.batches])
         self._failures = 0
-        output.on_committed(time.perf_counter() - began)
 
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
         """Make the consumer read on where the state ends, if the log still has that: it may have lost either end."""

@@ -41,9 +41,13 @@ class ReportStage:
         report.settle(state)
         return Opened(state, resume=until)
 
-    def outputs(self, partition: int) -> tuple[TopicPartition, ...]:
+    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partition of failure-rates."""
         return (self._rates,)
+
+    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+        """Return nothing: one agent writes the rows."""
+        return ()
 
     def was_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """Return False: rows follow from the counts, so that those that are aborted are written anew."""

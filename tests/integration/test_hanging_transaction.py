@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.producer.transaction_manager import PidAndEpoch
 from prometheus_client import CollectorRegistry
 
 from pipeline.core.records import (
@@ -54,6 +55,11 @@ class Hanging:
     producer: AIOKafkaProducer
     predecessor: AIOKafkaProducer
 
+    @property
+    def outputs(self) -> tuple[TopicPartition, ...]:
+        """Accepted, rejected and partial-counts."""
+        return (*self.stage.owned(0), *self.stage.shared(0))
+
     async def write(self, topic: str, value: bytes, *, key: bytes = b"a", headers: Sequence[Any] = ()) -> None:
         """Have the predecessor write a record to the first partition of *topic*."""
         await self.predecessor.send_and_wait(topic, value, key=key, partition=0, headers=headers)
@@ -66,7 +72,7 @@ class Hanging:
 
     async def settle(self, committed: Committed | None) -> None:
         """End it, as whoever opens the partition does; raises AssertionError if something hangs then."""
-        tps = self.stage.outputs(0)
+        tps = self.outputs
         await settle(self.log, self.producer, self.stage, 0, committed)
 
         assert await self.log.unmarked(self.producer, tps) == set()
@@ -164,7 +170,7 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
     """What aborts the next one would abort it, too, though its offset was committed."""
     monkeypatch.setattr("pipeline.stream.hanging.MARKED_SECONDS", 0.2)
     await hanging.write_event()
-    accepted, _, counts = tps = hanging.stage.outputs(0)
+    accepted, _, counts = tps = hanging.outputs
 
     with pytest.raises(TimeoutError):
         await until_marked(hanging.log, hanging.producer, tps)
@@ -175,13 +181,25 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
     await until_marked(hanging.log, hanging.producer, tps)
 
 
+async def test_what_hangs_under_another_id_is_told_instead_of_overlooked(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fold ends before it, so that what comes behind would be accepted once more at the next opening."""
+    monkeypatch.setattr("pipeline.stream.hanging.REQUEST_TIMEOUT_MS", 1000)
+    await hanging.write_event()
+    hanging.producer._txn_manager._pid_and_epoch = PidAndEpoch(1_000_000, 0)
+
+    with pytest.raises(TimeoutError):
+        await settle(hanging.log, hanging.producer, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
+
+
 async def test_a_partition_without_leader_is_asked_again(hanging: Hanging) -> None:
     """A leader that moves is no reason to fold the state anew."""
     await hanging.write_event()
-    await hanging.log.mark(hanging.producer, set(hanging.stage.outputs(0)), commit=True)
+    await hanging.log.mark(hanging.producer, set(hanging.outputs), commit=True)
     log = Moving()
 
-    await until_marked(log, hanging.producer, hanging.stage.outputs(0))
+    await until_marked(log, hanging.producer, hanging.outputs)
 
     assert log.asked == 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, NoReturn, TypeVar
 
 from aiokafka import TopicPartition
@@ -68,6 +69,8 @@ class Network:
 
 
 class _Client:
+    _sync_task = None
+
     @staticmethod
     async def close() -> None:
         """There is nothing to close."""
@@ -77,6 +80,7 @@ class ModelProducer:
     """AIOKafkaProducer, as far as a stage uses it. Like the real one it is of no use once a request failed."""
 
     _sender = None
+    _txn_manager = SimpleNamespace(transactional_id="")
     client = _Client()
 
     def __init__(self, network: Network, transactional_id: str, epoch: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -43,12 +43,14 @@ class Stage:
 class Log:
     """Opens no producer: waits for ever, or raises."""
 
-    def __init__(self, error: BaseException | None = None) -> None:
+    def __init__(self, error: BaseException | None = None, seconds: float = 0) -> None:
         self.error = error
+        self.seconds = seconds
         self.asked = asyncio.Semaphore(0)
 
     async def open_producer(self, _: str) -> Any:
         self.asked.release()
+        await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
         await asyncio.Event().wait()
@@ -95,6 +97,20 @@ async def test_another_runtime_error_is_a_bug() -> None:
         await partition_with(Stage(), Log(RuntimeError("dictionary changed size"))).handle(CHUNK)
 
     assert raised.value.__notes__ == ["TopicPartition(topic='raw', partition=0), chunk at 0"]
+
+
+async def test_a_bug_is_told_though_the_partition_is_being_taken_away() -> None:
+    """Raised instead of the cancellation, which whoever hands over swallows."""
+    log = Log(RuntimeError("dictionary changed size"), seconds=0.01)
+    partition = partition_with(Stage(), log)
+    handling = asyncio.create_task(partition.handle(CHUNK))
+    await log.asked.acquire()
+    partition._session = cast("Any", SimpleNamespace(committing=None))  # Open, so that it may finish what it does.
+
+    handling.cancel()
+
+    with pytest.raises(RuntimeError, match="changed size"):
+        await handling
 
 
 async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in_silence() -> None:

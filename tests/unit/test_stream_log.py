@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka.client import AIOKafkaClient
 
 from pipeline.stream.log import close_producer
@@ -40,3 +41,43 @@ async def test_a_client_whose_own_task_failed_is_closed_all_the_same() -> None:
     await close_producer(producer)
 
     assert connection.is_closed
+
+
+async def test_a_producer_that_does_not_stop_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client's metadata task would ask the broker for ever, on a connection of its own."""
+    monkeypatch.setattr("pipeline.stream.log.STOP_SECONDS", 0.01)
+    connection, producer = abandoned()
+
+    await close_producer(producer)
+
+    assert connection.is_closed
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_it_is_closed_though_who_closes_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebalance cancels twice, at whatever moment."""
+    monkeypatch.setattr("pipeline.stream.log.STOP_SECONDS", 0.01)
+    connection, producer = abandoned()
+    closing = asyncio.create_task(close_producer(producer))
+    await asyncio.sleep(0)
+
+    closing.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  # Nobody tells.
+            await asyncio.sleep(0)
+    assert connection.is_closed
+
+
+def abandoned() -> tuple[Connection, Any]:
+    """A producer that waits for ever for what it cannot send."""
+    connection, client = Connection(), AIOKafkaClient()
+    client._sync_task = asyncio.create_task(asyncio.Event().wait())
+    client._conns = {1: connection}
+    producer = SimpleNamespace(
+        stop=asyncio.Event().wait, client=client, _sender=None, _txn_manager=SimpleNamespace(transactional_id="a")
+    )
+    return connection, producer
