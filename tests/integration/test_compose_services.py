@@ -219,7 +219,6 @@ def test_a_confined_service_can_write_to_its_volumes_alone(stack: Stack) -> None
     assert "Read-only file system" in refused.stderr
 
 
-@pytest.mark.xfail(not (ROOT / "config/prometheus").exists(), reason="issue 5, item 1 brings its configuration")
 def test_prometheus_takes_its_command_and_is_healthy_by_its_check(tmp_path: Path) -> None:
     port = free_port()
     here = Here(

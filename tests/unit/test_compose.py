@@ -112,15 +112,7 @@ def test_the_topics_are_there_before_who_uses_them() -> None:
     assert SERVICES["topics"]["depends_on"]["kafka"] == {"condition": "service_healthy"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=pytest.mark.xfail(not (ROOT / path).exists(), reason="issue 5, items 1 and 2"))
-        if path.startswith(("./config/prometheus", "./config/grafana"))
-        else path
-        for path in binds()
-    ],
-)
+@pytest.mark.parametrize("path", binds())
 def test_what_is_mounted_is_in_the_repository(path: str) -> None:
     assert (ROOT / path).exists()
 

@@ -120,7 +120,7 @@ async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in
 
 
 async def test_a_rebalance_that_does_not_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faust gives up seeking after a while, without a word, and fetches no more."""
+    """Faust keeps its partitions then, without a word, and fetches no more."""
     monkeypatch.setattr(worker_module, "die", die)
     monkeypatch.setattr(worker_module, "REBALANCING_SECONDS_MAX", 0.05)
     monkeypatch.setattr(worker_module, "CRASH_CHECK_SECONDS", 0.01)
