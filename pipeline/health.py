@@ -14,16 +14,28 @@ import urllib.request
 ANSWER_SECONDS_MAX = 4.0
 
 
+def ask(url: str, *, seconds: float = ANSWER_SECONDS_MAX) -> tuple[bool, str]:
+    """
+    Return whether our own *url* answers with success, and what it says.
+
+    Raises:
+        OSError: nobody answers within *seconds*.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310  # Our own http URL.
+            return True, answer.read().decode(errors="replace").strip()
+    except urllib.error.HTTPError as error:
+        with error:
+            return False, error.read().decode(errors="replace").strip()
+
+
 def check(port: int) -> tuple[int, str]:
     """Return the exit code, 0 or 1, and what /readyz of the service at *port* says."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=ANSWER_SECONDS_MAX) as answer:
-            return 0, answer.read().decode().strip()
-    except urllib.error.HTTPError as error:
-        with error:
-            return 1, error.read().decode().strip()
+        is_ready, told = ask(f"http://127.0.0.1:{port}/readyz")
     except OSError as error:
         return 1, f"no answer at port {port}: {error}"
+    return int(not is_ready), told
 
 
 def main() -> None:

@@ -10,13 +10,12 @@ import os
 import resource
 import shutil
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from pipeline.health import ask
 from pipeline.ops import topics as kafka_topics
 from pipeline.settings import BridgeSettings, Settings
 
@@ -132,11 +131,7 @@ def _get(host: str, port: int, path: str) -> str | None:
     """Return the page, whatever its status, or None."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # Where it listens everywhere.
     try:
-        with urllib.request.urlopen(f"http://{reached}:{port}{path}", timeout=ANSWER_SECONDS_MAX) as answer:
-            return str(answer.read().decode(errors="replace").strip())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.read().decode(errors="replace").strip()
+        return ask(f"http://{reached}:{port}{path}", seconds=ANSWER_SECONDS_MAX)[1]
     except (OSError, ValueError):
         return None
 

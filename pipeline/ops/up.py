@@ -14,14 +14,13 @@ import shlex
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import OperatorError
+from pipeline.health import ask
 from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka
 from pipeline.settings import ENV_PREFIX, CallbackSettings, Settings
@@ -33,6 +32,7 @@ CALLBACK_PATH = "/vod/callback"
 BOOTSTRAP_VARIABLE = f"{ENV_PREFIX}KAFKA__BOOTSTRAP_SERVERS"
 INSTANCE_ID = "up"  # Static membership: a killed worker goes on at once.
 READY_SECONDS = 60.0
+ANSWER_SECONDS_MAX = 2.0
 POLL_SECONDS = 0.1
 STOP_SECONDS = 25.0
 RESTARTS_MAX = 5
@@ -117,11 +117,7 @@ class Part:
     def is_ready(self) -> bool:
         """Ask the process itself."""
         try:
-            with urllib.request.urlopen(self.ready_url, timeout=2) as answer:  # noqa: S310  # Our own http URL.
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
+            return ask(self.ready_url, seconds=ANSWER_SECONDS_MAX)[0]
         except OSError:
             return False
 

@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, async_playwright
 
+from pipeline.health import ask
 from pipeline.ops.kafka import free_port
 from tests.harness.recount import eventually
 from tests.harness.tools import CHROMIUM
@@ -74,11 +73,7 @@ class DashboardProcess:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}healthz", timeout=2) as answer:  # noqa: S310  # Our own http URL.
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
+            return ask(f"{self.url}healthz", seconds=2)[0]
         except OSError:
             return False
 
