@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.dashboard import assets
-from pipeline.dashboard.board import Board
+from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.source import Source
 from pipeline.dashboard.web import DashboardApp, allowed_hosts
 from pipeline.lifecycle import until
@@ -86,16 +86,16 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         ListenError: the port is taken.
         AssetsError: the installation is damaged.
     """
-    del registry  # It has nothing to count: whoever wants figures to keep takes the bridge's and the worker's.
-    page, board = settings.dashboard, Board()
-    source = Source(settings, board)
+    del registry  # It has nothing to count: Prometheus keeps the bridge's and the worker's.
+    page, snapshot = settings.dashboard, Snapshot()
+    source = Source(settings, snapshot)
 
     def problems() -> list[str]:
         if stop.is_set():
             return ["stopping"]
         return [] if source.is_current else ["Kafka has not been read"]
 
-    app = DashboardApp(assets.load(), board, hosts=allowed_hosts(page), problems=problems)
+    app = DashboardApp(assets.load(), snapshot, hosts=allowed_hosts(page), problems=problems)
     with listen(page.host, page.port, setting="dashboard.port") as bound:
         async with running(app, bound, stop_seconds_max=STOP_SECONDS_MAX, keep_alive_seconds=5, protocol=PageProtocol):
             logger.info("dashboard_listening", host=page.host, port=page.port)
@@ -106,7 +106,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
             try:
                 await until(stop, *tasks)
             finally:
-                board.close()
+                snapshot.close()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)

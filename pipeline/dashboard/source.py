@@ -1,7 +1,7 @@
 """
-Follows Kafka and the bridge, and keeps the board at what they say. It never writes, and joins no group.
+Follows Kafka and the bridge, and keeps the snapshot at what they say. It never writes, and joins no group.
 
-Whatever goes wrong with Kafka ends the session; the board keeps the last figures, the status says what is wrong, and
+Whatever goes wrong with Kafka ends the session; the snapshot keeps the last numbers, the status says what is wrong, and
 the next session starts from nothing.
 """
 
@@ -20,15 +20,15 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline import access
-from pipeline.dashboard.board import Board
-from pipeline.dashboard.figures import Raw, Spooled, figures_of, read_spooled
 from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
+from pipeline.dashboard.snapshot import Snapshot
+from pipeline.dashboard.stats import Raw, Spooled, read_spooled, stats_of
 from pipeline.lifecycle import close
 from pipeline.settings import Settings
 
 PUSH_SECONDS = 0.25  # Between two looks: what changes more often is shown as of the last one.
-FIGURES_SECONDS = 1.0
+STATS_SECONDS = 1.0
 REQUEST_SECONDS_MAX = 5.0
 RETRY_SECONDS = 1.0
 CATCH_UP_SECONDS_MAX = 15.0  # An open transaction can hold back the end of a topic for as long.
@@ -47,10 +47,10 @@ class _TopicMissingError(Exception):
 class Source:
     """Reads everything the page shows. `run` it once."""
 
-    def __init__(self, settings: Settings, board: Board) -> None:
+    def __init__(self, settings: Settings, snapshot: Snapshot) -> None:
         self._settings = settings
         self._kafka = settings.kafka
-        self._board = board
+        self._snapshot = snapshot
         self._spooled: Spooled | None = None
         self._read_at: int | None = None
         self._problem: str | None = None
@@ -81,11 +81,11 @@ class Source:
         self._problem = problem
 
     async def tell_status(self) -> None:
-        """Say once a second that we live, and how current the figures are, until cancelled."""
+        """Say once a second that the page runs, and how current its numbers are, until cancelled."""
         while True:
             status = {"now": int(time.time() * 1000), "read_at": self._read_at, "problem": self._problem}
-            self._board.show("status", json.dumps(status).encode())
-            await asyncio.sleep(FIGURES_SECONDS)
+            self._snapshot.show("status", json.dumps(status).encode())
+            await asyncio.sleep(STATS_SECONDS)
 
     async def watch_spool(self) -> None:
         """Ask the bridge once a second what waits on its disk, until cancelled."""
@@ -94,7 +94,7 @@ class Source:
         while True:
             if bridge.spool_directory is not None:
                 self._spooled = await asyncio.to_thread(_ask_for_spool, url)
-            await asyncio.sleep(FIGURES_SECONDS)
+            await asyncio.sleep(STATS_SECONDS)
 
     async def _session(self) -> None:
         """Read Kafka from the first record that can matter, and on as it grows; ends by raising only."""
@@ -102,7 +102,7 @@ class Source:
         rates = TopicPartition(self._kafka.topics.failure_rates, 0)
         async with self._clients() as (reader, asker, admin):
             ends = await self._seek(reader, asker, rates)
-            figures_due = 0.0
+            stats_due = 0.0
             began = time.monotonic()
             while True:
                 looked = time.monotonic()
@@ -116,11 +116,11 @@ class Source:
                 if ends and looked - began < CATCH_UP_SECONDS_MAX:
                     ends = {tp: end for tp, end in ends.items() if await reader.position(tp) < end}
                     continue
-                self._board.show("rates", windows.shown().to_json())
-                self._board.show("rejections", rejections.to_json())
-                if looked >= figures_due:
-                    figures_due = looked + FIGURES_SECONDS
-                    await self._show_figures(asker, admin)
+                self._snapshot.show("rates", windows.shown().to_json())
+                self._snapshot.show("rejections", rejections.to_json())
+                if looked >= stats_due:
+                    stats_due = looked + STATS_SECONDS
+                    await self._show_stats(asker, admin)
                 await asyncio.sleep(PUSH_SECONDS - (time.monotonic() - looked))
 
     @asynccontextmanager
@@ -185,7 +185,7 @@ class Source:
         first = (await asker.offsets_for_times({rates: max(0, now - back - shown)}))[rates]
         return int(first.offset)
 
-    async def _show_figures(self, asker: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
+    async def _show_stats(self, asker: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
         tps = [TopicPartition(self._kafka.topics.raw, number) for number in range(self._kafka.partitions)]
         async with asyncio.timeout(REQUEST_SECONDS_MAX):
             # At once: what is decided on between two questions would be counted into the lag.
@@ -201,8 +201,8 @@ class Source:
             for tp in tps
             for offset, metadata in [committed[tp]]
         ]
-        figures = figures_of(raws, self._spooled, self._settings.worker.policy)
-        self._board.show("figures", figures.to_json())
+        stats = stats_of(raws, self._spooled, self._settings.worker.policy)
+        self._snapshot.show("stats", stats.to_json())
         self._read_at = int(time.time() * 1000)
         self._use_problem(None)
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from pipeline.dashboard.assets import Asset
-from pipeline.dashboard.board import Board
+from pipeline.dashboard.snapshot import Snapshot
 from pipeline.settings import DashboardSettings
 
 STREAMS_MAX = 32
@@ -65,7 +65,7 @@ class DashboardApp:
     def __init__(
         self,
         assets: Mapping[str, Asset],
-        board: Board,
+        snapshot: Snapshot,
         *,
         hosts: frozenset[str] | None,
         problems: Callable[[], list[str]],
@@ -77,7 +77,7 @@ class DashboardApp:
             problems: Why /readyz says 503; empty if it does not.
         """
         self._assets = assets
-        self._board = board
+        self._snapshot = snapshot
         self._hosts = hosts
         self._problems = problems
         self._streams_max = streams_max
@@ -131,12 +131,12 @@ class DashboardApp:
         await _begin(send, 200, _STREAM_HEADERS)
         await _part(send, b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
         version = 0
-        while not self._board.is_closed:
-            version, sections = self._board.newer_than(version)
+        while not self._snapshot.is_closed:
+            version, sections = self._snapshot.newer_than(version)
             if sections:
                 # Returns once the client has taken most of what came before: this is what slow readers wait in.
                 await _part(send, b"".join(_event(name, data) for name, data in sections))
-            await self._board.changed_since(version)
+            await self._snapshot.changed_since(version)
         await send({"type": "http.response.body", "body": b""})
 
 

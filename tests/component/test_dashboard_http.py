@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 from pipeline.dashboard import assets
-from pipeline.dashboard.board import Board
 from pipeline.dashboard.server import REQUEST_BYTES_MAX, PageProtocol
+from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.web import DashboardApp, allowed_hosts
 from pipeline.monitor import listen, running
 from pipeline.settings import DashboardSettings
@@ -35,11 +35,11 @@ class Answer(NamedTuple):
 
 
 class Page:
-    """A page that is served, its board, and the connections to it."""
+    """A page that is served, its snapshot, and the connections to it."""
 
-    def __init__(self, port: int, board: Board, server: uvicorn.Server) -> None:
+    def __init__(self, port: int, snapshot: Snapshot, server: uvicorn.Server) -> None:
         self.port = port
-        self.board = board
+        self.snapshot = snapshot
         self._server = server
         self.opened: list[Connection] = []
 
@@ -102,18 +102,22 @@ class Connection:
 
 @asynccontextmanager
 async def serving(*, silence_seconds_max: float = SECONDS_MAX, **settings: Any) -> AsyncIterator[Page]:
-    board = Board()
+    snapshot = Snapshot()
     app = DashboardApp(
-        assets.load(), board, hosts=allowed_hosts(DashboardSettings(**settings)), problems=list, streams_max=STREAMS_MAX
+        assets.load(),
+        snapshot,
+        hosts=allowed_hosts(DashboardSettings(**settings)),
+        problems=list,
+        streams_max=STREAMS_MAX,
     )
     protocol = partial(PageProtocol, silence_seconds_max=silence_seconds_max)
     with listen("127.0.0.1", 0, setting="test") as bound:
         async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=5, protocol=protocol) as server:
-            page = Page(bound.getsockname()[1], board, server)
+            page = Page(bound.getsockname()[1], snapshot, server)
             try:
                 yield page
             finally:
-                board.close()
+                snapshot.close()
                 for connection in page.opened:
                     connection.writer.close()
                     with contextlib.suppress(ConnectionError):
@@ -227,14 +231,14 @@ async def test_a_foreign_site_cannot_hold_a_place_in_the_stream() -> None:
 async def test_the_stream_begins_with_what_is_shown_and_goes_on_as_it_changes() -> None:
     """Pushed, not polled."""
     async with serving() as page:
-        page.board.show("rates", b"[1]")
+        page.snapshot.show("rates", b"[1]")
         stream = await page.open("/events", sec_fetch_site="same-origin")
         head = await stream.until(b"\r\n\r\n")
         await stream.until(b"retry: 1000\n\n")
         await stream.until(b"event: rates\ndata: [1]\n\n")
-        page.board.show("rates", b"[2]")
+        page.snapshot.show("rates", b"[2]")
         await stream.until(b"event: rates\ndata: [2]\n\n")
-        page.board.close()
+        page.snapshot.close()
         rest = await asyncio.wait_for(stream.reader.read(), SECONDS_MAX)
 
     assert b"content-type: text/event-stream" in head
@@ -266,11 +270,11 @@ async def test_a_client_that_stops_reading_is_cut_off_and_the_others_go_on() -> 
         async with asyncio.timeout(SECONDS_MAX):
             while page.connections == 2:
                 number += 1
-                page.board.show("rates", b'"%d%s"' % (number, b"x" * 1_000_000))
+                page.snapshot.show("rates", b'"%d%s"' % (number, b"x" * 1_000_000))
                 await other.until_state(number)
 
         assert page.connections == 1
-        page.board.show("rates", b'"%dx"' % (number + 1))
+        page.snapshot.show("rates", b'"%dx"' % (number + 1))
         await other.until_state(number + 1)
 
 

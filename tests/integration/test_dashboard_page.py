@@ -165,7 +165,7 @@ async def test_after_a_simulated_run_every_number_on_the_page_is_the_topics(worl
     """Rates, windows, codes, outcomes, reasons, lag, rejections; from its own origin alone, and without complaint."""
     plan = Plan(rate=60, seconds=8, duplicates=0.1, failures=0.2, malformed=0.08, conflicts=0.05, seed=3)
     async with opened(browser, world.dashboard.url) as (page, looked):
-        await page.locator("#figures summary").click()
+        await page.locator("#details summary").click()
         await world.simulated(plan)
         # Every kind of text that a sender can choose: it must be shown as it is, and do nothing.
         hostile = [deletion("hostile", datetime.now(UTC), code=HOSTILE), Raw(b"k", b'{"MediaId":"<b>x</b>"}')]
@@ -196,9 +196,9 @@ async def test_the_page_follows_within_two_seconds(world: World, browser: Browse
 
 
 async def test_a_restart_of_the_worker_shows_as_lag_and_changes_no_number(world: World, browser: Browser) -> None:
-    """The figures come from what is committed: none depends on who runs."""
+    """The numbers come from what is committed: none depends on which workers run."""
     async with opened(browser, world.dashboard.url) as (page, looked):
-        await page.locator("#figures summary").click()
+        await page.locator("#details summary").click()
         await equals_the_topics(page, world.settings, total=0)
         before = await shown(page)
         world.worker.kill()
@@ -222,7 +222,7 @@ async def test_the_page_is_accessible(
     """axe-core finds nothing, contrast included, and nothing is wider than the screen."""
     async with opened(browser, world.dashboard.url, scheme=scheme, viewport=viewport) as (page, looked):
         await expect(page.locator("#status")).to_have_text("Live", timeout=SECONDS_MAX * 1000)
-        await page.locator("#figures summary").click()
+        await page.locator("#details summary").click()
         await expect(page.locator("#rows tbody tr")).not_to_have_count(0)
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert looked.complaints == []
@@ -279,7 +279,7 @@ async def test_before_there_is_anything_the_page_says_what_to_do(
 
 
 async def test_kafka_going_away_and_the_page_itself_are_said_and_got_over(tmp_path: Path, browser: Browser) -> None:
-    """The figures stay, marked as old; a browser comes back by itself."""
+    """The numbers stay, marked as old; a browser comes back by itself."""
     with new_kafka(tmp_path / "kafka") as broker:
         settings = Settings(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
         with ops_topics.connect(settings) as client:

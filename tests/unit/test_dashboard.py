@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pipeline.core.records import Headers
 from pipeline.core.windows import TimePolicy, format_time, parse_time
 from pipeline.dashboard import assets
-from pipeline.dashboard.board import Board
-from pipeline.dashboard.figures import Position, Raw, Spooled, figures_of, read_spooled
 from pipeline.dashboard.rates import CODES_KEPT_MAX, CODES_MAX, Share, Windows
 from pipeline.dashboard.rejections import DETAIL_CHARACTERS_MAX, REJECTIONS_MAX, Rejections, read_rejection
+from pipeline.dashboard.snapshot import Snapshot
+from pipeline.dashboard.stats import Position, Raw, Spooled, read_spooled, stats_of
 from pipeline.metrics import BridgeMetrics
 
 NOON = "2026-11-22T12:00:00Z"
@@ -180,14 +180,14 @@ def metadata(watermark: int, **totals: int) -> str:
     return json.dumps({"stream_time": watermark, "watermark": watermark, "totals": totals})
 
 
-def shown_figures(*raws: Raw, spooled: Spooled | None = None) -> dict[str, Any]:
-    shown: dict[str, Any] = json.loads(figures_of(raws, spooled, TimePolicy()).to_json())
+def shown_stats(*raws: Raw, spooled: Spooled | None = None) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(stats_of(raws, spooled, TimePolicy()).to_json())
     return shown
 
 
 def test_totals_are_those_committed_for_all_partitions() -> None:
     """received = accepted + rejected + duplicate + ignored; what can be 0 is shown as 0."""
-    shown = shown_figures(
+    shown = shown_stats(
         raw(0, json.dumps({"stream_time": 5, "watermark": 5, "totals": {"accepted": 5, "rejected/conflict": 1}})),
         raw(
             1,
@@ -204,30 +204,30 @@ def test_totals_are_those_committed_for_all_partitions() -> None:
 
 def test_the_watermark_is_that_of_the_last_partition() -> None:
     """A window is complete when every partition has passed it."""
-    assert shown_figures(raw(0, metadata(5000)), raw(1, metadata(3000)))["watermark"] == 3000
-    assert shown_figures(raw(0, metadata(5000)), raw(1))["watermark"] is None
+    assert shown_stats(raw(0, metadata(5000)), raw(1, metadata(3000)))["watermark"] == 3000
+    assert shown_stats(raw(0, metadata(5000)), raw(1))["watermark"] is None
 
 
 def test_the_lag_is_what_the_log_holds_beyond_the_committed_offset() -> None:
     """Nothing committed: all of the log. Committed before the log's start: what retention took is no lag any more."""
-    figures = figures_of(
+    stats = stats_of(
         [raw(0), raw(1, committed=None, start=4), raw(2, committed=1, start=4), raw(3, committed=12)],
         None,
         TimePolicy(),
     )
 
-    assert figures.positions == (
+    assert stats.positions == (
         Position(0, 10, 7, 3),
         Position(1, 10, None, 6),
         Position(2, 10, 1, 6),
         Position(3, 10, 12, 0),
     )
-    assert json.loads(figures.to_json())["lag"] == 15
+    assert json.loads(stats.to_json())["lag"] == 15
 
 
 def test_metadata_that_an_operator_set_by_hand_counts_nothing() -> None:
     """`offsets reset` commits without any."""
-    assert shown_figures(raw(0, "by hand"))["received"] == 0
+    assert shown_stats(raw(0, "by hand"))["received"] == 0
 
 
 def test_the_spool_is_read_out_of_what_the_bridge_exposes() -> None:
@@ -246,30 +246,30 @@ def test_the_spool_is_read_out_of_what_the_bridge_exposes() -> None:
 
 async def test_a_reader_gets_the_newest_state_of_each_section_and_nothing_twice() -> None:
     """What a slow reader missed is not kept for it."""
-    board = Board()
-    board.show("rates", b"1")
-    board.show("rates", b"2")
-    board.show("figures", b"a")
+    snapshot = Snapshot()
+    snapshot.show("rates", b"1")
+    snapshot.show("rates", b"2")
+    snapshot.show("stats", b"a")
 
-    version, sections = board.newer_than(0)
-    assert sections == [("rates", b"2"), ("figures", b"a")]
-    board.show("rates", b"2")
-    assert board.newer_than(version) == (version, [])
-    board.show("rates", b"3")
-    assert board.newer_than(version)[1] == [("rates", b"3")]
+    version, sections = snapshot.newer_than(0)
+    assert sections == [("rates", b"2"), ("stats", b"a")]
+    snapshot.show("rates", b"2")
+    assert snapshot.newer_than(version) == (version, [])
+    snapshot.show("rates", b"3")
+    assert snapshot.newer_than(version)[1] == [("rates", b"3")]
 
 
 async def test_readers_wait_until_there_is_news_or_the_end() -> None:
     """All of them, not the first alone."""
-    board = Board()
-    readers = [asyncio.create_task(board.changed_since(0)) for _ in range(2)]
+    snapshot = Snapshot()
+    readers = [asyncio.create_task(snapshot.changed_since(0)) for _ in range(2)]
     await asyncio.sleep(0)
     assert not any(reader.done() for reader in readers)
 
-    board.show("rates", b"1")
+    snapshot.show("rates", b"1")
     await asyncio.wait_for(asyncio.gather(*readers), 5)
-    last = asyncio.create_task(board.changed_since(1))
-    board.close()
+    last = asyncio.create_task(snapshot.changed_since(1))
+    snapshot.close()
     await asyncio.wait_for(last, 5)
 
 

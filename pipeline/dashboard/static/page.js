@@ -119,7 +119,7 @@ function showWindows() {
 
 /** The row of every window and code, as the topic has them; only while somebody looks. */
 function showRows() {
-  if (!$("figures").open) return;
+  if (!$("details").open) return;
   const newest = rates.windows.at(-1);
   const day = newest ? new Date(newest.start).toISOString().slice(0, 10) : "";
   fill($("rows").tBodies[0], rates.windows.toReversed().flatMap((window) => {
@@ -133,7 +133,7 @@ function showRows() {
   }));
 }
 
-function showFigures({ received: all, outcomes, reasons, event_types: eventTypes, lag, positions, watermark, spooled }) {
+function showStats({ received: all, outcomes, reasons, event_types: eventTypes, lag, positions, watermark, spooled }) {
   if (received !== null && all !== received) receivedAt = performance.now();
   received = all;
   const row = (name, value, kind) => element("tr", { class: kind }, heading(name), number(value), share(all ? value / all : 0));
@@ -203,7 +203,7 @@ function connect() {
     tell();
   });
   on("rates", showRates);
-  on("figures", showFigures);
+  on("stats", showStats);
   on("rejections", showRejections);
   on("status", (data) => { status = data; });
   const opened = stream;
@@ -213,7 +213,7 @@ function connect() {
   });
 }
 
-/** Return the page's state, in one word for the style and one sentence for people, and how old the figures are. */
+/** Return the page's state, in one word for the style and one sentence for people, and how old the numbers are. */
 function state() {
   const now = performance.now();
   if (heardAt === null) return ["waiting", "Connecting", ""];
@@ -242,7 +242,7 @@ setInterval(tell, 1000);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) { stream?.close(); stream = null; heardAt = null; } else connect();
 });
-$("figures").addEventListener("toggle", showRows);
+$("details").addEventListener("toggle", showRows);
 
 // ---------------------------------------------------------------- theme
 

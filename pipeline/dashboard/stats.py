@@ -1,5 +1,5 @@
 """
-The figures of the page that are no rows: outcome totals, lag, watermark and spool.
+The numbers of the page that are no rows: outcome totals, lag, watermark and spool.
 
 Pure. Totals and watermarks are what the worker committed together with the records (core.accept.to_metadata), so they
 equal the topics whoever runs at the moment; the spool is what the bridge says of itself.
@@ -51,7 +51,7 @@ class Spooled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Stats:
     """
     Args:
         totals: Records by outcome, since the first one ever; names as core.accept.tag writes them.
@@ -87,7 +87,7 @@ class Figures:
         return json.dumps(shown, separators=(",", ":")).encode()
 
 
-def figures_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -> Figures:
+def stats_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -> Stats:
     """Add up what was committed for all partitions."""
     totals: Counter[str] = Counter()
     positions: list[Position] = []
@@ -99,7 +99,7 @@ def figures_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy)
         lag = raw.end - (raw.start if raw.committed is None else max(raw.start, raw.committed))
         positions.append(Position(raw.partition, raw.end, raw.committed, max(0, lag)))
     lowest = min(watermarks, default=NEVER)
-    return Figures(
+    return Stats(
         totals=dict(totals),
         positions=tuple(positions),
         watermark=None if lowest == NEVER else lowest,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Board:
+class Snapshot:
     """What is shown now, by section. For one event loop."""
 
     def __init__(self) -> None:
@@ -41,6 +41,6 @@ class Board:
         return self._version, newer
 
     async def changed_since(self, version: int) -> None:
-        """Wait until there is something newer than *version*, or the board is closed."""
+        """Wait until there is something newer than *version*, or the snapshot is closed."""
         while self._version <= version and not self.is_closed:
             await self._news.wait()
