@@ -1,4 +1,4 @@
-"""The files of the page, read and compressed once: ours, and Chart.js as the chartkick package carries it."""
+"""The files of the page, read and compressed once: ours, and Chart.js."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES = {
     "js": b"text/javascript; charset=utf-8",
     "svg": b"image/svg+xml",
 }
-_OURS = ("index.html", "style.css", "theme.js", "page.js", "chart.js", "icon.svg")
+_NAMES = ("index.html", "style.css", "theme.js", "page.js", "chart.js", "chart.umd.js", "icon.svg")
 
 
 class AssetsError(OperatorError):
@@ -36,11 +36,10 @@ def load() -> dict[str, Asset]:
     Return the files by path.
 
     Raises:
-        AssetsError: the installation is damaged, or chartkick has moved Chart.js.
+        AssetsError: the installation is damaged.
     """
     static = files("pipeline.dashboard") / "static"
-    paths = {"/" if name == "index.html" else f"/{name}": static / name for name in _OURS}
-    paths["/chart-library.js"] = files("chartkick") / "django" / "static" / "chartkick" / "Chart.bundle.js"
+    paths = {"/" if name == "index.html" else f"/{name}": static / name for name in _NAMES}
     try:
         return {path: _asset(file.name.rpartition(".")[2], file.read_bytes()) for path, file in paths.items()}
     except OSError as error:
