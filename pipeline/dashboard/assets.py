@@ -10,10 +10,10 @@ from typing import NamedTuple
 from pipeline.errors import OperatorError
 
 _TYPES = {
-    "html": b"text/html; charset=utf-8",
-    "css": b"text/css; charset=utf-8",
-    "js": b"text/javascript; charset=utf-8",
-    "svg": b"image/svg+xml",
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
 }
 _NAMES = ("index.html", "style.css", "theme.js", "page.js", "chart.js", "chart.umd.js", "icon.svg")
 
@@ -25,10 +25,10 @@ class AssetsError(OperatorError):
 class Asset(NamedTuple):
     """A file as it is served."""
 
-    type: bytes
+    type: str
     body: bytes
     zipped: bytes
-    tag: bytes
+    tag: str
 
 
 def load() -> dict[str, Asset]:
@@ -47,5 +47,5 @@ def load() -> dict[str, Asset]:
 
 
 def _asset(kind: str, body: bytes) -> Asset:
-    tag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     return Asset(_TYPES[kind], body, gzip.compress(body, mtime=0), tag)

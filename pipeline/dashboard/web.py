@@ -1,17 +1,25 @@
 """
 The page's ASGI application: a few files, and a stream of server-sent events. It answers GET and HEAD, and only reads.
 
-Whoever reads slowly is sent the newest state when it can take one; what it missed is not kept. Who may be asked for by
-which name is checked, since a foreign site can have its own name resolve to our address (DNS rebinding).
+A slow reader is sent the newest state when it can take one; what it missed is not kept. By which name the page is asked
+for is checked, since a foreign site can have its own name resolve to our address (DNS rebinding).
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.dashboard.assets import Asset
 from pipeline.dashboard.snapshot import Snapshot
@@ -19,25 +27,21 @@ from pipeline.settings import DashboardSettings
 
 STREAMS_MAX = 32
 RECONNECT_MILLISECONDS = 1000
-_TEXT = b"text/plain; charset=utf-8"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")  # RFC 9110, 7.2: a name or address, and perhaps a port.
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_SECURITY = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+_EVERY_ANSWER = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-]
-
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-HeaderList = list[tuple[bytes, bytes]]
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    # One request a connection: so a connection that asks for nothing is easily told from one that waits.
+    "connection": "close",
+}
+_STREAM = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 def allowed_hosts(settings: DashboardSettings) -> frozenset[str] | None:
@@ -59,131 +63,120 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-class DashboardApp:
-    """The ASGI 3 application."""
+def build_app(
+    assets: Mapping[str, Asset],
+    snapshot: Snapshot,
+    *,
+    hosts: frozenset[str] | None,
+    problems: Callable[[], list[str]],
+    streams_max: int = STREAMS_MAX,
+) -> Starlette:
+    """
+    Build the application.
 
-    def __init__(
-        self,
-        assets: Mapping[str, Asset],
-        snapshot: Snapshot,
-        *,
-        hosts: frozenset[str] | None,
-        problems: Callable[[], list[str]],
-        streams_max: int = STREAMS_MAX,
-    ) -> None:
-        """
-        Args:
-            hosts: See `allowed_hosts`.
-            problems: Why /readyz says 503; empty if it does not.
-        """
-        self._assets = assets
-        self._snapshot = snapshot
+    Args:
+        assets: The files, by path.
+        snapshot: What the stream sends, until it is closed.
+        hosts: See `allowed_hosts`.
+        problems: Why /readyz says 503; empty if it does not.
+        streams_max: How many streams there may be at once.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return _text(200, "alive")
+
+    async def readyz(_: Request) -> Response:
+        found = problems()
+        return _text(503 if found else 200, "\n".join(found or ["ready"]))
+
+    async def not_found(_: Request, __: Exception) -> Response:
+        return _text(404, "there are /, /events, /healthz and /readyz")
+
+    async def not_allowed(_: Request, __: Exception) -> Response:
+        return _text(405, "the page only shows", {"allow": "GET, HEAD"})
+
+    app = Starlette(
+        routes=[
+            *(Route(path, partial(_file, asset)) for path, asset in assets.items()),
+            Route("/events", _Events(snapshot, streams_max), methods=["GET"]),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ],
+        middleware=[Middleware(_Front, hosts=hosts)],
+        exception_handlers={404: not_found, 405: not_allowed},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Front:
+    """Refuses what asks for the page by a foreign name, and gives every answer the headers that all have."""
+
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
+        self._app = app
         self._hosts = hosts
-        self._problems = problems
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_EVERY_ANSWER)
+            await send(message)
+
+        is_ours = self._is_ours(Headers(scope=scope).getlist("host"))
+        app = self._app if is_ours else _text(421, "ask for this page by a name in dashboard.allowed_hosts")
+        await app(scope, receive, send_with_headers)
+
+    def _is_ours(self, hosts: list[str]) -> bool:
+        if self._hosts is None:
+            return True
+        found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
+        return found is not None and found[1] in self._hosts
+
+
+class _Events:
+    """The stream, as an ASGI application of its own: its place is free again however the stream ends."""
+
+    def __init__(self, snapshot: Snapshot, streams_max: int) -> None:
+        self._snapshot = snapshot
         self._streams_max = streams_max
         self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        path = scope["path"]
-        if not self._is_ours([value for name, value in scope["headers"] if name == b"host"]):
-            await _answer(send, 421, "ask for this page by a name in dashboard.allowed_hosts\n")
-        elif scope["method"] not in ("GET", "HEAD"):
-            await _answer(send, 405, "the page only shows\n", [(b"allow", b"GET, HEAD")])
-        elif path in self._assets:
-            await _file(send, self._assets[path], headers)
-        elif path == "/healthz":
-            await _answer(send, 200, "alive\n")
-        elif path == "/readyz":
-            found = self._problems()
-            await _answer(send, 503 if found else 200, "\n".join(found or ["ready"]) + "\n")
-        elif path != "/events":
-            await _answer(send, 404, "there are /, /events, /healthz and /readyz\n")
-        elif headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
-            await _answer(send, 403, "only this page reads this stream\n")  # A foreign one would hold a place in it.
-        elif scope["method"] == "HEAD":
-            await _begin(send, 200, _STREAM_HEADERS)
-            await send({"type": "http.response.body", "body": b""})
+        if Headers(scope=scope).get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            # A foreign page would hold a place in it.
+            await _text(403, "only this page reads this stream")(scope, receive, send)
         elif self._streams >= self._streams_max:
-            await _answer(send, 503, "too many pages are open\n", [(b"retry-after", b"5")])
+            await _text(503, "too many pages are open", {"retry-after": "5"})(scope, receive, send)
         else:
-            await self._stream(receive, send)
+            self._streams += 1
+            try:
+                async with aclosing(self._parts(is_empty=scope["method"] == "HEAD")) as parts:
+                    await StreamingResponse(parts, headers=_STREAM)(scope, receive, send)
+            finally:
+                self._streams -= 1
 
-    def _is_ours(self, hosts: list[bytes]) -> bool:
-        if self._hosts is None:
-            return True
-        found = _HOST.fullmatch(hosts[0].decode("latin-1").lower()) if len(hosts) == 1 else None
-        return found is not None and found[1] in self._hosts
-
-    async def _stream(self, receive: Receive, send: Send) -> None:
-        self._streams += 1
-        pushing = asyncio.create_task(self._push(send), name="stream")
-        leaving = asyncio.create_task(_left(receive), name="stream-end")
-        try:
-            await asyncio.wait([pushing, leaving], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._streams -= 1
-            leaving.cancel()
-            pushing.cancel()
-            await asyncio.gather(pushing, leaving, return_exceptions=True)
-
-    async def _push(self, send: Send) -> None:
-        await _begin(send, 200, _STREAM_HEADERS)
-        await _part(send, b"retry: %d\n\n" % RECONNECT_MILLISECONDS)
+    async def _parts(self, *, is_empty: bool) -> AsyncGenerator[bytes]:
+        if is_empty:
+            return
+        yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
         version = 0
         while not self._snapshot.is_closed:
             version, sections = self._snapshot.newer_than(version)
             if sections:
-                # Returns once the client has taken most of what came before: this is what slow readers wait in.
-                await _part(send, b"".join(_event(name, data) for name, data in sections))
+                # Goes on once the client has taken most of what came before: this is what slow readers wait in.
+                yield b"".join(b"event: %s\ndata: %s\n\n" % (name.encode(), data) for name, data in sections)
             await self._snapshot.changed_since(version)
-        await send({"type": "http.response.body", "body": b""})
 
 
-_STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
+def _text(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{text}\n", status, {"cache-control": "no-store", **(headers or {})})
 
 
-def _event(name: str, data: bytes) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _begin(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    # One request a connection: so a connection that asks for nothing is easily told from one that waits.
-    every = [*headers, *_SECURITY, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": status, "headers": every})
-
-
-async def _part(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _answer(send: Send, status: int, text: str, headers: HeaderList | None = None) -> None:
-    body = text.encode()
-    length = (b"content-length", b"%d" % len(body))
-    await _begin(send, status, [(b"content-type", _TEXT), (b"cache-control", b"no-store"), length, *(headers or [])])
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _file(send: Send, asset: Asset, headers: Mapping[bytes, bytes]) -> None:
+async def _file(asset: Asset, request: Request) -> Response:
     # no-cache: the browser keeps it, and asks whether it is still the one; after an upgrade it is not.
-    cached = [(b"cache-control", b"no-cache"), (b"etag", asset.tag), (b"vary", b"accept-encoding")]
-    if headers.get(b"if-none-match") == asset.tag:
-        await _begin(send, 304, cached)
-        await send({"type": "http.response.body", "body": b""})
-        return
-    is_zipped = b"gzip" in headers.get(b"accept-encoding", b"")
-    body = asset.zipped if is_zipped else asset.body
-    shape = [(b"content-type", asset.type), (b"content-length", b"%d" % len(body))]
-    if is_zipped:
-        shape.append((b"content-encoding", b"gzip"))
-    await _begin(send, 200, [*shape, *cached])
-    await send({"type": "http.response.body", "body": body})
+    headers = {"cache-control": "no-cache", "etag": asset.tag, "vary": "accept-encoding"}
+    if asset.tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return Response(asset.body, headers=headers, media_type=asset.type)
+    return Response(asset.zipped, headers={**headers, "content-encoding": "gzip"}, media_type=asset.type)

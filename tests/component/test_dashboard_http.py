@@ -7,16 +7,14 @@ import contextlib
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import pytest
-import uvicorn
 
 from pipeline.dashboard import assets
-from pipeline.dashboard.server import REQUEST_BYTES_MAX, PageProtocol
+from pipeline.dashboard.connection import CONNECTIONS_MAX, REQUEST_BYTES_MAX, Connections
 from pipeline.dashboard.snapshot import Snapshot
-from pipeline.dashboard.web import DashboardApp, allowed_hosts
+from pipeline.dashboard.web import allowed_hosts, build_app
 from pipeline.monitor import listen, running
 from pipeline.settings import DashboardSettings
 
@@ -37,16 +35,16 @@ class Answer(NamedTuple):
 class Page:
     """A page that is served, its snapshot, and the connections to it."""
 
-    def __init__(self, port: int, snapshot: Snapshot, server: uvicorn.Server) -> None:
+    def __init__(self, port: int, snapshot: Snapshot, connections: Connections) -> None:
         self.port = port
         self.snapshot = snapshot
-        self._server = server
+        self._connections = connections
         self.opened: list[Connection] = []
 
     @property
     def connections(self) -> int:
         """How many the server has."""
-        return len(self._server.server_state.connections)
+        return len(self._connections.open)
 
     async def open(self, path: str, *, method: str = "GET", host: str = "127.0.0.1", **headers: str) -> Connection:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -101,19 +99,21 @@ class Connection:
 
 
 @asynccontextmanager
-async def serving(*, silence_seconds_max: float = SECONDS_MAX, **settings: Any) -> AsyncIterator[Page]:
+async def serving(
+    *, silence_seconds_max: float = SECONDS_MAX, connections_max: int = CONNECTIONS_MAX, **settings: Any
+) -> AsyncIterator[Page]:
     snapshot = Snapshot()
-    app = DashboardApp(
+    app = build_app(
         assets.load(),
         snapshot,
         hosts=allowed_hosts(DashboardSettings(**settings)),
         problems=list,
         streams_max=STREAMS_MAX,
     )
-    protocol = partial(PageProtocol, silence_seconds_max=silence_seconds_max)
+    connections = Connections(connections_max=connections_max, silence_seconds_max=silence_seconds_max)
     with listen("127.0.0.1", 0, setting="test") as bound:
-        async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=5, protocol=protocol) as server:
-            page = Page(bound.getsockname()[1], snapshot, server)
+        async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=5, protocol=connections):
+            page = Page(bound.getsockname()[1], snapshot, connections)
             try:
                 yield page
             finally:
@@ -188,7 +188,9 @@ async def test_head_is_answered_without_a_body(path: str) -> None:
     assert (answer.status, answer.body) == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/../settings.py", "//", "/static/page.js", "/%2e%2e/page.js"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/../settings.py", "//", "/events/", "/static/page.js", "/%2e%2e/page.js"]
+)
 async def test_any_other_path_is_not_found(path: str) -> None:
     """Files are looked up by name, never on the disk."""
     async with serving() as page:
@@ -278,13 +280,24 @@ async def test_a_client_that_stops_reading_is_cut_off_and_the_others_go_on() -> 
         await other.until_state(number + 1)
 
 
-async def test_a_connection_that_asks_for_nothing_is_cut_off() -> None:
-    """It would hold a descriptor for ever."""
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"\r\n\r\n", b"\r\n\r\nGET / HT"])
+async def test_a_connection_that_asks_for_nothing_is_cut_off(sent: bytes) -> None:
+    """It would hold a descriptor for ever. Empty lines before a request are allowed (RFC 9112, 2.2), and are none."""
     async with serving(silence_seconds_max=0.2) as page:
-        assert await page.sent(b"GET / HT") == b""
+        assert await page.sent(sent) == b""
 
 
 async def test_a_head_without_end_is_cut_off() -> None:
     """uvicorn would keep all of it."""
     async with serving() as page:
         assert await page.sent(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * REQUEST_BYTES_MAX) == b""
+
+
+async def test_connections_beyond_the_bound_are_cut_off() -> None:
+    """A connection costs a descriptor before it asks for anything."""
+    async with serving(connections_max=2) as page:
+        for _ in range(2):
+            await (await page.open("/events")).until(b"retry: 1000\n\n")
+
+        assert await page.sent(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+        assert page.connections == 2
