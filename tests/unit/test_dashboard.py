@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -298,3 +299,13 @@ def test_the_page_names_no_other_origin() -> None:
         assert b"http:" not in body
         assert b"https:" not in body
         assert b"innerHTML" not in body
+
+
+def test_the_page_asks_for_its_files_and_its_stream_relative_to_itself() -> None:
+    """A proxy may show it under a path of its own."""
+    loaded = assets.load()
+
+    named = re.findall(rb'(?:href|src)="([^"#]+)"', loaded["/"].body)
+    named += re.findall(rb'(?:from |EventSource\()"([^"]+)"', loaded["/page.js"].body)
+    assert len(named) == 7
+    assert not [name for name in named if name.startswith(b"/")]

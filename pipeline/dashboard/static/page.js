@@ -196,7 +196,7 @@ let receivedAt = null;
 
 function connect() {
   stream?.close();
-  stream = new EventSource("/events");
+  stream = new EventSource("events");
   const on = (name, show) => stream.addEventListener(name, (event) => {
     heardAt = performance.now();
     show(JSON.parse(event.data));
