@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pipeline.core.windows import parse_time
 
 CODES_MAX = 20  # Named one by one; the failures of all others are added up. ErrorCode is an open set.
-CODES_KEPT_MAX = 1000  # Of a window: whoever makes up more only adds to the others, and costs no memory.
+CODES_KEPT_MAX = 1000  # Of a window: what a sender makes up beyond adds to the others, and costs no memory.
 
 _ms = lru_cache(maxsize=1024)(parse_time)
 

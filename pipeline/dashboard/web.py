@@ -38,7 +38,7 @@ _EVERY_ANSWER = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
-    # One request a connection: so a connection that asks for nothing is easily told from one that waits.
+    # One request a connection: after its head, a client owes nothing but to read.
     "connection": "close",
 }
 _STREAM = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}

@@ -3,125 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, cast
 
 import pytest
 
 from pipeline.dashboard import assets
-from pipeline.dashboard.connection import CONNECTIONS_MAX, REQUEST_BYTES_MAX, Connections
-from pipeline.dashboard.snapshot import Snapshot
-from pipeline.dashboard.web import allowed_hosts, build_app
-from pipeline.monitor import listen, running
-from pipeline.settings import DashboardSettings
+from pipeline.dashboard.connection import REQUEST_BYTES_MAX
+from tests.harness.dashboard_server import SECONDS_MAX, STREAMS_MAX, serving
 
 LIBRARY = "/chart.umd.js"
-SECONDS_MAX = 20.0
-STREAMS_MAX = 2
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # Given as a setting; the test itself listens on loopback.
-
-
-class Answer(NamedTuple):
-    """What came back."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Page:
-    """A page that is served, its snapshot, and the connections to it."""
-
-    def __init__(self, port: int, snapshot: Snapshot, connections: Connections) -> None:
-        self.port = port
-        self.snapshot = snapshot
-        self._connections = connections
-        self.opened: list[Connection] = []
-
-    @property
-    def connections(self) -> int:
-        """How many the server has."""
-        return len(self._connections.open)
-
-    async def open(self, path: str, *, method: str = "GET", host: str = "127.0.0.1", **headers: str) -> Connection:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        lines = [f"{method} {path} HTTP/1.1", *([f"Host: {host}"] if host else [])]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        self.opened.append(Connection(reader, writer))
-        return self.opened[-1]
-
-    async def get(self, path: str, **request: str) -> Answer:
-        connection = await self.open(path, **request)
-        return await connection.answer()
-
-    async def sent(self, data: bytes) -> bytes:
-        """Send *data* as it is; return what came back until the server ended the connection."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self.opened.append(Connection(reader, writer))
-        writer.write(data)
-        try:
-            return await asyncio.wait_for(reader.read(), SECONDS_MAX)
-        except ConnectionResetError:
-            return b""
-
-
-class Connection:
-    """A request that was sent."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def answer(self) -> Answer:
-        """Read until the server closes."""
-        data = await asyncio.wait_for(self.reader.read(), SECONDS_MAX)
-        head, _, body = data.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        return Answer(int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body)
-
-    async def until(self, text: bytes) -> bytes:
-        return await asyncio.wait_for(self.reader.readuntil(text), SECONDS_MAX)
-
-    async def until_state(self, number: int) -> None:
-        """Read on until state *number* of the rates has come; it may be larger than what `until` takes."""
-        seen = b""
-        while b'"%dx' % number not in seen:
-            read = await asyncio.wait_for(self.reader.read(1 << 20), SECONDS_MAX)
-            assert read
-            seen = seen[-20:] + read
-
-    def stop_reading(self) -> None:
-        cast("asyncio.ReadTransport", self.writer.transport).pause_reading()
-
-
-@asynccontextmanager
-async def serving(
-    *, silence_seconds_max: float = SECONDS_MAX, connections_max: int = CONNECTIONS_MAX, **settings: Any
-) -> AsyncIterator[Page]:
-    snapshot = Snapshot()
-    app = build_app(
-        assets.load(),
-        snapshot,
-        hosts=allowed_hosts(DashboardSettings(**settings)),
-        problems=list,
-        streams_max=STREAMS_MAX,
-    )
-    connections = Connections(connections_max=connections_max, silence_seconds_max=silence_seconds_max)
-    with listen("127.0.0.1", 0, setting="test") as bound:
-        async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=5, protocol=connections):
-            page = Page(bound.getsockname()[1], snapshot, connections)
-            try:
-                yield page
-            finally:
-                snapshot.close()
-                for connection in page.opened:
-                    connection.writer.close()
-                    with contextlib.suppress(ConnectionError):
-                        await connection.writer.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +49,7 @@ async def test_every_answer_forbids_foreign_scripts_frames_and_connections() -> 
 
 
 async def test_the_chart_library_travels_compressed_and_once() -> None:
-    """It has 210 KB; a browser that has it is told so."""
+    """It has 210 KB; a browser that has it need not take it again."""
     async with serving() as page:
         zipped = await page.get(LIBRARY, accept_encoding="gzip, br")
         plain = await page.get(LIBRARY)
@@ -248,7 +139,7 @@ async def test_the_stream_begins_with_what_is_shown_and_goes_on_as_it_changes() 
 
 
 async def test_streams_are_bounded_and_a_place_is_free_again_when_a_page_is_closed() -> None:
-    """Two places here: a third page is told to come again."""
+    """Two places here: a third page is asked to come again."""
     async with serving() as page:
         first, second = [await page.open("/events") for _ in range(STREAMS_MAX)]
         for stream in (first, second):

@@ -1,6 +1,6 @@
 // The bar chart of failure rates: a bar a window, a colour an ErrorCode. Chart is Chart.js, loaded before this module.
 
-export const COLOURS = 6; // ErrorCodes with a colour of their own; more could not be told apart, and share the last one.
+export const COLOURS = 6; // ErrorCodes with a colour of their own; the eye cannot tell more apart: they share the last one.
 
 const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 2 });
 const whole = new Intl.NumberFormat("en");

@@ -117,7 +117,7 @@ function showWindows() {
   }));
 }
 
-/** The row of every window and code, as the topic has them; only while somebody looks. */
+/** The row of every window and code, as the topic has them; only while they are open. */
 function showRows() {
   if (!$("details").open) return;
   const newest = rates.windows.at(-1);
