@@ -80,7 +80,7 @@ setup_python() {
         step "creating .venv with $("$python" --version)" "$python" -m venv --clear .venv
     fi
     # Hashes and no dependency resolution: exactly these files, or none. Everything else comes from the machine's pip.
-    step "installing the pinned dependencies (105 MB)" \
+    step "installing the pinned dependencies (135 MB)" \
         .venv/bin/pip install --disable-pip-version-check --no-input --require-hashes --no-deps -r "$requirements"
     step "installing vod-pipeline itself" \
         .venv/bin/pip install --disable-pip-version-check --no-input --no-build-isolation --no-deps --no-index -e .

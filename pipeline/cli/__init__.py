@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
-from pipeline import tolerant
+from pipeline import __version__, tolerant
 from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.doctor import doctor
-from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
 from pipeline.errors import OperatorError
 from pipeline.settings import SettingsError
 
@@ -24,7 +25,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},  # Groups and commands inherit it.
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        out.print(f"vod-pipeline {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options of the program itself."""
 
 
 def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
