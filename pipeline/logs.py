@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import re
 import sys
 import threading
@@ -50,7 +51,7 @@ def configure(*, json: bool) -> None:
         [exceptions, _cut, structlog.processors.JSONRenderer()]  # Which escapes line ends itself.
         if json
         # Every text as its repr, which breaks no line; without it, only texts with blanks and quotes are.
-        else [exceptions, _raised, _cut, _escape, ConsoleRenderer(colors=sys.stderr.isatty(), repr_native_str=True)]
+        else [exceptions, _raised, _cut, _escape, ConsoleRenderer(colors=_has_colors(), repr_native_str=True)]
     )
     stream = cast("TextIO", UnfailingStream(sys.stderr))
     structlog.configure(
@@ -71,6 +72,11 @@ def configure(*, json: bool) -> None:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     sys.excepthook = _log_uncaught
+
+
+def _has_colors() -> bool:
+    """Whether lines go to a terminal whose user wants colors. Source: no-color.org."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _limited_by(limit: RateLimit) -> Processor:

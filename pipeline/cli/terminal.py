@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from typer import rich_utils
 
 USAGE_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
 
-out = Console()
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No style at all where NO_COLOR is set, whereas rich alone keeps bold and dim. Source: no-color.org.
+COLOR_SYSTEM: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+rich_utils.COLOR_SYSTEM = COLOR_SYSTEM  # Help pages and usage errors.
+
+out = Console(color_system=COLOR_SYSTEM)
+err = Console(color_system=COLOR_SYSTEM, stderr=True, highlight=False, soft_wrap=True)
 
 
 class LogFormat(StrEnum):
