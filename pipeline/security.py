@@ -19,14 +19,17 @@ class Section(BaseModel):
     """A part of the settings tree."""
 
     # A refused model holds its input, and with it the passwords: they must not be part of what it says.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # The text under a key is its description: docs/configuration.md is made of it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class ServerCertificate(Section):
     """What a port shows to speak TLS: PEM files, the certificate with its chain; without both, it speaks plain HTTP."""
 
     certificate_file: Path | None = None
+    """PEM file with the certificate and its chain; the callback port then speaks TLS and nothing else."""
     key_file: Path | None = None
+    """PEM file with the key of certificate_file, without a password; each needs the other."""
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
@@ -41,13 +44,21 @@ class KafkaSecurity(Section):
     """How clients connect to Kafka: encrypted or not, and with what they prove who they are."""
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """SSL and SASL_SSL encrypt; SASL_SSL and SASL_PLAINTEXT use a password."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """How the password is proved; SASL_... needs it, any other protocol refuses it."""
     username: str | None = None
+    """Who we are to Kafka; SASL_... needs it."""
     password: SecretStr | None = None
+    """The password of username; best from a file."""
     ca_file: Path | None = None
+    """PEM file with the authorities that sign the brokers' certificates; unset: those the system trusts."""
     certificate_file: Path | None = None
+    """PEM file with our certificate and its chain, for brokers that ask for one."""
     key_file: Path | None = None
+    """PEM file with the key of certificate_file; each needs the other."""
     key_password: SecretStr | None = None
+    """The password of key_file, if that is encrypted; best from a file."""
 
     @property
     def uses_tls(self) -> bool:

@@ -52,9 +52,13 @@ class KafkaSettings(KafkaSecurity):
     """Where Kafka is, who we are there, and the topics."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
+    """Brokers as host:port, several separated by commas; version 4.0 or newer."""
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)] = "vod-deletions."
+    """In front of the names raw, accepted, rejected, partial-counts and failure-rates."""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Partitions of raw, accepted and rejected; the number is final once the topics hold events."""
     replication_factor: Annotated[int, Field(ge=1, le=10)] = 1
+    """Replicas of each topic; 3 in production, with which min.insync.replicas is 2."""
 
     @property
     def topics(self) -> Topics:
@@ -69,7 +73,9 @@ class CallbackSettings(Section):
     """One callback URL, exactly as it is configured in VOD, and the keys that may sign it."""
 
     url: Annotated[str, Field(max_length=256)]
+    """The URL to the letter as it is configured in VOD, which signs it; its path is served."""
     auth_keys: tuple[SecretStr, ...] = ()
+    """The keys that may sign, such as a new and an old one; none: unsigned requests are accepted."""
 
     @field_validator("url")
     @classmethod
@@ -94,10 +100,15 @@ class MnsSettings(Section):
     """One MNS queue that VOD writes its callbacks to, and the credentials that may read it."""
 
     endpoint: str
+    """The account's endpoint, such as https://<account>.mns.<region>.aliyuncs.com; the internal one will do."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,255}$")]  # Old queues have up to 256 characters.
+    """The queue's name."""
     access_key_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
+    """The key that may receive and delete the queue's messages."""
     access_key_secret: SecretStr
+    """The secret of access_key_id; best from a file."""
     security_token: SecretStr | None = None
+    """The token of an STS key; it is read at the start, so the next one needs a restart."""
 
     @field_validator("endpoint")
     @classmethod
@@ -125,20 +136,35 @@ class BridgeSettings(ServerCertificate):
     """The bridge: its HTTP server, and the queues it polls."""
 
     host: str = "127.0.0.1"
+    """Address of the callback port; TLS here or in front of it before it is anything but loopback."""
     port: Port = 8080
+    """The callback port."""
     callbacks: tuple[CallbackSettings, ...] = ()
+    """The URLs that VOD calls, each with its keys; SIGHUP reads them again."""
     mns: tuple[MnsSettings, ...] = ()
+    """The MNS queues to poll."""
     timestamp_tolerance_seconds: Seconds = 300
+    """How far X-VOD-TIMESTAMP may lie from the clock, either way; 403 beyond it."""
     body_bytes_max: Annotated[int, Field(ge=1024, le=65_536)] = 65_536
+    """The largest body; 413 above it, and the worker takes no larger one either."""
     body_timeout_seconds: Seconds = 10
+    """How long a request may take to arrive; 408 after it."""
     ack_timeout_seconds: Annotated[float, Field(gt=0, lt=5)] = 1.5
+    """How long Kafka may take to acknowledge; the spool takes over then, and VOD gives up after 5 s."""
     spool_directory: Path | None = Path(".local/spool")
+    """Where callbacks wait for Kafka: a disk that survives restarts; empty: no spool, and 503 instead."""
     spool_bytes_max: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """What the spool may hold, as body + key + 64 bytes a callback; 503 while it is full."""
     in_flight_max: Annotated[int, Field(ge=1)] = 4096
+    """How many callbacks may wait for Kafka; 503 at once above it."""
     replay_cache_bytes: Annotated[int, Field(ge=0)] = 32 << 20
+    """Memory for recent requests, so that a repeated one is answered and published once; 0: none."""
     bodies_per_signature_max: Annotated[int, Field(ge=1)] = 2000
+    """Bodies under one signature in a second; more are counted and logged."""
     metrics_host: str = "127.0.0.1"
+    """Address of /healthz, /readyz and /metrics; plain HTTP, so loopback or a private network."""
     metrics_port: Port = 8081
+    """Port of /healthz, /readyz and /metrics."""
 
     @field_validator("spool_directory", mode="before")
     @classmethod
@@ -172,15 +198,25 @@ class WorkerSettings(Section):
     """The Faust worker."""
 
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] = "vod-pipeline"
+    """The consumer group, and a part of each transactional id."""
     instance_id: Annotated[str, Field(max_length=200)] | None = None
+    """Static membership: a worker restarted under its id resumes at once; each process needs its own id."""
     session_timeout_seconds: Annotated[int, Field(ge=6, le=300)] = 10
+    """How long after a crash others take the partitions over, where there is no instance_id."""
     dedupe_horizon_seconds: Annotated[int, Field(ge=60, le=HORIZON_SECONDS_MAX)] = 8 * 86_400
+    """How old an event may be, and how long it is remembered; with queues 7 days and an hour at least."""
     window_seconds: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """Width of the failure-rate windows; it belongs to the topics, so it changes with topic_prefix only."""
     allowed_delay_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """How long a window waits for late events; it belongs to the topics, too."""
     rejected_share_max: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A partition pauses when a larger share of a minute's records is rejected; 1.0: never."""
     rejected_share_records_min: Annotated[int, Field(ge=1)] = 1000
+    """How many records a minute must have, by raw's timestamps, before its share counts."""
     metrics_host: str = "127.0.0.1"
+    """Address of /healthz, /readyz and /metrics; plain HTTP, so loopback or a private network."""
     metrics_port: Port = 8082
+    """Port of /healthz, /readyz and /metrics."""
 
     @model_validator(mode="after")
     def _horizon_covers_a_window(self) -> WorkerSettings:
@@ -205,9 +241,13 @@ class DashboardSettings(Section):
     """The live page; it only reads."""
 
     host: str = "127.0.0.1"
+    """Address of the live page, which asks for no password: anything but loopback needs a proxy that does."""
     port: Port = 8083
+    """Port of the live page."""
     allowed_hosts: tuple[str, ...] = ()
+    """Names a browser may use for the page besides host and localhost, such as a proxy's."""
     windows: Annotated[int, Field(ge=1, le=240)] = 30
+    """How many windows the page shows."""
 
     @property
     def base_url(self) -> str:
@@ -220,9 +260,13 @@ class Settings(Section):
     """Everything that can be configured. Built by `load`; tests build it with keyword arguments."""
 
     kafka: KafkaSettings = KafkaSettings()
+    """Where Kafka is, who we are to it, and the topics."""
     bridge: BridgeSettings = BridgeSettings()
+    """The bridge: its HTTP server, its spool, and the queues it polls."""
     worker: WorkerSettings = WorkerSettings()
+    """The worker: its place in the consumer group, and the rules of time."""
     dashboard: DashboardSettings = DashboardSettings()
+    """The live page, which only reads."""
 
     @model_validator(mode="after")
     def _horizon_covers_mns(self) -> Self:
