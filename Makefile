@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
 
-.PHONY: help setup run demo test test-long chaos fuzz lint bench dashboards lock secrets
+.PHONY: help setup run demo test test-long chaos fuzz lint bench generate dashboards lock secrets
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint: $(INSTALLED) ## Check format, style, types and import contracts.
 bench: setup ## Measure the bridge and the worker, each on one core.
 	@config/setup.sh bench
 	@exec $(BIN)/python -m tests.bench
+
+generate: $(INSTALLED) ## Write what is made from code: docs/commands.md, configuration.md and metrics.md.
+	@exec $(BIN)/python -m tests.generated
 
 dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: config/grafana/dashboards/*.json from config/grafana/*.py.
 	@exec $(BIN)/python -m config.grafana.dashboards
