@@ -8,8 +8,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help setup run demo test test-long chaos fuzz lint bench generate dashboards lock secrets
+.PHONY: help setup run demo test test-long chaos fuzz lint check docs bench generate dashboards lock secrets
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +37,19 @@ fuzz: $(INSTALLED) ## Fuzz the pure entry points for 10 minutes.
 chaos: setup $(TOOLS) ## Inject every fault under load and judge (about 40 minutes); SEED=7 SCENARIO="broker killed" ROUNDS=3 choose.
 	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario "$(SCENARIO)") $(if $(ROUNDS),--rounds $(ROUNDS))
 
-lint: $(INSTALLED) ## Check format, style, types and import contracts.
+lint: $(INSTALLED) ## Check format, style, types, import contracts and the documentation's links.
 	$(BIN)/ruff format --check pipeline tests config
 	$(BIN)/ruff check pipeline tests config
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SITE)
+
+check: setup ## The contributor's loop: lint, unit and component tests, and the laws at 500 runs.
+	@$(MAKE) lint
+	@LAWS_RUNS=500 exec $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/component tests/laws
+
+docs: $(INSTALLED) ## Build the documentation as a site: .local/site/index.html.
+	$(SITE)
 
 bench: setup ## Measure the bridge and the worker, each on one core.
 	@config/setup.sh bench
