@@ -236,7 +236,8 @@ class MnsMetrics:
     def __init__(self, registry: CollectorRegistry, queues: Iterable[str]) -> None:
         self.messages = Counter(
             "pipeline_mns_messages",
-            "Messages by step; not_published: Kafka refused, they come again; not_deleted: safe, but come again, too.",
+            "Messages by step; received is the sum of published, spooled, replayed (came again, although safe, and are "
+            "only deleted) and not_published (come again); not_deleted: safe, but come again, too.",
             ["queue", "step"],
             registry=registry,
         )

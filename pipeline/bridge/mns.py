@@ -38,12 +38,12 @@ LASTING = (MnsProblem.DENIED, MnsProblem.NO_QUEUE)
 T = TypeVar("T")
 
 
-class Take(Protocol):
-    """What makes a record safe: `Publisher.publish`."""
+class Publish(Protocol):
+    """What makes a record safe: `Publisher.publish`. The future says who has it: False: Kafka, True: the spool."""
 
     def __call__(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[object]: ...
+    ) -> asyncio.Future[bool]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def body_of(text: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def polling(
-    queues: Iterable[MnsSettings], take: Take, metrics: MnsMetrics, *, policy: PollPolicy = PollPolicy()
+    queues: Iterable[MnsSettings], publish: Publish, metrics: MnsMetrics, *, policy: PollPolicy = PollPolicy()
 ) -> AsyncIterator[None]:
     """
     Poll *queues* while the context is open; leaving it finishes what was received.
@@ -87,7 +87,7 @@ async def polling(
         ExceptionGroup: a poller met a bug of ours; the context's body is cancelled.
     """
     async with asyncio.TaskGroup() as group:
-        pollers = [MnsPoller(queue, take, metrics, policy=policy) for queue in queues]
+        pollers = [MnsPoller(queue, publish, metrics, policy=policy) for queue in queues]
         for poller in pollers:
             group.create_task(poller.run(), name=f"mns-{poller.name}")
         try:
@@ -103,7 +103,7 @@ class MnsPoller:
     def __init__(
         self,
         settings: MnsSettings,
-        take: Take,
+        publish: Publish,
         metrics: MnsMetrics,
         *,
         policy: PollPolicy = PollPolicy(),
@@ -113,14 +113,14 @@ class MnsPoller:
         """
         Args:
             settings: The queue.
-            take: Makes a record safe. It raises OverloadedError at once, or its awaitable raises a PublishError.
+            publish: Makes a record safe. It raises OverloadedError at once, or its future fails with a PublishError.
             metrics: Counts messages and errors under the queue's name.
             policy: Batch, waiting and retries.
             clock: Now, in seconds since the epoch.
             pause: Waits between two polls; default: until the time is over or the poller is stopped.
         """
         self.name = settings.queue
-        self._take = take
+        self._publish = publish
         self._metrics = metrics
         self._policy = policy
         self._clock = clock
@@ -161,12 +161,13 @@ class MnsPoller:
                 return self._after_nothing(time.monotonic() - started_at)
             known = [message for message in messages if message.message_id in self._remembered]
             fresh = [message for message in messages if message.message_id not in self._remembered]
+            self._count(MnsStep.REPLAYED, len(known))
             problem = None
             try:
                 await self._delete(known)  # First: waiting for Kafka may be what let their receipts expire before.
             except MnsError as error:
                 problem = error  # What is new is published all the same: it may come no more often.
-            safe = await self._publish(fresh)
+            safe = await self._publish_all(fresh)
             await self._delete(safe)
             if problem is not None:
                 raise problem
@@ -206,40 +207,45 @@ class MnsPoller:
         self._metrics.early.labels(self.name).inc()
         return self._policy.floor_seconds - waited_seconds
 
-    async def _publish(self, messages: Iterable[Message]) -> list[Message]:
+    async def _publish_all(self, messages: Iterable[Message]) -> list[Message]:
         """Publish all at once and return those that are safe; the others come again."""
-        taken: list[tuple[Message, Awaitable[object]]] = []
+        published: list[tuple[Message, asyncio.Future[bool]]] = []
         refused = 0
         for message in messages:
             try:
-                taken.append((message, self._published(message)))
+                published.append((message, self._start_publishing(message)))
             except OverloadedError:
                 refused += 1
-        results = await asyncio.gather(*(ack for _, ack in taken), return_exceptions=True)
-        safe = []
-        for (message, _), result in zip(taken, results, strict=True):
-            if isinstance(result, PublishError):
+        if published:
+            # Not gather, which cancels what it waits for: callbacks over HTTP wait for the same futures.
+            await asyncio.wait({durable for _, durable in published})
+        safe, spooled = [], 0
+        for message, durable in published:
+            error = durable.exception()
+            if isinstance(error, PublishError):
                 refused += 1
-            elif isinstance(result, BaseException):
-                raise result
+            elif error is not None:
+                raise error
             else:
                 safe.append(message)
+                spooled += durable.result()
                 waited_seconds = self._clock() - message.enqueued_at_ms / 1000
                 self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
-        self._count(MnsStep.PUBLISHED, len(safe))
+        self._count(MnsStep.PUBLISHED, len(safe) - spooled)
+        self._count(MnsStep.SPOOLED, spooled)
         self._count(MnsStep.NOT_PUBLISHED, refused)
         if refused:
             logger.warning("mns_not_published", queue=self.name, messages=refused)
         return safe
 
-    def _published(self, message: Message) -> Awaitable[object]:
+    def _start_publishing(self, message: Message) -> asyncio.Future[bool]:
         body = body_of(message.text)
         key = media_id_of(body)
         if len(body) > BODY_BYTES_MAX:
             logger.error("mns_body_cut", queue=self.name, message_id=message.message_id, body_bytes=len(body))
             key, body = None, body[:BODY_BYTES_MAX]
         received_at_ms = int(self._clock() * 1000)
-        return self._take(key, Authenticated(body), source=Source.MNS, received_at_ms=received_at_ms)
+        return self._publish(key, Authenticated(body), source=Source.MNS, received_at_ms=received_at_ms)
 
     async def _delete(self, messages: Sequence[Message]) -> None:
         """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""

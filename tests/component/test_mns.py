@@ -23,7 +23,7 @@ from tests.harness.mns import MnsEmulator
 from tests.harness.mns_queues import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from pipeline.bridge.publisher import Authenticated, Source
@@ -39,6 +39,7 @@ class Taken:
     def __init__(self) -> None:
         self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
         self.errors: dict[bytes, Exception] = {}
+        self.spooled: set[bytes] = set()
         self.before: Callable[[], None] = lambda: None
         self.acked = asyncio.Event()
         self.acked.set()
@@ -46,19 +47,20 @@ class Taken:
 
     def __call__(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[bool]:
         error = self.errors.get(body)
         if isinstance(error, OverloadedError):
             raise error
         self.records.append((key, body, source.value, received_at_ms))
         self._changed.set()
         self.before()
-        return self._answer(error)
+        return asyncio.ensure_future(self._answer(error, is_spooled=body in self.spooled))
 
-    async def _answer(self, error: Exception | None) -> None:
+    async def _answer(self, error: Exception | None, *, is_spooled: bool) -> bool:
         await self.acked.wait()
         if error is not None:
             raise error
+        return is_spooled
 
     @property
     def bodies(self) -> list[bytes]:
@@ -121,6 +123,8 @@ class Poll:
         self.taken.acked.set()
         async with asyncio.timeout(STOP_SECONDS_MAX):
             await self.running
+        became = [self.count(step) or 0 for step in ("published", "spooled", "replayed", "not_published")]
+        assert self.count("received") == sum(became)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         await asyncio.to_thread(self.emulator.until, condition)
@@ -223,6 +227,33 @@ async def test_what_kafka_does_not_take_stays_and_comes_again(emulator: MnsEmula
     assert [poll.count(step) for step in ("received", "published", "not_published", "deleted")] == [3, 2, 1, 2]
 
 
+async def test_what_only_the_spool_has_is_deleted_and_counted_as_spooled(emulator: MnsEmulator) -> None:
+    """The spool is as durable as Kafka, but what it holds is not published yet."""
+    emulator.put("q", BODY, OTHER)
+    async with Poll(emulator) as poll:
+        poll.taken.spooled.add(OTHER.encode())
+        await poll.until_empty()
+
+    assert [poll.count(step) for step in ("published", "spooled", "deleted")] == [1, 1, 2]
+
+
+async def test_every_message_received_is_counted_as_one_outcome(emulator: MnsEmulator) -> None:
+    """Received is the sum of what became of them, whatever fails; here every outcome there is."""
+    spooled, refused = '{"MediaId":"c"}', '{"MediaId":"d"}'
+    emulator.put("q", BODY, OTHER, spooled, refused)
+    emulator.keep(OTHER, "InternalError")
+    async with Poll(emulator) as poll:
+        poll.taken.spooled.add(spooled.encode())
+        poll.taken.errors[refused.encode()] = AckTimeoutError()
+        await poll.pauses.until(1)
+        poll.taken.errors.clear()
+        emulator.advance(30)
+        await poll.until_empty()
+
+    outcomes = ("received", "published", "spooled", "replayed", "not_published")
+    assert [poll.count(step) for step in outcomes] == [6, 3, 1, 1, 1]
+
+
 async def test_a_deletion_that_failed_in_part_is_made_up_for_unread(emulator: MnsEmulator) -> None:
     """The record is safe: when the message comes again it is deleted, not published."""
     emulator.put("q", BODY, OTHER)
@@ -233,7 +264,7 @@ async def test_a_deletion_that_failed_in_part_is_made_up_for_unread(emulator: Mn
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
-    assert [poll.count(step) for step in ("published", "not_deleted", "deleted")] == [2, 1, 2]
+    assert [poll.count(step) for step in ("published", "replayed", "not_deleted", "deleted")] == [2, 1, 1, 2]
 
 
 async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsEmulator) -> None:
@@ -245,7 +276,7 @@ async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsE
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode()]
-    assert [poll.count(step) for step in ("published", "not_deleted", "deleted")] == [1, 1, 1]
+    assert [poll.count(step) for step in ("published", "replayed", "not_deleted", "deleted")] == [1, 1, 1, 1]
     assert poll.errors("other") == 1
 
 
@@ -564,6 +595,26 @@ async def two_queues(emulator: MnsEmulator, taken: Taken) -> AsyncIterator[Colle
     queues = [queue_settings(emulator, queue=queue) for queue in ("one", "two")]
     async with polling(queues, taken, MnsMetrics(registry, ["one", "two"])):
         yield registry
+
+
+async def test_a_poller_that_is_cancelled_leaves_the_publishers_futures_alone(emulator: MnsEmulator) -> None:
+    """Callbacks over HTTP wait for the same future as a message that was published with them."""
+    shared: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    published = asyncio.Event()
+
+    def publish(*_: object, **__: object) -> asyncio.Future[bool]:
+        published.set()
+        return shared
+
+    emulator.put("q", BODY)
+    poller = MnsPoller(queue_settings(emulator), publish, MnsMetrics(CollectorRegistry(), ["q"]))
+    running = asyncio.create_task(poller.run())
+    await published.wait()
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert running.cancelled()
+    assert not shared.done()
 
 
 async def test_every_queue_is_polled_by_itself() -> None:
