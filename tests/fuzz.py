@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import random
 import sys
@@ -21,8 +22,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.bridge.mns import body_of
-from pipeline.bridge.mns_queue import _salvage
+from pipeline.bridge.mns_answers import MnsError, kept_of, messages_of
+from pipeline.bridge.mns_poller import body_of
 from pipeline.core.event import BODY_BYTES_MAX, content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.reader import Reader, RefusedError
@@ -198,12 +199,17 @@ def an_mns_body_is_json_base64_or_itself(text: str) -> int:
     return 4
 
 
-def an_mns_answer_is_salvaged_or_not(answer: str) -> int:
-    """No answer stops the poller; what is salvaged can be deleted."""
-    for message in _salvage(answer):
-        assert message.receipt
-        assert message.message_id
-        assert message.enqueued_at_ms >= 0
+def an_mns_answer_is_messages_or_an_error(status: int, answer: bytes) -> int:
+    """No answer stops the poller; what is read has a body to publish and a receipt that fits a request to delete."""
+    with contextlib.suppress(MnsError):
+        for message in messages_of(status, answer):
+            assert message.message_id
+            assert message.receipt.isascii()
+            assert message.receipt.isprintable()
+            assert message.enqueued_at_ms is None or message.enqueued_at_ms >= 0
+            assert isinstance(body_of(message.text), bytes)
+    with contextlib.suppress(MnsError):
+        assert all(kept_of(status, answer))
     return 1
 
 
@@ -225,8 +231,10 @@ class Target(NamedTuple):
 
 VALID = [sign(CALLBACK.url, str(NOW), key).encode() for key in CALLBACK.auth_keys]
 TAGS = st.sampled_from(
-    ["<Message>", "</Message>", "<MessageId>", "</MessageId>", "<ReceiptHandle>", "</ReceiptHandle>", "<MessageBody>",
-     "</MessageBody>", "<EnqueueTime>", "</EnqueueTime>", "&lt;", "&#0;", "&#x110000;", "1", "²", "\u0663", "]]>"]
+    [*(tag for name in ("Messages", "Message", "MessageId", "ReceiptHandle", "MessageBody", "EnqueueTime", "Error",
+                        "Errors", "Code") for tag in (f"<{name}>".encode(), f"</{name}>".encode())),
+     b"<MessageId>1</MessageId><ReceiptHandle>r</ReceiptHandle>", b"<!DOCTYPE a>", b"<![CDATA[", b"&lt;", b"&#0;",
+     b"&#xD800;", b"&#x110000;", b"&a;", b"1", b"9" * 5000, b"\xc2\xb2", b"\xd9\xa3", b"]]>", b"\xff", b"\x0b"]
 )  # fmt: skip
 VARIETY = st.integers(0, 2**32)
 TARGETS = {
@@ -258,7 +266,8 @@ TARGETS = {
         ),
     ),
     "mns answer": Target(
-        an_mns_answer_is_salvaged_or_not, (st.lists(st.one_of(TAGS, st.text(max_size=5))).map("".join),)
+        an_mns_answer_is_messages_or_an_error,
+        (st.sampled_from([200, 204, 404]), st.lists(st.one_of(TAGS, st.binary(max_size=5))).map(b"".join)),
     ),
 }
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.fleet import Membership, take_over
 from pipeline.bridge.http import BridgeApp
-from pipeline.bridge.mns import polling
+from pipeline.bridge.mns_poller import polling
 from pipeline.bridge.patience import Patience
 from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher

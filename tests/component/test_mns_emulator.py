@@ -21,13 +21,6 @@ if TYPE_CHECKING:
 BODY = '{"MediaId":"a","Extra":"<&é\'\\">"}'
 
 
-@pytest.fixture
-def emulator() -> Iterator[MnsEmulator]:
-    """An MNS with one empty queue."""
-    with MnsEmulator("q") as running:
-        yield running
-
-
 class QueueOf(Protocol):
     def __call__(
         self,
@@ -207,6 +200,10 @@ def test_a_long_poll_ends_with_the_first_message(emulator: MnsEmulator, queue_of
         (Fault.EMPTY_NOW, MNSServerException),
         (Fault.ERROR_500, MNSServerException),
         (Fault.HTML_502, MNSClientNetworkException),
+        (Fault.OTHER_XML, MNSClientNetworkException),
+        (Fault.REDIRECT, MNSClientNetworkException),
+        (Fault.RESET, MNSClientNetworkException),
+        (Fault.HALF, MNSClientNetworkException),
     ],
 )
 def test_faults_are_met_once(emulator: MnsEmulator, queue_of: QueueOf, fault: Fault, error: type[Exception]) -> None:
@@ -220,7 +217,7 @@ def test_faults_are_met_once(emulator: MnsEmulator, queue_of: QueueOf, fault: Fa
 
 
 def test_the_sdk_repeats_a_request_whose_connection_was_dropped(emulator: MnsEmulator, queue_of: QueueOf) -> None:
-    """Its own single retry: which is why an aborted connection of ours refuses to connect again."""
+    """Its own single retry, as aiohttp has one."""
     queue = queue_of(emulator)
     emulator.put("q", "a")
     emulator.fail("GET", Fault.DROP)

@@ -10,7 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
+import socket
 import ssl
+import struct
 import threading
 import time
 import uuid
@@ -62,6 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
     emulator: MnsEmulator
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.emulator.count(connections=1)
 
     def handle_any(self) -> None:
         emulator = self.emulator
@@ -163,32 +170,54 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(404 if errors else 204, _document("Errors", errors) if errors else "")
 
     def _meet(self, fault: Fault) -> None:
-        if fault is Fault.EMPTY_NOW:
-            raise MnsError("MessageNotExist")
-        if fault is Fault.ERROR_500:
-            raise MnsError("InternalError")
-        if fault is Fault.HTML_502:
-            self._answer(502, "<html><body>Bad Gateway<br></body></html>")
-            return
-        self.close_connection = True
-        if fault is Fault.HANG:
+        match fault:
+            case Fault.EMPTY_NOW:
+                raise MnsError("MessageNotExist")
+            case Fault.ERROR_500:
+                raise MnsError("InternalError")
+            case Fault.HTML_502:
+                self._answer(502, "<html><body>Bad Gateway<br></body></html>")
+            case Fault.OTHER_XML:
+                self._answer(200, "<html><body>Sign in</body></html>")
+            case Fault.REDIRECT:
+                self._answer(302, "", Location="/elsewhere")
+            case _:
+                self.close_connection = True
+                self._break(fault)
+
+    def _break(self, fault: Fault) -> None:
+        """Give no answer, or none that ends."""
+        begun = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n<Messages>"
+        if fault is Fault.RESET:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+        elif fault is Fault.HALF:
+            self.wfile.write(begun)
+        elif fault is Fault.HANG:
             self.emulator.closed.wait()
-        elif fault is Fault.DRIP:
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nx-drip: ")
+        elif fault is Fault.HUGE:
+            self.wfile.write(begun)
+            while not self.emulator.closed.is_set():
+                self.wfile.write(b" " * 65_536)
+        elif fault is not Fault.DROP:
+            self.wfile.write(begun if fault is Fault.DRIP_BODY else b"HTTP/1.1 200 OK\r\nx-drip: ")
             while not self.emulator.closed.wait(0.05):
                 self.wfile.write(b"x")
 
-    def _answer(self, status: int, xml: str) -> None:
+    def _answer(self, status: int, xml: str, **headers: str) -> None:
         content = f'<?xml version="1.0" ?>\n{xml}'.encode() if xml else b""
         self.send_response(status)
         self.send_header("x-mns-request-id", uuid.uuid4().hex.upper())
         self.send_header("x-mns-version", "2015-06-06")
+        for name, value in headers.items():
+            self.send_header(name, value)
         if content:
             self.send_header("Content-Type", "text/xml;charset=utf-8")
         if status != 204:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+        self.emulator.count(answers=1)
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""

@@ -22,10 +22,16 @@ class Fault(Enum):
 
     EMPTY_NOW = "an immediate MessageNotExist, as with too many long polls"
     HANG = "no answer at all; the connection stays open"
-    DRIP = "an answer that never ends, a byte at a time"
+    DRIP = "a head that never ends, a byte at a time"
+    DRIP_BODY = "a body that never ends, a byte at a time"
     DROP = "the connection is closed without an answer"
+    RESET = "the connection is reset without an answer"
+    HALF = "the connection is closed in the middle of an answer"
+    HUGE = "an answer that never ends, as fast as it is read"
     ERROR_500 = "InternalError"
     HTML_502 = "a proxy's answer, which is no XML"
+    OTHER_XML = "XML that is not of MNS"
+    REDIRECT = "an answer from elsewhere"
 
 
 class MnsError(Exception):
@@ -71,6 +77,8 @@ class MnsQueues:
         self.visibility_seconds = visibility_seconds
         self.requests: list[str] = []
         self.waiting = 0  # Long polls in progress.
+        self.connections = 0
+        self.answers = 0  # As far as they are written.
         self.changed = threading.Condition()
         self.closed = threading.Event()
         self._queues: dict[str, list[Entry]] = {queue: [] for queue in queues}
@@ -128,6 +136,12 @@ class MnsQueues:
             self.requests.append(request)
             self.changed.notify_all()
 
+    def count(self, *, connections: int = 0, answers: int = 0) -> None:
+        with self.changed:
+            self.connections += connections
+            self.answers += answers
+            self.changed.notify_all()
+
     def send(self, queue: str, body: str) -> Entry:
         with self.changed:
             entry = Entry(body=body, enqueued_at=self.now())
@@ -149,7 +163,9 @@ class MnsQueues:
                     self.waiting, waits = self.waiting + 1, True
                     self.changed.notify_all()
                 self.changed.wait(deadline - now)
-            self.waiting -= waits
+            if waits:
+                self.waiting -= 1
+                self.changed.notify_all()
             if not visible:
                 raise MnsError("MessageNotExist")
             for entry in visible:

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import time
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,12 @@ def emulator() -> Iterator[MnsEmulator]:
         yield running
 
 
-def with_bridge(settings: Settings, emulator: MnsEmulator, *, callbacks: bool) -> Settings:
+def with_bridge(settings: Settings, emulator: MnsEmulator, *, callbacks: bool, spool: Path | str = "") -> Settings:
     section = {
         "port": free_port(),
         "metrics_port": free_port(),
         "ack_timeout_seconds": 1,
-        "spool_directory": "",
+        "spool_directory": spool,
         "callbacks": [{"url": URL, "auth_keys": [KEY]}] if callbacks else [],
         "mns": [
             {
@@ -71,6 +72,11 @@ async def running_bridge(settings: Settings) -> AsyncIterator[CollectorRegistry]
         stop.set()
         async with asyncio.timeout(20):
             await serving
+
+
+def messages(registry: CollectorRegistry, step: str) -> float:
+    labels = {"queue": "vod-events", "step": step}
+    return registry.get_sample_value("pipeline_mns_messages_total", labels) or 0
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -124,11 +130,7 @@ async def test_while_kafka_stands_still_messages_stay_in_their_queue(
     """A bridge that has a queue and no spool: what Kafka did not acknowledge comes again and is published then."""
     body = deletion("a", datetime.now(UTC)).value
     async with running_bridge(with_bridge(settings, emulator, callbacks=False)) as registry:
-
-        def count(step: str) -> float:
-            labels = {"queue": "vod-events", "step": step}
-            return registry.get_sample_value("pipeline_mns_messages_total", labels) or 0
-
+        count = partial(messages, registry)
         emulator.put("vod-events", body.decode())
         await until(lambda: count("deleted") == 1)
         kafka.pause()
@@ -143,3 +145,29 @@ async def test_while_kafka_stands_still_messages_stay_in_their_queue(
 
     assert kept == [body.decode()]
     assert emulator.messages("vod-events") == []
+
+
+async def test_what_the_spool_takes_is_deleted_and_counted_as_spooled(
+    settings: Settings, emulator: MnsEmulator, kafka: LocalKafka, tmp_path: Path
+) -> None:
+    """It is durable, so its queue need not keep it; Kafka has it once it is back."""
+    bodies = [deletion(media_id, datetime.now(UTC)).value for media_id in ("a", "b")]
+    steps = ("received", "published", "spooled")
+    async with running_bridge(with_bridge(settings, emulator, callbacks=False, spool=tmp_path / "spool")) as registry:
+        count = partial(messages, registry)
+        emulator.put("vod-events", bodies[0].decode())
+        await until(lambda: count("deleted") == 1)
+        before = [count(step) for step in steps]
+        kafka.pause()
+        try:
+            emulator.put("vod-events", bodies[1].decode())
+            await until(lambda: count("deleted") == 2)
+            rise = [count(step) - earlier for step, earlier in zip(steps, before, strict=True)]
+        finally:
+            kafka.resume()
+        await until(lambda: registry.get_sample_value("pipeline_spool_records") == 0)
+    raw = list(chain(*await asyncio.to_thread(read, settings, settings.kafka.topics.raw)))
+
+    assert before[0] == before[1] + before[2] == 1  # Spooled, if the bridge was not connected yet.
+    assert rise == [1, 0, 1]
+    assert {record.value for record in raw} == set(bodies)

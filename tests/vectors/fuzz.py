@@ -27,9 +27,17 @@ CASES: dict[str, list[tuple[object, ...]]] = {
     ],
     "mns body": [("",), ("{",), ("ey==",), ("\x00",), (" \n{",)],
     "mns answer": [
-        ("<Message><MessageId>1</MessageId><ReceiptHandle>&#x110000;</ReceiptHandle></Message>",),
+        (200, b"<Message><MessageId>1</MessageId><ReceiptHandle>&#x110000;</ReceiptHandle></Message>"),
         (
-            "<Message><MessageId>1</MessageId><ReceiptHandle>r</ReceiptHandle><EnqueueTime>\u00b2</EnqueueTime></Message>",
+            200,
+            b"<Message><MessageId>1</MessageId><ReceiptHandle>r</ReceiptHandle><EnqueueTime>\xc2\xb2</EnqueueTime></Message>",
         ),
+        (
+            200,
+            b"<Message><MessageId>1</MessageId><ReceiptHandle>r</ReceiptHandle><EnqueueTime>%s</EnqueueTime></Message>"
+            % (b"9" * 5000),
+        ),
+        (200, b"\xff\xfe<\x00a\x00>\x00\x00\xd8<\x00/\x00a\x00>\x00"),
+        (404, b"<!DOCTYPE a><Error/>"),
     ],
 }

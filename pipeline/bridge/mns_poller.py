@@ -12,15 +12,15 @@ import base64
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from pipeline.bridge.backoff import Backoff
 from pipeline.bridge.errors import OverloadedError, PublishError
-from pipeline.bridge.mns_queue import Message, MnsError, MnsQueue
+from pipeline.bridge.mns_answers import Message, MnsError
+from pipeline.bridge.mns_client import MnsClient
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.event import media_id_of
 from pipeline.metrics import MnsMetrics, MnsProblem, MnsStep
@@ -32,10 +32,8 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # so of a body that could not be published at all its head is enough.
 BODY_BYTES_MAX = 120 * 1024
 REMEMBERED_MAX = 4096  # Messages whose record is safe but whose deletion failed.
-# None of these mends itself within seconds: the settings, or MNS's, have to change.
+# None of these passes within seconds: the settings, or MNS's, have to change.
 LASTING = (MnsProblem.DENIED, MnsProblem.NO_QUEUE)
-
-T = TypeVar("T")
 
 
 class Publish(Protocol):
@@ -63,7 +61,7 @@ class PollPolicy:
 
 def body_of(text: str) -> bytes:
     """
-    Return the callback body in a message: raw JSON, or Base64 of it; anything else as it is.
+    Return the callback body in a message: raw JSON, or Base64 of it; anything else byte by byte as it is.
 
     A JSON object begins with a brace, which Base64 has not, so one can't be taken for the other. Source: VOD sends JSON
     and does not say how; the official SDKs send Base64.
@@ -73,7 +71,7 @@ def body_of(text: str) -> bytes:
             decoded = base64.b64decode("".join(text.split()), validate=True)
             if decoded.lstrip().startswith(b"{"):
                 return decoded
-    return text.encode()
+    return text.encode("utf-8", "surrogateescape")
 
 
 @contextlib.asynccontextmanager
@@ -120,6 +118,7 @@ class MnsPoller:
             pause: Waits between two polls; default: until the time is over or the poller is stopped.
         """
         self.name = settings.queue
+        self._settings = settings
         self._publish = publish
         self._metrics = metrics
         self._policy = policy
@@ -128,12 +127,6 @@ class MnsPoller:
         self._stop = asyncio.Event()
         self._backoff = Backoff(policy.retry_seconds_min, policy.retry_seconds_max)
         self._remembered: dict[str, None] = {}
-        self._queue = MnsQueue(
-            settings,
-            connect_seconds_max=policy.connect_seconds_max,
-            request_seconds_max=policy.request_seconds_max,
-        )
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mns-{self.name}")
 
     def stop(self) -> None:
         """Receive no more; what was received is still published and deleted before `run` returns."""
@@ -141,36 +134,20 @@ class MnsPoller:
 
     async def run(self) -> None:
         """Poll until stopped; no answer of MNS and no message ends it."""
-        try:
+        async with MnsClient(self._settings, connect_seconds_max=self._policy.connect_seconds_max) as client:
             while not self._stop.is_set():
-                pause_seconds = await self._turn()
+                pause_seconds = await self._turn(client)
                 if pause_seconds > 0:
                     await self._pause(pause_seconds)
-        finally:
-            self._thread.submit(self._queue.close)  # After what may still run there.
-            self._thread.shutdown(wait=False)
 
-    async def _turn(self) -> float:
+    async def _turn(self, client: MnsClient) -> float:
         """Receive, publish and delete once; return how many seconds to wait before the next time."""
         started_at = time.monotonic()
         try:
-            messages = await self._receive()
-            self._count(MnsStep.RECEIVED, len(messages))
-            if not messages:
-                self._backoff.succeed()
-                return self._after_nothing(time.monotonic() - started_at)
-            known = [message for message in messages if message.message_id in self._remembered]
-            fresh = [message for message in messages if message.message_id not in self._remembered]
-            self._count(MnsStep.REPLAYED, len(known))
-            problem = None
-            try:
-                await self._delete(known)  # First: waiting for Kafka may be what let their receipts expire before.
-            except MnsError as error:
-                problem = error  # What is new is published all the same: it may come no more often.
-            safe = await self._publish_all(fresh)
-            await self._delete(safe)
-            if problem is not None:
-                raise problem
+            messages = await self._receive(client)
+            if messages and not await self._handle(client, messages):
+                # To receive on would only use up what the queue's own dead-letter policy counts.
+                return self._backoff.fail()
         except MnsError as error:
             self._metrics.errors.labels(self.name, error.problem.value).inc()
             pause_seconds = self._backoff.fail(is_lasting=error.problem in LASTING)
@@ -182,24 +159,42 @@ class MnsPoller:
                 retry_seconds=round(pause_seconds, 1),
             )
             return pause_seconds
-        if len(safe) < len(fresh):
-            # To receive on would only use up what the queue's own dead-letter policy counts.
-            return self._backoff.fail()
         self._backoff.succeed()
-        return 0
+        return 0 if messages else self._after_nothing(time.monotonic() - started_at)
 
-    async def _receive(self) -> Sequence[Message]:
+    async def _receive(self, client: MnsClient) -> Sequence[Message]:
+        """Receive, but end the long poll at a stop: what MNS hands out to it then comes again."""
         policy = self._policy
-        call = self._start(self._queue.receive, policy.batch_messages, policy.wait_seconds)
-        stopping = asyncio.ensure_future(self._stop.wait())
+        receiving = asyncio.create_task(
+            client.receive(
+                policy.batch_messages, wait_seconds=policy.wait_seconds, seconds_max=policy.request_seconds_max
+            )
+        )
+        stopping = asyncio.create_task(self._stop.wait())
         try:
-            return await self._within(policy.request_seconds_max, call, stopping)
-        except MnsError:
-            if self._stop.is_set():
-                return ()
-            raise
+            await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            receiving.cancel()  # Changes nothing if it is done: messages that came with the stop are handled.
             stopping.cancel()
+            await asyncio.wait((receiving, stopping))
+        return () if receiving.cancelled() else receiving.result()
+
+    async def _handle(self, client: MnsClient, messages: Sequence[Message]) -> bool:
+        """Publish what is new and delete what is safe; return whether all of it is."""
+        known = [message for message in messages if message.message_id in self._remembered]
+        fresh = [message for message in messages if message.message_id not in self._remembered]
+        self._count(MnsStep.RECEIVED, len(messages))
+        self._count(MnsStep.REPLAYED, len(known))
+        problem = None
+        try:
+            await self._delete(client, known)  # First: waiting for Kafka may be what let their receipts expire before.
+        except MnsError as error:
+            problem = error  # What is new is published all the same: it may come no more often.
+        safe = await self._publish_all(fresh)
+        await self._delete(client, safe)
+        if problem is not None:
+            raise problem
+        return len(safe) == len(fresh)
 
     def _after_nothing(self, waited_seconds: float) -> float:
         if self._stop.is_set() or waited_seconds >= self._policy.floor_seconds:
@@ -229,8 +224,9 @@ class MnsPoller:
             else:
                 safe.append(message)
                 spooled += durable.result()
-                waited_seconds = self._clock() - message.enqueued_at_ms / 1000
-                self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
+                if message.enqueued_at_ms is not None:
+                    waited_seconds = self._clock() - message.enqueued_at_ms / 1000
+                    self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
         self._count(MnsStep.PUBLISHED, len(safe) - spooled)
         self._count(MnsStep.SPOOLED, spooled)
         self._count(MnsStep.NOT_PUBLISHED, refused)
@@ -247,7 +243,7 @@ class MnsPoller:
         received_at_ms = int(self._clock() * 1000)
         return self._publish(key, Authenticated(body), source=Source.MNS, received_at_ms=received_at_ms)
 
-    async def _delete(self, messages: Sequence[Message]) -> None:
+    async def _delete(self, client: MnsClient, messages: Sequence[Message]) -> None:
         """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""
         if not messages:
             return
@@ -255,9 +251,9 @@ class MnsPoller:
             self._remembered[message.message_id] = None
         while len(self._remembered) > REMEMBERED_MAX:
             del self._remembered[next(iter(self._remembered))]
-        call = self._start(self._queue.delete, [message.receipt for message in messages])
+        receipts = [message.receipt for message in messages]
         try:
-            kept = await self._within(self._policy.delete_seconds_max, call)
+            kept = await client.delete(receipts, seconds_max=self._policy.delete_seconds_max)
         except MnsError:
             self._count(MnsStep.NOT_DELETED, len(messages))
             raise
@@ -268,27 +264,6 @@ class MnsPoller:
         self._count(MnsStep.NOT_DELETED, len(messages) - len(deleted))
         if kept:
             logger.warning("mns_not_deleted", queue=self.name, messages=len(kept), codes=sorted(set(kept.values())))
-
-    def _start(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        self._queue.permit()
-        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-
-    async def _within(self, seconds: float, call: asyncio.Future[T], *enough: asyncio.Future[Any]) -> T:
-        """Wait for *call*, at most for *seconds* or until *enough* is done; what it brings then is not lost."""
-        waited: list[asyncio.Future[Any]] = [call, *enough]
-        try:
-            await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not call.done():
-                self._queue.abort()
-        if call.done():
-            return call.result()
-        # Only connecting can't be aborted.
-        await asyncio.wait([call], timeout=self._policy.connect_seconds_max)
-        # To http.client the end of the connection can be the end of an answer, so nothing is not to be believed now.
-        if call.cancel() or call.exception() is not None or not call.result():
-            raise MnsError(MnsProblem.TIMEOUT, f"no answer within {seconds} s")
-        return call.result()
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

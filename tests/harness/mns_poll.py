@@ -1,0 +1,135 @@
+"""A poller that runs here: a real one, on the MNS that runs here, with a publisher that obeys the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.bridge.errors import OverloadedError
+from pipeline.bridge.mns_poller import MnsPoller, PollPolicy
+from pipeline.bridge.publisher import Authenticated, Source
+from pipeline.metrics import MnsMetrics
+from pipeline.settings import MnsSettings
+from tests.harness.mns import MnsEmulator
+
+BODY = '{"MediaId":"a","EventType":"DeleteMediaComplete"}'
+OTHER = '{"MediaId":"b"}'
+STOP_SECONDS_MAX = 5.0  # A long poll lasts 30 s: a stop that waits for it shows.
+
+
+class Taken:
+    """Stands in for the publisher: records what it gets, and refuses what it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
+        self.errors: dict[bytes, Exception] = {}
+        self.spooled: set[bytes] = set()
+        self.before: Callable[[], None] = lambda: None
+        self.acked = asyncio.Event()
+        self.acked.set()
+        self._changed = asyncio.Event()
+
+    def __call__(
+        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[bool]:
+        error = self.errors.get(body)
+        if isinstance(error, OverloadedError):
+            raise error
+        self.records.append((key, body, source.value, received_at_ms))
+        self._changed.set()
+        self.before()
+        return asyncio.ensure_future(self._answer(error, is_spooled=body in self.spooled))
+
+    async def _answer(self, error: Exception | None, *, is_spooled: bool) -> bool:
+        await self.acked.wait()
+        if error is not None:
+            raise error
+        return is_spooled
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [body for _, body, _, _ in self.records]
+
+    async def until(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.records) < number:
+                await self._changed.wait()
+                self._changed.clear()
+
+
+class Pauses:
+    """Records how long the poller wanted to wait, and lets it go on at once, up to a number of times."""
+
+    def __init__(self, number_max: int = 100) -> None:
+        self.seconds: list[float] = []
+        self.over = asyncio.Event()
+        self._number_max = number_max
+        self._changed = asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self._changed.set()
+        if len(self.seconds) >= self._number_max:
+            await self.over.wait()
+
+    async def until(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.seconds) < number:
+                await self._changed.wait()
+                self._changed.clear()
+
+
+class Poll:
+    """A running poller with everything around it."""
+
+    def __init__(self, emulator: MnsEmulator, *, pauses: int = 100, real_pauses: bool = False, **how: Any) -> None:
+        self.emulator = emulator
+        self.taken = Taken()
+        self.pauses = Pauses(pauses)
+        self.registry = CollectorRegistry()
+        queue = how.pop("queue", None) or queue_settings(emulator)
+        self.poller = MnsPoller(
+            queue,
+            self.taken,
+            MnsMetrics(self.registry, [queue.queue]),
+            policy=PollPolicy(**how),
+            pause=None if real_pauses else self.pauses,
+            clock=emulator.now,
+        )
+
+    async def __aenter__(self) -> Poll:
+        self.running = asyncio.create_task(self.poller.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.poller.stop()
+        self.pauses.over.set()
+        self.taken.acked.set()
+        async with asyncio.timeout(STOP_SECONDS_MAX):
+            await self.running
+        became = [self.count(step) or 0 for step in ("published", "spooled", "replayed", "not_published")]
+        assert self.count("received") == sum(became)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await asyncio.to_thread(self.emulator.until, condition)
+
+    async def until_empty(self) -> None:
+        await self.until(lambda: not self.emulator.messages("q"))
+
+    def count(self, step: str) -> float | None:
+        return self.registry.get_sample_value("pipeline_mns_messages_total", {"queue": "q", "step": step})
+
+    def errors(self, reason: str) -> float | None:
+        return self.registry.get_sample_value("pipeline_mns_errors_total", {"queue": "q", "reason": reason})
+
+
+def queue_settings(emulator: MnsEmulator, **changes: str) -> MnsSettings:
+    entry = {"queue": "q", "access_key_id": "LTAI5t", "access_key_secret": "s3cret", "endpoint": emulator.endpoint}
+    return MnsSettings.model_validate(entry | changes)
+
+
+def deletions(emulator: MnsEmulator) -> int:
+    return sum(request.startswith("DELETE") for request in emulator.requests)
