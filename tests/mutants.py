@@ -187,6 +187,18 @@ MUTANTS = (
         "is_committed = True",
     ),
     Mutant(
+        "a failure keeps the trace that led to it",
+        PARTITION,
+        "                _forget_trace(error)\n",
+        "",
+    ),
+    Mutant(
+        "what failed in the background keeps its trace",
+        PARTITION,
+        "            session.committing.add_done_callback(_forget_failure)\n",
+        "",
+    ),
+    Mutant(
         "the subscription follows the actors",
         TRANSPORT,
         "    Conductor = FixedConductor\n",

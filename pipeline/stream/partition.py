@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, NoReturn, Protocol, TypeVar
@@ -161,6 +162,7 @@ class Partition(Generic[State]):
                     raise
                 is_read = True
                 await self._drop()
+                _forget_trace(error)
                 await self._back_off(error, chunk)
             else:
                 return
@@ -277,4 +279,25 @@ class Partition(Generic[State]):
             return
         if session.committing is not None:
             session.committing.cancel()
+            session.committing.add_done_callback(_forget_failure)
         await close_producer(session.producer)
+
+
+def _forget_trace(error: BaseException | None) -> None:
+    """
+    Take the traces off an *error* that is dealt with, and off what led to it.
+
+    Their frames hold the session, and the session holds the error: a cycle with all keys of the partition in it, and
+    the cyclic collector hardly ever runs.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _forget_failure(task: asyncio.Task[None]) -> None:
+    """Do the same for the error of a *task* that ended."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        with suppress(type(error)):
+            task.result()  # A task has a reference of its own to the trace until then.
+        _forget_trace(error)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaTimeoutError, NotLeaderForPartitionError, RequestTimedOutError
@@ -44,7 +44,7 @@ class Network:
         self.requests += 1
         await self._travel()
         if fault is Fault.REFUSED:
-            raise NotLeaderForPartitionError
+            await self._fail(NotLeaderForPartitionError())
         if fault is Fault.LATE:
             self.broker.late.append(effect)
         if fault in (Fault.NEVER_SENT, Fault.LATE):
@@ -52,7 +52,7 @@ class Network:
         result = effect()
         await self._travel()
         if fault is Fault.ANSWER_LOST:
-            raise RequestTimedOutError
+            await self._fail(RequestTimedOutError())
         if fault is Fault.NEVER_ANSWERED:
             await self._silence(is_bounded=is_bounded)
         return result
@@ -62,10 +62,16 @@ class Network:
         if self.is_cut:
             raise ConnectionError("this process is dead")
 
-    @staticmethod
-    async def _silence(*, is_bounded: bool) -> NoReturn:
+    async def _silence(self, *, is_bounded: bool) -> None:
         await asyncio.sleep(10 if is_bounded else 1_000_000)
-        raise KafkaTimeoutError
+        await self._fail(KafkaTimeoutError())
+
+    @staticmethod
+    async def _fail(error: Exception) -> None:
+        # As in the real clients the error comes out of a future that a frame on its way holds: a cycle.
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_exception(error)
+        await answer
 
 
 class _Client:

@@ -137,6 +137,11 @@ class Broker:
         producer.epoch += 1
         return producer.epoch
 
+    def fence(self) -> None:
+        """Fence every producer there is, as successors do."""
+        for transactional_id in self._producers:
+            self.init_producer(transactional_id)
+
     def begin(self, transactional_id: str, epoch: int) -> Transaction:
         producer = self._current(transactional_id, epoch)
         self._complete(transactional_id)

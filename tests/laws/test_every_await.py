@@ -53,7 +53,7 @@ def test_killed_at_any_await_nothing_is_lost_or_doubled() -> None:
     for steps in cuts():
         world = delivered()
         worker = Worker(world.broker)
-        is_over = _is_over(worker, steps)
+        is_over = plays_to_the_end(worker, steps)
         worker.kill()
         world.check()
         world.drain()
@@ -69,7 +69,7 @@ def test_killed_at_any_await_where_markers_are_forgotten_nothing_is_lost_or_doub
         world = delivered()
         world.broker.leaderless = {tp}
         worker = Worker(world.broker)
-        _is_over(worker, steps)
+        plays_to_the_end(worker, steps)
         worker.kill()
         world.broker.time_out()
         world.check()
@@ -81,7 +81,7 @@ def test_paused_at_any_await_a_zombie_changes_nothing() -> None:
     for steps in cuts():
         world = delivered()
         zombie = Worker(world.broker)
-        is_over = _is_over(zombie, steps)
+        is_over = plays_to_the_end(zombie, steps)
         world.drain()
         world.deliver(deletion(6, START, 0))
         zombie.resume()
@@ -100,7 +100,7 @@ def test_cancelled_at_any_await_nothing_is_lost_or_doubled() -> None:
     for steps in cuts():
         world = delivered()
         worker = Worker(world.broker)
-        is_over = _is_over(worker, steps)
+        is_over = plays_to_the_end(worker, steps)
         worker.cancel()
         worker.close(RAW)
         worker.close(COUNTS)
@@ -133,7 +133,7 @@ def test_any_request_may_fail(fault: Fault) -> None:
     assert 15 < request < REQUESTS_MAX - 1
 
 
-def _is_over(worker: Worker, steps: int) -> bool:
+def plays_to_the_end(worker: Worker, steps: int) -> bool:
     try:
         play(worker, steps=steps)
     except StoppedError:

@@ -152,9 +152,11 @@ class Worker:
                 self.resume()
 
     def kill(self) -> None:
-        """End the process: nothing it still does reaches the broker."""
+        """End the process: nothing it still does reaches the broker, and its memory is free."""
         self.network.is_cut = True
         self.loop.abandon()
+        self._readers.clear()
+        self._partitions.clear()
 
     def _run(self, coroutine: Any, steps: int | None) -> None:
         task = coroutine if isinstance(coroutine, asyncio.Task) else self.loop.create_task(coroutine)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
@@ -129,6 +131,24 @@ async def test_a_rebalance_that_does_not_end_ends_the_worker(monkeypatch: pytest
     async with asyncio.timeout(10):
         with pytest.raises(DiedError, match="rebalance"):
             await worker_module._stopped_or_crashed(app, asyncio.Event())
+
+
+async def test_what_closed_clients_leave_is_collected_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a cycle, and the threshold at which Python looks for them by itself is out of reach."""
+    monkeypatch.setattr(worker_module, "COLLECT_SECONDS", 0.01)
+    gone = asyncio.Event()
+    client: Any = Log()
+    client.sender = client
+    weakref.finalize(client, gone.set)
+    gc.disable()
+    try:
+        del client
+        collecting = asyncio.create_task(worker_module._collect_closed_clients())
+        async with asyncio.timeout(10):
+            await gone.wait()
+        collecting.cancel()
+    finally:
+        gc.enable()
 
 
 async def test_a_consumer_whose_task_ended_is_not_polled_on() -> None:

@@ -1,0 +1,108 @@
+"""What a dropped session held is gone without the cyclic collector, which a worker hardly ever runs."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipeline.core.accept import AcceptState
+from pipeline.core.report import ReportState
+from pipeline.stream.chunk import Chunk
+from pipeline.stream.stage import Output
+from tests.laws.client import Fault
+from tests.laws.kafka import Broker
+from tests.laws.test_every_await import RAW, REQUESTS_MAX, cuts, delivered, play, plays_to_the_end
+from tests.laws.worker import COUNTS, Worker
+from tests.laws.world import START, deletion
+
+HELD = (AcceptState, ReportState, Output, Chunk)  # And no clients: the real ones are cycles of their own.
+OF_TWO_SESSIONS = Counter(AcceptState=1, ReportState=1, Output=2, Chunk=2)
+
+pytestmark = pytest.mark.usefixtures("_no_cyclic_collector")
+
+
+@pytest.fixture
+def _no_cyclic_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # What is there already is not looked at.
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+@contextmanager
+def working(broker: Broker) -> Iterator[Worker]:
+    """Run a worker; in the end it is killed, and its memory is free as that of a process is."""
+    worker = Worker(broker)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        gc.collect()
+
+
+def alive() -> Counter[str]:
+    """Count what is in memory of what sessions hold."""
+    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, HELD))
+
+
+@pytest.mark.parametrize("fault", list(Fault), ids=[fault.name for fault in Fault])
+def test_whichever_request_fails_a_partition_has_one_state(fault: Fault) -> None:
+    """A worker with 13 million keys has no room for a second copy of a quarter of them."""
+    for request in range(REQUESTS_MAX):
+        broker = delivered().broker
+        with working(broker) as worker:
+            play(worker, faults={request: fault})
+            count = worker.network.requests
+            worker.settle()
+            broker.deliver_late()
+
+            assert alive() <= OF_TWO_SESSIONS, f"request {request}"
+            worker.close(RAW)
+            worker.close(COUNTS)
+            assert not alive(), f"request {request}"
+        if request >= count:
+            break
+    assert 15 < request < REQUESTS_MAX - 1
+
+
+def test_cancelled_at_any_await_nothing_is_left() -> None:
+    """A rebalance takes the partitions away between any two steps."""
+    for steps in cuts():
+        with working(delivered().broker) as worker:
+            is_over = plays_to_the_end(worker, steps)
+            worker.cancel()
+            worker.close(RAW)
+            worker.close(COUNTS)
+
+            assert not alive(), f"step {steps}"
+        if is_over:
+            break
+    assert steps > 40
+
+
+def test_fenced_at_any_await_a_partition_has_one_state() -> None:
+    """Between any two steps a successor fences the worker, which goes on where it was, and gets the partitions back."""
+    for steps in cuts():
+        world = delivered()
+        with working(world.broker) as worker:
+            is_over = plays_to_the_end(worker, steps)
+            world.broker.fence()
+            worker.resume()
+            world.deliver(deletion(6, START, 0))
+            for tp in (RAW, RAW, COUNTS):
+                worker.fetch(tp, records_max=9)
+                worker.work(tp)
+            worker.settle()
+
+            assert alive() <= OF_TWO_SESSIONS, f"step {steps}"
+        if is_over:
+            break
+    assert steps > 40
