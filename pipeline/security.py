@@ -14,6 +14,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
+from pipeline.values import Name, Password
+
 
 class Section(BaseModel):
     """A part of the settings tree."""
@@ -47,9 +49,9 @@ class KafkaSecurity(Section):
     """SSL and SASL_SSL encrypt; SASL_SSL and SASL_PLAINTEXT use a password."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     """How the password is proved; SASL_... needs it, any other protocol refuses it."""
-    username: str | None = None
+    username: Name | None = None
     """Who we are to Kafka; SASL_... needs it."""
-    password: SecretStr | None = None
+    password: Password | None = None
     """The password of username; best from a file."""
     ca_file: Path | None = None
     """PEM file with the authorities that sign the brokers' certificates; unset: those the system trusts."""
@@ -57,7 +59,7 @@ class KafkaSecurity(Section):
     """PEM file with our certificate and its chain, for brokers that ask for one."""
     key_file: Path | None = None
     """PEM file with the key of certificate_file; each needs the other."""
-    key_password: SecretStr | None = None
+    key_password: Password | None = None
     """The password of key_file, if that is encrypted; best from a file."""
 
     @property

@@ -8,14 +8,13 @@ secrets. An unknown key, a missing file or a wrong unit stops the start with one
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -30,6 +29,7 @@ from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
 from pipeline.errors import OperatorError
 from pipeline.security import KafkaSecurity, Section, ServerCertificate
+from pipeline.values import Token
 
 ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
@@ -74,7 +74,7 @@ class CallbackSettings(Section):
 
     url: Annotated[str, Field(max_length=256)]
     """The URL to the letter as it is configured in VOD, which signs it; its path is served."""
-    auth_keys: tuple[SecretStr, ...] = ()
+    auth_keys: tuple[Token, ...] = ()
     """The keys that may sign, such as a new and an old one; none: unsigned requests are accepted."""
 
     @field_validator("url")
@@ -105,9 +105,9 @@ class MnsSettings(Section):
     """The queue's name."""
     access_key_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
     """The key that may receive and delete the queue's messages."""
-    access_key_secret: SecretStr
+    access_key_secret: Token
     """The secret of access_key_id; best from a file."""
-    security_token: SecretStr | None = None
+    security_token: Token | None = None
     """The token of an STS key; it is read at the start, so the next one needs a restart."""
 
     @field_validator("endpoint")
@@ -123,13 +123,6 @@ class MnsSettings(Section):
         except ValueError:
             raise ValueError("the port is not a number from 0 to 65535") from None
         return f"{parts.scheme}://{parts.netloc}"
-
-    @field_validator("access_key_secret", "security_token")
-    @classmethod
-    def _fits_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and not re.fullmatch(r"[\x21-\x7e]+", secret.get_secret_value()):
-            raise ValueError("not printable ASCII without spaces")
-        return secret
 
 
 class BridgeSettings(ServerCertificate):
@@ -346,11 +339,14 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
             raise SettingsError(f"{name}: no such section; there are {', '.join(Settings.model_fields)}")
         if name.endswith(FILE_SUFFIX) and not _is_a_key(name):
             try:
-                value = Path(value).read_text().strip()  # noqa: PLW2901  # The file's text is the variable's value.
+                text = Path(value).read_text().strip()
             except OSError as error:
                 raise SettingsError(f"{name}: cannot read {value}: {error.strerror}") from None
             except UnicodeDecodeError:
                 raise SettingsError(f"{name}: what {value} holds is not UTF-8 text") from None
+            if not text:
+                raise SettingsError(f"{name}: {value} holds nothing")
+            value = text  # noqa: PLW2901  # The file's text is the variable's value.
             name = name.removesuffix(FILE_SUFFIX)  # noqa: PLW2901  # As above.
         ours[name.lower()] = value
     return ours

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.server import _use_callbacks
 from pipeline.metrics import BridgeMetrics
-from pipeline.settings import BridgeSettings, Settings
+from pipeline.settings import BridgeSettings, Settings, load
 
 SIGNED = {"url": "https://a.example/signed", "auth_keys": ["Old1"]}
 OPEN = {"url": "https://a.example/open", "auth_keys": []}
@@ -39,6 +41,23 @@ def reload() -> Callable[..., tuple[set[bytes], float | None]]:
 @pytest.mark.parametrize("callbacks", [[], [SIGNED | {"auth_keys": []}, OPEN]], ids=["none", "no key"])
 def test_what_would_lose_callbacks_or_their_keys_changes_nothing(reload: Any, callbacks: list[dict[str, Any]]) -> None:
     assert reload(*callbacks) == ({b"/signed", b"/open"}, 1)
+
+
+@pytest.mark.parametrize("key", ["", " ", "Old1\n"])
+def test_a_key_that_is_blank_changes_nothing(tmp_path: Path, key: str) -> None:
+    """With the empty one anyone could sign: a template whose variable is not set writes it."""
+    file = tmp_path / "callbacks.json"
+    environ = {"VOD_PIPELINE_CONFIG": "/dev/null", "VOD_PIPELINE_BRIDGE__CALLBACKS_FILE": str(file)}
+    file.write_text(json.dumps([SIGNED | {"auth_keys": [key]}]))
+    registry, publisher = CollectorRegistry(), cast("Any", None)
+    metrics = BridgeMetrics(registry)
+    app = BridgeApp(settings(SIGNED).bridge, publisher, metrics, clock=lambda: 0)
+    before = dict(app._callbacks)
+
+    _use_callbacks(app, lambda: load(None, environ), metrics)
+
+    assert app._callbacks == before
+    assert registry.get_sample_value("pipeline_bridge_reload_refused") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from pipeline.core.windows import TimePolicy
 from pipeline.settings import (
@@ -182,7 +184,16 @@ def test_a_secret_can_come_from_a_file(config: Path, tmp_path: Path) -> None:
             QUEUE.replace("s3cret", "s3cret\\r\\nx: y"),
             "bridge.mns.0.access_key_secret: Value error, not printable ASCII without spaces",
         ),
-        (QUEUE + 'security_token = ""', "bridge.mns.0.security_token: Value error, not printable ASCII without spaces"),
+        (QUEUE + 'security_token = ""', "bridge.mns.0.security_token: Value error, empty"),
+        (CALLBACK + 'auth_keys = [""]', "bridge.callbacks.0.auth_keys.0: Value error, empty"),
+        (
+            CALLBACK + 'auth_keys = ["new", "old\\n"]',
+            "bridge.callbacks.0.auth_keys.1: Value error, not printable ASCII without spaces",
+        ),
+        (
+            '[kafka]\npassword = " s3cret"',
+            "kafka.password: Value error, a blank, a line end or another invisible character at its end or inside",
+        ),
         (QUEUE + QUEUE, "bridge.mns: Value error, two entries name the same queue"),
         (
             QUEUE + "[worker]\ndedupe_horizon_seconds = 608399",
@@ -274,6 +285,84 @@ def test_an_error_never_shows_a_key(config: Path, callbacks: str) -> None:
 
     assert "s3cret" not in message
     assert "\n" not in message
+
+
+BLANK = ["", " ", "\t", "\n", "\u00a0", "\u3000", "\ufeff"]
+UNTRIMMED = ["s3cret\n", "s3cret\r\n", " s3cret", "s3cret ", "s3c\nret", "s3c\x00ret", "\ufeffs3cret", "s3cret\u200b"]
+
+
+def secrets_of(secret: str) -> dict[str, dict[str, object]]:
+    """For each setting that is a secret: a tree that is right but for it."""
+    queue = {"endpoint": "https://1.mns.cn-shanghai.aliyuncs.com", "queue": "q", "access_key_id": "LTAI5t"}
+    sasl = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "u", "password": "s3cret"}
+    return {
+        "kafka.username": {"kafka": sasl | {"username": secret}},
+        "kafka.password": {"kafka": sasl | {"password": secret}},
+        "kafka.key_password": {"kafka": {"security_protocol": "SSL", "key_password": secret}},
+        "bridge.callbacks.0.auth_keys.0": {
+            "bridge": {"callbacks": [{"url": "https://a.example/", "auth_keys": [secret]}]}
+        },
+        "bridge.callbacks.0.auth_keys.1": {
+            "bridge": {"callbacks": [{"url": "https://a.example/", "auth_keys": ["Key1", secret]}]}
+        },
+        "bridge.mns.0.access_key_secret": {"bridge": {"mns": [queue | {"access_key_secret": secret}]}},
+        "bridge.mns.0.security_token": {
+            "bridge": {"mns": [queue | {"access_key_secret": "s3cret", "security_token": secret}]}
+        },
+    }
+
+
+@pytest.mark.parametrize("key", secrets_of(""))
+@pytest.mark.parametrize("secret", [*BLANK, *UNTRIMMED])
+def test_a_blank_or_untrimmed_secret_is_refused_by_name(key: str, secret: str) -> None:
+    """
+    A template whose variable is not set leaves an empty AuthKey, and with that anyone can sign.
+
+    A line end from an editor is a key that nobody has.
+    """
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate(secrets_of(secret)[key])
+
+    (error,) = caught.value.errors()
+    assert ".".join(map(str, error["loc"])) == key
+    assert "s3cret" not in str(caught.value)
+
+
+def test_every_secret_of_the_settings_is_among_those_that_were_tried() -> None:
+    """One that is added has to be judged, too."""
+    tried = {key.rpartition(".")[2] if not key[-1].isdigit() else "auth_keys" for key in secrets_of("")}
+
+    assert {name for name, kind in _fields(Settings) if "SecretStr" in str(kind)} <= tried
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, object]]:
+    for name, field in model.model_fields.items():
+        yield name, (field.annotation, field.metadata)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _fields(kind)
+
+
+@pytest.mark.parametrize("password", ["a password", "pässwörd", "密码", "x"])
+def test_a_password_may_have_blanks_inside_and_any_letters(password: str) -> None:
+    """Whatever Kafka takes; an AuthKey is VOD's, and has letters and digits only."""
+    sasl = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "username": "u", "password": password}
+
+    found = KafkaSettings.model_validate(sasl).password
+
+    assert found is not None
+    assert found.get_secret_value() == password
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \r\n"])
+def test_a_secret_file_that_holds_nothing_is_refused_by_name(config: Path, tmp_path: Path, content: str) -> None:
+    """What wrote it has failed; the value would be the empty one."""
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+
+    assert problem(config, "", VOD_PIPELINE_KAFKA__PASSWORD_FILE=str(secret)) == (
+        f"VOD_PIPELINE_KAFKA__PASSWORD_FILE: {secret} holds nothing"
+    )
 
 
 def test_a_key_is_never_shown() -> None:
