@@ -126,12 +126,19 @@ def callback_of(settings: Settings) -> CallbackSettings:
     """Return the configured callback, or one made for this machine whose key is kept in .local/auth-key."""
     if settings.bridge.callbacks:
         return settings.bridge.callbacks[0]
-    if not KEY_FILE.exists():
-        KEY_FILE.parent.mkdir(parents=True, exist_ok=True)
-        KEY_FILE.touch(mode=0o600)
-        KEY_FILE.write_text(f"Aa1{secrets.token_hex(12)}")  # VOD wants upper case, lower case and digits, at most 32.
     url = f"{settings.bridge.base_url}{CALLBACK_PATH}"
-    return CallbackSettings.model_validate({"url": url, "auth_keys": (KEY_FILE.read_text().strip(),)})
+    return CallbackSettings.model_validate({"url": url, "auth_keys": (_own_key(),)})
+
+
+def _own_key() -> str:
+    """Return the key that is kept in .local/auth-key; an empty file is one that was being written."""
+    KEY_FILE.parent.mkdir(parents=True, exist_ok=True)
+    KEY_FILE.touch(mode=0o600)
+    key = KEY_FILE.read_text().strip()
+    if not key:
+        key = f"Aa1{secrets.token_hex(12)}"  # VOD wants upper case, lower case and digits, at most 32.
+        KEY_FILE.write_text(key)
+    return key
 
 
 def curl_line(callback: CallbackSettings, settings: Settings) -> str:

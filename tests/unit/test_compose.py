@@ -158,6 +158,27 @@ def test_secrets_are_not_made_for_what_is_no_url(tmp_path: Path, url: str) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_secret_that_could_not_be_made_is_not_there_and_an_empty_one_is_made_anew(tmp_path: Path) -> None:
+    """An empty password file stays, and is a password."""
+    directory, bin_directory = tmp_path / "secrets", tmp_path / "bin"
+    bin_directory.mkdir()
+    (bin_directory / "od").write_text("#!/bin/sh\nexit 1\n")
+    (bin_directory / "od").chmod(0o755)
+    environ = {"PATH": f"{bin_directory}:/usr/bin:/bin", "SECRETS_DIRECTORY": str(directory)}
+    command = [str(ROOT / "config" / "secrets.sh"), "https://example.com/vod/callback"]
+
+    failed = subprocess.run(command, env=environ, check=False, capture_output=True)
+    assert failed.returncode != 0
+    assert not (directory / "callbacks.json").exists()
+    assert not (directory / "grafana-admin-password").exists()
+
+    for name in ("callbacks.json", "grafana-admin-password"):
+        (directory / name).touch(mode=0o444)
+    subprocess.run(command, env=environ | {"PATH": "/usr/bin:/bin"}, check=True, capture_output=True)
+    assert "Vp0" in (directory / "callbacks.json").read_text()
+    assert len((directory / "grafana-admin-password").read_text()) == 32
+
+
 def test_no_secret_is_in_an_environment() -> None:
     for service in SERVICES.values():
         for key in service.get("environment", {}):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.ops.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, parts_of
+from pipeline.ops.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, parts_of
 from pipeline.settings import Settings
 
 NOWHERE = "http://127.0.0.1:1/readyz"
@@ -40,6 +41,19 @@ def test_bridge_and_worker_carry_the_pipeline_and_the_live_page_shows_it() -> No
     ]
     assert dashboard.environ[BOOTSTRAP_VARIABLE] == "127.0.0.1:9"
     assert dashboard.ready_url == "http://127.0.0.1:8083/readyz"
+
+
+def test_a_key_is_made_once_and_an_empty_file_is_none(directory: Path) -> None:
+    """It was killed between making the file and writing the key."""
+    file = directory / ".local" / "auth-key"
+    file.parent.mkdir()
+    file.touch(mode=0o600)
+
+    made = callback_of(Settings()).callback.auth_keys
+
+    assert re.fullmatch(r"Aa1[0-9a-f]{24}", made[0])
+    assert callback_of(Settings()).callback.auth_keys == made
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_an_essential_part_nothing_goes_on() -> None:
