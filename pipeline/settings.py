@@ -2,12 +2,14 @@
 The settings tree: one TOML file, overridden by the environment, read once at start.
 
 `VOD_PIPELINE_<SECTION>__<KEY>` overrides a key; `VOD_PIPELINE_<SECTION>__<KEY>_FILE` names a file that holds it, for
-secrets. An unknown key, a missing file or a wrong unit stops the start with one line that names it.
+secrets. Variables without two underscores are not ours: Kubernetes makes some from the names of Services. An unknown
+key, a missing file or a wrong unit stops the start with one line that names it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +37,8 @@ ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
 DEFAULT_CONFIG = Path("config/pipeline.toml")
 FILE_SUFFIX = "_FILE"
+# What Kubernetes has in VOD_PIPELINE_BRIDGE_PORT for a Service named vod-pipeline-bridge.
+_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 MNS_HORIZON_SECONDS_MIN = (
     7 * 86_400 + 3600
 )  # A queue keeps a message for 7 days at most; an hour for clocks and handling.
@@ -334,7 +338,10 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     for name, value in environ.items():
         if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
             continue
-        section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        section, is_ours, _ = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        if not is_ours:
+            _require_no_typo(name, value)
+            continue
         if section not in Settings.model_fields:
             raise SettingsError(f"{name}: no such section; there are {', '.join(Settings.model_fields)}")
         if name.endswith(FILE_SUFFIX) and not _is_a_key(name):
@@ -350,6 +357,16 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
             name = name.removesuffix(FILE_SUFFIX)  # noqa: PLW2901  # As above.
         ours[name.lower()] = value
     return ours
+
+
+def _require_no_typo(name: str, value: str) -> None:
+    """Refuse one of our settings with an underscore too few; any other name without two belongs to somebody else."""
+    section, _, key = name.removeprefix(ENV_PREFIX).partition("_")
+    meant = f"{ENV_PREFIX}{section}__{key}"
+    if section.lower() not in Settings.model_fields or _KUBERNETES_ADDRESS.match(value):
+        return
+    if _is_a_key(meant) or _is_a_key(meant.removesuffix(FILE_SUFFIX)):
+        raise SettingsError(f"{name}: is {meant} meant, with two underscores?")
 
 
 def _is_a_key(name: str) -> bool:

@@ -100,6 +100,32 @@ def test_variables_of_others_do_not_matter(config: Path) -> None:
     assert load(config, {"PATH": "/bin", "VOD_PIPELINES": "1", "BRIDGE__PORT": "9000"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    "service", ["", "-bridge", "-worker", "-kafka", "-dashboard", "-config", "-bridge-metrics", "-worker-metrics"]
+)
+def test_what_kubernetes_says_of_a_service_is_not_ours(config: Path, service: str) -> None:
+    """
+    It puts the address of each Service of the namespace into each container.
+
+    Source: Kubernetes, "Service", "Environment variables", with those of Docker's links that it makes as well.
+    """
+    name = f"vod-pipeline{service}".upper().replace("-", "_")
+    address = "tcp://10.96.14.7:8080"
+    injected = {
+        f"{name}_SERVICE_HOST": "10.96.14.7",
+        f"{name}_SERVICE_PORT": "8080",
+        f"{name}_SERVICE_PORT_HTTP": "8080",
+        f"{name}_PORT": address,
+        f"{name}_PORT_8080_TCP": address,
+        f"{name}_PORT_8080_TCP_PROTO": "tcp",
+        f"{name}_PORT_8080_TCP_PORT": "8080",
+        f"{name}_PORT_8080_TCP_ADDR": "10.96.14.7",
+    }
+
+    assert load(config, injected) == Settings()
+    assert load(config, injected | {f"{name}_PORT": "udp://[fd00::1]:53"}) == Settings()
+
+
 def test_the_environment_can_name_the_file(config: Path, tmp_path: Path) -> None:
     """An argument is stronger."""
     config.write_text("[bridge]\nport = 1234\n")
@@ -214,7 +240,27 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(config: Path, te
         ("BRIDGE__NOPE", "1", "bridge.nope: unknown key"),
         ("BRIDGE__PORT__NOPE", "1", "bridge.port: Input should be a valid integer"),
         ("NOPE__A", "1", "VOD_PIPELINE_NOPE__A: no such section; there are kafka, bridge, worker, dashboard"),
-        ("CONFIGS", "1", "VOD_PIPELINE_CONFIGS: no such section; there are kafka, bridge, worker, dashboard"),
+        (
+            "_BRIDGE__PORT",
+            "1",
+            "VOD_PIPELINE__BRIDGE__PORT: no such section; there are kafka, bridge, worker, dashboard",
+        ),
+        ("BRIDGE_PORT", "9000", "VOD_PIPELINE_BRIDGE_PORT: is VOD_PIPELINE_BRIDGE__PORT meant, with two underscores?"),
+        (
+            "KAFKA_PASSWORD_FILE",
+            "/run/secrets/kafka",
+            "VOD_PIPELINE_KAFKA_PASSWORD_FILE: is VOD_PIPELINE_KAFKA__PASSWORD_FILE meant, with two underscores?",
+        ),
+        (
+            "KAFKA_CA_FILE",
+            "ca.pem",
+            "VOD_PIPELINE_KAFKA_CA_FILE: is VOD_PIPELINE_KAFKA__CA_FILE meant, with two underscores?",
+        ),
+        (
+            "BRIDGE_CALLBACKS",
+            "[]",
+            "VOD_PIPELINE_BRIDGE_CALLBACKS: is VOD_PIPELINE_BRIDGE__CALLBACKS meant, with two underscores?",
+        ),
         (
             "BRIDGE__CALLBACKS_FILE",
             "/nonexistent",
