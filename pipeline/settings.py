@@ -30,6 +30,7 @@ from pipeline.core.records import Topics
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
 from pipeline.errors import OperatorError
+from pipeline.health import url_of
 from pipeline.security import KafkaSecurity, Section, ServerCertificate
 from pipeline.values import Token
 
@@ -188,7 +189,7 @@ class BridgeSettings(ServerCertificate):
     @property
     def base_url(self) -> str:
         """Where callbacks arrive, seen from this machine."""
-        return f"{'https' if self.certificate_file else 'http'}://{self.host}:{self.port}"
+        return url_of(self.host, self.port, scheme="https" if self.certificate_file else "http")
 
 
 class WorkerSettings(Section):
@@ -249,8 +250,7 @@ class DashboardSettings(Section):
     @property
     def base_url(self) -> str:
         """Where the page is, seen from this machine."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return url_of(self.host, self.port)
 
 
 class Settings(Section):

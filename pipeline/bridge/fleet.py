@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import time
-import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.bridge.spool import adopt, left_behind
 from pipeline.errors import OperatorError
+from pipeline.health import ask, url_of
 from pipeline.lifecycle import on_hangup, until
 from pipeline.metrics import READY, show_ready
 from pipeline.monitor import listen, monitoring
@@ -106,8 +106,9 @@ class _Member:
 
     def get(self, path: str) -> str:
         port = self.metrics.getsockname()[1]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=ANSWER_SECONDS_MAX) as answer:
-            text: str = answer.read().decode()
+        is_success, text = ask(url_of("127.0.0.1", port, path), seconds=ANSWER_SECONDS_MAX)
+        if not is_success:
+            raise OSError("; ".join(text.splitlines()))
         return text
 
     def problems(self) -> list[str]:

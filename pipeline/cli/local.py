@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline import settings as configuration
 from pipeline.cli.terminal import Config, out
+from pipeline.health import url_of
 from pipeline.ops import topics as kafka_topics
 from pipeline.ops import up as local
 from pipeline.ops.simulate import Plan
@@ -117,7 +118,7 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
         ("bridge", bridge_settings.metrics_host, bridge_settings.metrics_port),
         ("worker", worker_settings.metrics_host, worker_settings.metrics_port),
     ):
-        table.add_row(f"{name} metrics", f"http://{host}:{port}/metrics")
+        table.add_row(f"{name} metrics", url_of(host, port, "/metrics"))
     table.add_row("data and logs", str(local.DATA))
     out.print(table)
     out.print("\nSend a signed callback:\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,6 +23,7 @@ from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.stats import Raw, Spooled, read_spooled, stats_of
+from pipeline.health import ask, url_of
 from pipeline.lifecycle import close
 from pipeline.settings import Settings
 
@@ -34,7 +34,6 @@ RETRY_SECONDS = 1.0
 CATCH_UP_SECONDS_MAX = 15.0  # An open transaction can hold back the end of a topic for as long.
 FETCH_BYTES = 4 << 20  # Together; a rejected body has up to 128 KiB.
 SPOOL_SECONDS_MAX = 1.0
-METRICS_BYTES_MAX = 4 << 20
 KEPT_SECONDS = 30 * 86_400  # How long failure-rates keeps a row.
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -90,7 +89,7 @@ class Source:
     async def watch_spool(self) -> None:
         """Ask the bridge once a second what waits on its disk, until cancelled."""
         bridge = self._settings.bridge
-        url = f"http://{bridge.metrics_host}:{bridge.metrics_port}/metrics"
+        url = url_of(bridge.metrics_host, bridge.metrics_port, "/metrics")
         while True:
             if bridge.spool_directory is not None:
                 self._spooled = await asyncio.to_thread(_ask_for_spool, url)
@@ -209,7 +208,6 @@ class Source:
 
 def _ask_for_spool(url: str) -> Spooled | None:
     try:
-        with urllib.request.urlopen(url, timeout=SPOOL_SECONDS_MAX) as answer:  # noqa: S310  # Our own http URL.
-            return read_spooled(answer.read(METRICS_BYTES_MAX).decode())
-    except (OSError, ValueError):
+        return read_spooled(ask(url, seconds=SPOOL_SECONDS_MAX)[1])
+    except (OSError, ValueError):  # Who listens there may be another program.
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import urllib.request
 from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import Progress
 
+from pipeline.health import ask, url_of
 from pipeline.ops.closing import Outcomes, closing, read_outcomes
 from pipeline.ops.live import LiveRates
 from pipeline.ops.send import Summary, Target, simulate
@@ -63,7 +63,6 @@ def _outcomes(settings: Settings) -> Outcomes:
     bridge, worker = settings.bridge, settings.worker
     pages = ""
     for host, port in ((bridge.metrics_host, bridge.metrics_port), (worker.metrics_host, worker.metrics_port)):
-        # Our own http URLs; nothing is decided while they do not answer.
-        with suppress(OSError), urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as answer:
-            pages += answer.read().decode()
+        with suppress(OSError):  # Nothing is decided while they do not answer.
+            pages += ask(url_of(host, port, "/metrics"))[1] + "\n"
     return read_outcomes(pages)

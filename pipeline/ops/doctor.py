@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline.health import ask
+from pipeline.health import ask, url_of
 from pipeline.ops import topics as kafka_topics
 from pipeline.settings import BridgeSettings, Settings
 
@@ -129,10 +129,9 @@ def _port(setting: str, host: str, port: int, *, holder: str | None) -> Finding:
 
 def _get(host: str, port: int, path: str) -> str | None:
     """Return the page, whatever its status, or None."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # Where it listens everywhere.
     try:
-        return ask(f"http://{reached}:{port}{path}", seconds=ANSWER_SECONDS_MAX)[1]
-    except (OSError, ValueError):
+        return ask(url_of(host, port, path), seconds=ANSWER_SECONDS_MAX)[1]
+    except OSError:
         return None
 
 

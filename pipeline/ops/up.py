@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import OperatorError
-from pipeline.health import ask
+from pipeline.health import ask, url_of
 from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka
 from pipeline.settings import ENV_PREFIX, CallbackSettings, Settings
@@ -170,8 +170,8 @@ def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str
     if settings.worker.instance_id is None:
         worker[f"{ENV_PREFIX}WORKER__INSTANCE_ID"] = INSTANCE_ID
     return (
-        Part("bridge", base, f"http://{settings.bridge.metrics_host}:{settings.bridge.metrics_port}/readyz"),
-        Part("worker", worker, f"http://{settings.worker.metrics_host}:{settings.worker.metrics_port}/readyz"),
+        Part("bridge", base, url_of(settings.bridge.metrics_host, settings.bridge.metrics_port, "/readyz")),
+        Part("worker", worker, url_of(settings.worker.metrics_host, settings.worker.metrics_port, "/readyz")),
         Part("dashboard", base, f"{settings.dashboard.base_url}/readyz", is_essential=False),
     )
 

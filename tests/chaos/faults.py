@@ -102,7 +102,7 @@ async def pause_broker(system: System) -> None:
 
 
 def _is_ready(worker: WorkerProcess) -> bool:
-    return worker.readiness() == "ready\n"
+    return worker.readiness() == "ready"
 
 
 async def rebalance(system: System) -> None:

@@ -18,6 +18,7 @@ import httptools
 
 from pipeline.core.signature import sign
 from pipeline.ops.kafka import free_port
+from tests.harness.tools import DEAD_PROXY
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -45,6 +46,7 @@ class BridgeProcess:
         }
         self.environ = {
             **os.environ,
+            "http_proxy": DEAD_PROXY,
             "VOD_PIPELINE_CONFIG": os.devnull,
             "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
             "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,

@@ -17,7 +17,7 @@ from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, 
 from pipeline.health import ask
 from pipeline.ops.kafka import free_port
 from tests.harness.recount import eventually
-from tests.harness.tools import CHROMIUM
+from tests.harness.tools import CHROMIUM, DEAD_PROXY
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -35,6 +35,7 @@ class DashboardProcess:
         self.url = f"http://127.0.0.1:{self.port}/"
         self.environ = {
             **os.environ,
+            "http_proxy": DEAD_PROXY,
             "VOD_PIPELINE_CONFIG": os.devnull,
             "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
             "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,

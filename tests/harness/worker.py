@@ -6,16 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.health import ask, url_of
 from pipeline.ops.kafka import free_port
 from pipeline.settings import Settings
 from tests.harness.recount import eventually
+from tests.harness.tools import DEAD_PROXY
 
 STOP_SECONDS = 30
 
@@ -29,6 +29,7 @@ class WorkerProcess:
         self.port = free_port()
         self.log = directory / f"{name}.log"
         self.environ = {
+            "http_proxy": DEAD_PROXY,
             "VOD_PIPELINE_CONFIG": os.devnull,
             "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
             "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
@@ -137,14 +138,9 @@ class WorkerProcess:
     def readiness(self) -> str:
         """Return what /readyz says: "" if it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
-                text: bytes = answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read()
-        except (urllib.error.URLError, OSError):
+            return ask(url_of("127.0.0.1", self.port, "/readyz"), seconds=2)[1]
+        except OSError:
             return ""
-        return text.decode()
 
     def wait_until_working(self, *, records: int = 1, seconds: float = 30) -> None:
         """Wait until the partitions it owns have taken in *records* in all."""
@@ -163,7 +159,6 @@ class WorkerProcess:
 
     def _metrics(self) -> list[Metric]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
-                return list(text_string_to_metric_families(answer.read().decode()))
-        except (urllib.error.URLError, OSError):
+            return list(text_string_to_metric_families(ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=2)[1]))
+        except OSError:
             return []

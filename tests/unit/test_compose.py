@@ -179,6 +179,12 @@ def test_a_secret_that_could_not_be_made_is_not_there_and_an_empty_one_is_made_a
     assert len((directory / "grafana-admin-password").read_text()) == 32
 
 
+@pytest.mark.parametrize("name", ["prometheus", "grafana"])
+def test_what_asks_itself_or_its_neighbours_has_no_proxy(name: str) -> None:
+    """Its health check would ask the proxy, and Grafana the proxy for Prometheus. Ours need no variable for it."""
+    assert SERVICES[name]["environment"].items() >= {"http_proxy": "", "HTTP_PROXY": ""}.items()
+
+
 def test_no_secret_is_in_an_environment() -> None:
     for service in SERVICES.values():
         for key in service.get("environment", {}):
