@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -22,6 +24,12 @@ from pipeline.errors import OperatorError
 
 BACKLOG = 2048  # Connections the kernel holds for us while the loop is busy; Linux caps it at net.core.somaxconn.
 STOP_SECONDS_MAX = 2
+# Of a monitoring port: Prometheus and a health check need one each. Fewer than a process may have files open besides.
+CONNECTIONS_MAX = 16
+REQUEST_SECONDS_MAX = 5.0
+HEAD_BYTES_MAX = 16 * 1024
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _TEXT = b"text/plain; charset=utf-8"
 
@@ -114,41 +122,84 @@ async def running(
         await serving
 
 
-def monitor_app(
-    registry: CollectorRegistry, problems: Callable[[], Sequence[str]], *, asks_others: bool = False
-) -> Callable[[Mapping[str, Any], Any, Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]]:
-    """
-    Build the ASGI application of the monitoring port.
+_Answer = tuple[HTTPStatus, bytes, bytes]  # Its content type and its body.
 
-    Args:
-        registry: What /metrics shows.
-        problems: Why the process is not ready; empty if it is.
-        asks_others: Whether an answer may take a while, and must not hold up the loop meanwhile.
-    """
 
-    def answer(path: str) -> tuple[int, bytes, bytes]:
-        if path == "/healthz":
-            return 200, _TEXT, b"alive\n"
-        if path == "/readyz":
-            found = problems()
-            return (503, _TEXT, ("\n".join(found) + "\n").encode()) if found else (200, _TEXT, b"ready\n")
-        if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST.encode(), generate_latest(registry)
-        return 404, _TEXT, b"there are /healthz, /readyz and /metrics\n"
+class _Monitor:
+    """The connections of a monitoring port: a request each, then it is closed. A silent or slow client is cut off."""
 
-    async def app(scope: Mapping[str, Any], _: Any, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-        if scope["method"] in ("GET", "HEAD"):
-            path = scope["path"]
-            status, kind, body = await asyncio.to_thread(answer, path) if asks_others else answer(path)
+    def __init__(self, answer: Callable[[str], Awaitable[_Answer]], *, seconds_max: float) -> None:
+        self._answer = answer
+        self._seconds_max = seconds_max
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # The oldest first.
+        self._answering: set[asyncio.StreamWriter] = set()
+
+    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a new connection, in place of the oldest one if there are too many."""
+        if len(self._open) >= CONNECTIONS_MAX:
+            self._cut_off(next(iter(self._open)))
+        # Closing waits, without an end, for a client to read what is left: nothing may be.
+        writer.transport.set_write_buffer_limits(0)
+        serving = asyncio.create_task(self._serve(reader, writer), name="monitoring")
+        self._open[serving] = writer
+        serving.add_done_callback(self._forget)
+
+    async def end(self) -> None:
+        """Let the answers that have begun go out, for STOP_SECONDS_MAX at most; cut off the rest."""
+        answering = [serving for serving, writer in self._open.items() if writer in self._answering]
+        if answering:
+            await asyncio.wait(answering, timeout=STOP_SECONDS_MAX)
+        left = [*self._open]
+        for serving in left:
+            self._cut_off(serving)
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _cut_off(self, serving: asyncio.Task[None]) -> None:
+        serving.cancel()
+        self._open.pop(serving).transport.abort()  # The task may not have begun, and would not do it then.
+
+    def _forget(self, serving: asyncio.Task[None]) -> None:
+        self._open.pop(serving, None)
+        error = None if serving.cancelled() else serving.exception()
+        if error is not None:
+            logger.error("monitoring_failed", exc_info=error)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(self._seconds_max):
+                head = await reader.readuntil(b"\r\n\r\n")
+            self._answering.add(writer)
+            response = await self._respond(head)
+            if writer.is_closing():  # Its client left meanwhile: uvloop refuses to write then.
+                return
+            async with asyncio.timeout(self._seconds_max):
+                writer.write(response)
+                await writer.drain()
+            writer.close()
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # The client is silent, slow, gone, or sends no request.
+        finally:
+            self._answering.discard(writer)
+            if not writer.is_closing():
+                writer.transport.abort()
+
+    async def _respond(self, head: bytes) -> bytes:
+        method, _, rest = head.partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0]
+        if method in (b"GET", b"HEAD"):
+            status, kind, body = await self._answer(path.decode(errors="replace"))
         else:
-            status, kind, body = 405, _TEXT, b""
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        if status == 405:
-            headers.append((b"allow", b"GET, HEAD"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    return app
+            status, kind, body = HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"only GET and HEAD\n"
+        lines = (
+            b"HTTP/1.1 %d %s" % (status, status.phrase.encode()),
+            b"content-type: " + kind,
+            b"content-length: %d" % len(body),
+            b"allow: GET, HEAD",
+            b"connection: close",
+            b"",
+            b"" if method == b"HEAD" else body,
+        )
+        return b"\r\n".join(lines)
 
 
 @contextlib.asynccontextmanager
@@ -158,9 +209,38 @@ async def monitoring(
     bound: socket.socket,
     *,
     asks_others: bool = False,
+    seconds_max: float = REQUEST_SECONDS_MAX,
 ) -> AsyncIterator[None]:
-    """Serve the monitoring port on *bound* (see `listen`) while the context lasts; the rest is as for `monitor_app`."""
-    app = monitor_app(registry, problems, asks_others=asks_others)
+    """
+    Serve the monitoring port on *bound* (see `listen`) while the context lasts.
+
+    Args:
+        registry: What /metrics shows.
+        problems: Why the process is not ready; empty if it is.
+        bound: The port's socket; closed in the end.
+        asks_others: Whether an answer may take a while, and must not hold up the loop meanwhile.
+        seconds_max: For a request to arrive, and for its answer to be read.
+    """
+
+    def answer(path: str) -> _Answer:
+        if path == "/healthz":
+            return HTTPStatus.OK, _TEXT, b"alive\n"
+        if path == "/readyz":
+            found = problems()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
+            return status, _TEXT, "".join(f"{line}\n" for line in found or ["ready"]).encode()
+        if path == "/metrics":
+            return HTTPStatus.OK, CONTENT_TYPE_LATEST.encode(), generate_latest(registry)
+        return HTTPStatus.NOT_FOUND, _TEXT, b"there are /healthz, /readyz and /metrics\n"
+
+    async def answered(path: str) -> _Answer:
+        return await asyncio.to_thread(answer, path) if asks_others else answer(path)
+
+    monitor = _Monitor(answered, seconds_max=seconds_max)
     with bound:
-        async with running(app, bound, stop_seconds_max=STOP_SECONDS_MAX, keep_alive_seconds=5):
+        server = await asyncio.start_server(monitor.take, sock=bound, limit=HEAD_BYTES_MAX, backlog=CONNECTIONS_MAX)
+        try:
             yield
+        finally:
+            server.close()
+            await monitor.end()
