@@ -22,7 +22,9 @@ write() {
 
 mkdir -p -m 700 "$directory"
 if [[ ! -s $directory/callbacks.json ]]; then
-    if ! [[ $url =~ ^https?://[^\"\\[:space:]]+$ ]]; then
+    LC_ALL=C # Ranges are of ASCII.
+    is_url='^https?://[]!$-[^-~]+$' # What a request can have, and JSON as it is: no blanks, no " # \.
+    if ! [[ $url =~ $is_url ]]; then
         say "type: make secrets CALLBACK_URL=https://example.com/vod/callback (exactly as it will be configured in VOD)"
         exit 2
     fi

@@ -32,7 +32,7 @@ from pipeline.core.windows import TimePolicy
 from pipeline.errors import OperatorError
 from pipeline.health import url_of
 from pipeline.security import KafkaSecurity, Section, ServerCertificate
-from pipeline.values import Token
+from pipeline.values import HttpUrl, Token
 
 ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
@@ -77,18 +77,10 @@ class KafkaSettings(KafkaSecurity):
 class CallbackSettings(Section):
     """One callback URL, exactly as it is configured in VOD, and the keys that may sign it."""
 
-    url: Annotated[str, Field(max_length=256)]
+    url: Annotated[HttpUrl, Field(max_length=256)]
     """The URL to the letter as it is configured in VOD, which signs it; its path is served."""
     auth_keys: tuple[Token, ...] = ()
     """The keys that may sign, such as a new and an old one; none: unsigned requests are accepted."""
-
-    @field_validator("url")
-    @classmethod
-    def _is_an_http_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("not an http or https URL")
-        return url
 
     @property
     def path(self) -> str:
@@ -104,7 +96,7 @@ class CallbackSettings(Section):
 class MnsSettings(Section):
     """One MNS queue that VOD writes its callbacks to, and the credentials that may read it."""
 
-    endpoint: str
+    endpoint: HttpUrl
     """The account's endpoint, such as https://<account>.mns.<region>.aliyuncs.com; the internal one will do."""
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,255}$")]  # Old queues have up to 256 characters.
     """The queue's name."""
@@ -119,14 +111,8 @@ class MnsSettings(Section):
     @classmethod
     def _is_an_origin(cls, endpoint: str) -> str:
         parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("not an http or https URL, such as https://<account>.mns.<region>.aliyuncs.com")
-        if parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment:
+        if parts.username is not None or parts.path not in ("", "/") or parts.query:
             raise ValueError("scheme, host and port only: the queue has a key of its own")
-        try:
-            parts.port  # noqa: B018  # Raises where it is no port number.
-        except ValueError:
-            raise ValueError("the port is not a number from 0 to 65535") from None
         return f"{parts.scheme}://{parts.netloc}"
 
 

@@ -149,7 +149,18 @@ def test_the_secrets_are_files_that_git_and_the_image_never_see(tmp_path: Path) 
     assert "secrets" not in (ROOT / ".dockerignore").read_text().replace("no secret", "")
 
 
-@pytest.mark.parametrize("url", ["", "example.com/vod", 'https://a.example/"quoted'])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com/vod",
+        'https://a.example/"quoted',
+        "https://a.example/点播",
+        "https://a.example/v#od",
+        "https://a.example/v od",
+        "https://a.example/v\\od",
+    ],
+)
 def test_secrets_are_not_made_for_what_is_no_url(tmp_path: Path, url: str) -> None:
     environ = {"PATH": "/usr/bin:/bin", "SECRETS_DIRECTORY": str(tmp_path)}
     done = subprocess.run([ROOT / "config" / "secrets.sh", url], env=environ, check=False, capture_output=True)
