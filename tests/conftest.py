@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import tolerant
+from pipeline import kafka_clients, tolerant
 from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.settings import KafkaSettings, Settings, WorkerSettings
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from pipeline.core.records import Topics
 
-tolerant.install()  # The tests' own clients read what the worker's do.
+# The tests' own clients do what the product's do.
+tolerant.install()
+kafka_clients.install()
 
 KAFKA_JARS = Path(__file__).parent.parent / ".local" / "kafka-jars"
 

@@ -28,8 +28,7 @@ from pipeline.batch import Batches
 from pipeline.bridge.partition import partitions_of
 from pipeline.bridge.spool import Record
 from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE
-from pipeline.lifecycle import close
-from pipeline.pinned import check_versions
+from pipeline.kafka_clients import close_client
 from pipeline.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -53,7 +52,6 @@ class Producer:
             topic: Where every record goes.
             request_timeout_seconds: How long one answer may take; its connection is closed then.
         """
-        check_versions("aiokafka")
         self._topic = topic
         self._request_timeout_ms = round(request_timeout_seconds * 1000)
         self._client = AIOKafkaClient(**kafka.client_options(), request_timeout_ms=self._request_timeout_ms)
@@ -95,7 +93,7 @@ class Producer:
 
     async def close(self) -> None:
         """Close the connections, within bounds; nobody waits for an answer on them any more."""
-        await close(self._client.close(), seconds=CLOSE_SECONDS_MAX)
+        await close_client(self._client, seconds=CLOSE_SECONDS_MAX)
 
     def _rounds(self, records: Sequence[Record]) -> Iterator[_Round]:
         """Pack *records* into batches, none larger than a topic takes; a request takes one batch a partition."""

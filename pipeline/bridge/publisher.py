@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from itertools import chain
-from typing import NewType
+from typing import NewType, NoReturn
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -200,32 +200,40 @@ class Publisher:
             group.acked.exception()  # Every waiter may be gone: that is nothing to complain about.
 
     async def _run(self) -> None:
+        """Begin another session with Kafka whenever one has ended, whatever ended it: the callbacks still come."""
         while True:
-            self._refusal = await access.refusal(self._kafka)
-            if self._refusal is not None:
+            try:
+                self._refusal = await access.refusal(self._kafka)
+                if self._refusal is None:
+                    await self._session()
+            except Exception as error:  # The spool has what it could not send.
+                is_known = isinstance(error, (KafkaError, OSError))
+                failures = self._backoff.failures
+                logger.warning("kafka_lost", error=repr(error), failures=failures, exc_info=not is_known)
+                self._metrics.reconnects.inc()
+                await asyncio.sleep(self._backoff.fail())
+            else:
                 self._metrics.kafka_refusals.inc()
                 logger.error("kafka_refused", problem=self._refusal, retry_seconds=REFUSED_SECONDS)
                 await asyncio.sleep(REFUSED_SECONDS)
-                continue
-            # A request that outlives its waiters only keeps a dead connection alive.
-            producer = Producer(self._kafka, self._topic, request_timeout_seconds=max(1.0, self._ack_timeout_seconds))
-            try:
-                await self._connect(producer)
-                await self._send_all(producer)
-            except (KafkaError, OSError, TimeoutError) as error:
-                logger.warning("kafka_lost", error=repr(error), failures=self._backoff.failures)
-                self._metrics.reconnects.inc()
-            finally:
-                self._connected.clear()
-                for group in tuple(self._waiting):
-                    if self._spooler is not None or group.is_replay:
-                        self._fail(group, AckTimeoutError())
-                for task in self._sending:
-                    task.cancel()
-                closing = asyncio.create_task(producer.close())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
-            await asyncio.sleep(self._backoff.fail())
+
+    async def _session(self) -> NoReturn:
+        """Connect, and send what arrives until something fails; raises what that was."""
+        # A request that outlives its waiters only keeps a dead connection alive.
+        producer = Producer(self._kafka, self._topic, request_timeout_seconds=max(1.0, self._ack_timeout_seconds))
+        try:
+            await self._connect(producer)
+            await self._send_all(producer)
+        finally:
+            self._connected.clear()
+            for group in tuple(self._waiting):
+                if self._spooler is not None or group.is_replay:
+                    self._fail(group, AckTimeoutError())
+            for task in self._sending:
+                task.cancel()
+            closing = asyncio.create_task(producer.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _connect(self, producer: Producer) -> None:
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
@@ -233,7 +241,7 @@ class Publisher:
         self._connected.set()
         logger.info("kafka_connected", topic=self._topic, partitions=partitions)
 
-    async def _send_all(self, producer: Producer) -> None:
+    async def _send_all(self, producer: Producer) -> NoReturn:
         """Send what arrives, until a request fails; raise why once the others in flight have ended, too."""
         self._failure = None
         while self._failure is None:
@@ -288,15 +296,15 @@ class Publisher:
             # The youngest group's deadline: the older ones expire by themselves.
             async with asyncio.timeout_at(max(group.deadline for group in groups)):
                 await producer.send(records)
-        except (TimeoutError, OSError):
-            for group in groups:
-                self._fail(group, AckTimeoutError())
-            raise
         except KafkaError as error:
             for group in groups:
                 refused = RefusedError(repr(error))
                 refused.__cause__ = error
                 self._fail(group, refused)
+            raise
+        except Exception:
+            for group in groups:
+                self._fail(group, AckTimeoutError())
             raise
         else:
             self._backoff.succeed()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import __version__, tolerant
+from pipeline import __version__, kafka_clients, tolerant
 from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
@@ -77,6 +77,7 @@ _group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
 def main() -> None:
     """Run the command; what can be expected to go wrong is one line on standard error."""
     tolerant.install()
+    kafka_clients.install()
     try:
         app()
     except SettingsError as error:

@@ -18,6 +18,7 @@ from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 
 from pipeline.batch import Batches, send
 from pipeline.core.records import Row
+from pipeline.kafka_clients import close_client
 from pipeline.lifecycle import close
 from pipeline.stream import markers
 
@@ -206,12 +207,7 @@ async def _close_producer(producer: AIOKafkaProducer) -> None:
     sender, client = producer._sender, producer.client
     if sender is not None and sender.sender_task is not None:
         sender.sender_task.cancel()
-    # client.close() would raise that task's error, should it have failed, and close no connection.
-    metadata, client._sync_task = client._sync_task, None
-    if metadata is not None:
-        metadata.add_done_callback(lambda task: task.cancelled() or task.exception())
-        metadata.cancel()
-    await close(client.close(), seconds=STOP_SECONDS)
+    await close_client(client, seconds=STOP_SECONDS)
 
 
 def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = BATCH_BYTES_MAX) -> Batches:

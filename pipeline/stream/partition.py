@@ -38,11 +38,6 @@ KAFKA_FAILURES = (KafkaError, IllegalOperation, OSError, TimeoutError, Assertion
 State = TypeVar("State")
 
 
-def is_closed_handle(error: BaseException) -> bool:
-    """Whether uvloop refused to write to a connection just lost, by a RuntimeError where aiokafka expects OSError."""
-    return isinstance(error, RuntimeError) and "handler is closed" in str(error)
-
-
 logger = structlog.get_logger()
 
 
@@ -157,7 +152,7 @@ class Partition(Generic[State]):
                 else:
                     await self._process(self._session, chunk)
             except Exception as error:
-                if not (isinstance(error, KAFKA_FAILURES) or is_closed_handle(error)):
+                if not isinstance(error, KAFKA_FAILURES):
                     error.add_note(f"{self._tp}, chunk at {chunk.begin}")
                     raise
                 is_read = True

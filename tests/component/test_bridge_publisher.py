@@ -1,13 +1,14 @@
-"""The publisher where the disk hangs, or Kafka answers too late; tests/integration has the rest on a real Kafka."""
+"""The publisher where the disk hangs, or a client fails at will; tests/integration has the rest on a real Kafka."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError
@@ -80,3 +81,57 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
 
         producer: Any = None  # Nothing is to be sent.
         await publisher._commit(producer, [group])
+
+
+class Failing:
+    """Stands in for the producer: each step raises what no client of Kafka should."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._fail("create")
+
+    async def connect(self) -> int:
+        self._fail("connect")
+        return 1
+
+    async def send(self, _: Any) -> None:
+        self._fail("send")
+
+    async def close(self) -> None:
+        self._fail("close")
+
+    left: ClassVar[list[str]] = []
+
+    def _fail(self, step: str) -> None:
+        if step in self.left:
+            self.left.remove(step)
+            raise ZeroDivisionError(step)
+
+
+async def test_whatever_a_session_with_kafka_raises_another_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's bug, a descriptor too few, a file that an upgrade replaces: the port must stay open."""
+    monkeypatch.setattr("pipeline.bridge.publisher.Producer", Failing)
+    monkeypatch.setattr("pipeline.bridge.publisher.RETRY_SECONDS_MIN", 0)
+    monkeypatch.setattr(Failing, "left", ["create", "connect", "send", "close"])
+    registry = CollectorRegistry()
+    metrics = BridgeMetrics(registry)
+    with structlog.testing.capture_logs() as logs:
+        async with publishing(None, metrics) as publisher, asyncio.timeout(10):
+            with pytest.raises(AckTimeoutError):
+                await publish(publisher, 1)
+            while not await taken(publisher):  # noqa: ASYNC110  # An acknowledgement is what ends it.
+                await asyncio.sleep(0)
+
+    assert Failing.left == []
+    assert registry.get_sample_value("pipeline_bridge_reconnects_total") == 3
+    lost = [entry for entry in logs if entry["event"] == "kafka_lost"]
+    assert [(entry["error"], entry["exc_info"]) for entry in lost] == [
+        (f"ZeroDivisionError('{step}')", True) for step in ("create", "connect", "send")
+    ]
+
+
+async def taken(publisher: Publisher) -> bool:
+    with contextlib.suppress(AckTimeoutError):
+        return await publish(publisher, 2) is False
+    return False

@@ -36,8 +36,9 @@ class Proxy:
     """
     Forwards *port* to Kafka's *target_port*, both on loopback, under the `fault` in force.
 
-    `delay_seconds` is how long Fault.DELAY holds back a frame. A fault marks a connection when a frame passes: what was
-    cut, reset or silenced stays so after the fault has ended, as frames are missing from it.
+    `delay_seconds` is how long Fault.DELAY holds back a frame, `accepted` how many connections there were. A fault
+    marks a connection when a frame passes: what was cut, reset or silenced stays so after the fault has ended, as
+    frames are missing from it.
     """
 
     def __init__(self, port: int, target_port: int) -> None:
@@ -45,6 +46,7 @@ class Proxy:
         self.fault = Fault.NONE
         self.delay_seconds = 0.1
         self.hits = 0
+        self.accepted = 0
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -56,11 +58,15 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for connection in tuple(self._connections):
-            connection.end(is_reset=True)
+        self.reset()
         while self._connections:  # noqa: ASYNC110  # What was reset ends within a few passes of the loop.
             await asyncio.sleep(0.01)
         await self._server.wait_closed()
+
+    def reset(self) -> None:
+        """Reset every connection there is (RST), at whatever moment that is for either side."""
+        for connection in tuple(self._connections):
+            connection.end(is_reset=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,6 +75,7 @@ class Proxy:
             _end(writer, is_reset=True)
             return
         connection = _Connection(self, writer, kafka_writer)
+        self.accepted += 1
         self._connections.add(connection)
         try:
             await asyncio.gather(

@@ -79,22 +79,7 @@ async def test_a_partition_that_is_being_opened_is_given_up_at_once() -> None:
     assert handling.cancelled()
 
 
-async def test_a_write_that_uvloop_refuses_is_kafkas_failure() -> None:
-    """A connection that was just reset: aiokafka expects OSError, as asyncio's own loop raises."""
-    stage = Stage()
-    log = Log(RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"))
-    handling = asyncio.create_task(partition_with(stage, log).handle(CHUNK))
-
-    async with asyncio.timeout(10):
-        await stage.failures.acquire()
-        await stage.failures.acquire()
-
-    handling.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await handling
-
-
-async def test_another_runtime_error_is_a_bug() -> None:
+async def test_a_runtime_error_is_a_bug() -> None:
     with pytest.raises(RuntimeError, match="changed size") as raised:
         await partition_with(Stage(), Log(RuntimeError("dictionary changed size"))).handle(CHUNK)
 
