@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.core.records import Row
+from pipeline.core.contract import Row
 
 
 class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.

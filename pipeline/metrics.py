@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.core.event import Content
 from pipeline.core.outcome import Outcome, Reason
-from pipeline.core.report import WindowRate
+from pipeline.core.rates import WindowRate
 from pipeline.core.signature import Denial
 
 ERROR_CODES_MAX = 50

@@ -25,8 +25,8 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as PydanticSettingsError
 
-from pipeline.core.ceiling import CeilingPolicy
-from pipeline.core.records import Topics
+from pipeline.core.contract import Topics
+from pipeline.core.rejection_limit import CeilingPolicy
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
 from pipeline.errors import OperatorError

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kafka.admin import KafkaAdminClient
 
-    from pipeline.core.records import Topics
+    from pipeline.core.contract import Topics
 
 # The tests' own clients do what the product's do.
 tolerant.install()

@@ -24,9 +24,9 @@ from pydantic import ValidationError
 
 from pipeline.bridge.mns_answers import MnsError, kept_of, messages_of
 from pipeline.bridge.mns_poller import body_of
+from pipeline.core.body_shapes import Reader, RefusedError
 from pipeline.core.event import BODY_BYTES_MAX, content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Ignored, Reason, Rejected
-from pipeline.core.reader import Reader, RefusedError
 from pipeline.core.signature import Callback, Denial, deny, sign
 from pipeline.core.windows import TimePolicy, parse_time
 from pipeline.ops.audit.verdict import Judge

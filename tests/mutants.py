@@ -38,7 +38,7 @@ class Mutant(NamedTuple):
 
 PARTITION, LOG = "pipeline/stream/partition.py", "pipeline/stream/log.py"
 HANGING = "pipeline/stream/hanging.py"
-ACCEPT, REPORT = "pipeline/core/accept.py", "pipeline/core/report.py"
+ACCEPT, REPORT = "pipeline/core/deduplication.py", "pipeline/core/rates.py"
 STAGE, TRANSPORT = "pipeline/stream/accept.py", "pipeline/stream/transport.py"
 
 MUTANTS = (

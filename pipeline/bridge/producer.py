@@ -27,7 +27,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from pipeline.batch import Batches
 from pipeline.bridge.partition import partitions_of
 from pipeline.bridge.spool import Record
-from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE
+from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE
 from pipeline.kafka_clients import close_client
 from pipeline.settings import KafkaSettings
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from pipeline.core.contract import SUCCESS
 from pipeline.core.outcome import Ignored, Reason, Rejected
-from pipeline.core.records import SUCCESS
 
 EVENT_TYPE = "DeleteMediaComplete"
 BODY_BYTES_MAX = 64 * 1024  # What MNS can carry, too.

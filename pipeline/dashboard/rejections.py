@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from pipeline.core.records import HEADER_DETAIL, HEADER_REASON, Headers, header
+from pipeline.core.contract import HEADER_DETAIL, HEADER_REASON, Headers, header
 
 REJECTIONS_MAX = 20
 DETAIL_CHARACTERS_MAX = 300  # The topic has up to 1 KiB of it.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.core import accept
+from pipeline.core import deduplication
 from pipeline.core.outcome import Outcome, Reason
 from pipeline.core.windows import NEVER, TimePolicy
 
@@ -93,7 +93,7 @@ def stats_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -
     positions: list[Position] = []
     watermarks: list[int] = []
     for raw in raws:
-        state = accept.from_metadata(raw.partition, policy, raw.metadata)
+        state = deduplication.from_metadata(raw.partition, policy, raw.metadata)
         totals.update(state.totals)
         watermarks.append(state.watermark)
         lag = raw.end - (raw.start if raw.committed is None else max(raw.start, raw.committed))

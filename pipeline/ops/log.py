@@ -14,8 +14,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from pipeline import access
+from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
 from pipeline.core.event import media_id_of
-from pipeline.core.records import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
 from pipeline.errors import OperatorError
 from pipeline.settings import KafkaSettings
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pipeline.core.records import Headers, Topics
+from pipeline.core.contract import Headers, Topics
 from pipeline.ops import log
 from pipeline.settings import Settings
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.outcome import Reason
-from pipeline.core.records import (
+from pipeline.core.contract import (
     HEADER_DETAIL,
     HEADER_REASON,
     HEADER_SOURCE,
@@ -22,6 +21,7 @@ from pipeline.core.records import (
     header,
     received_at_of,
 )
+from pipeline.core.outcome import Reason
 from pipeline.errors import OperatorError
 from pipeline.ops import log
 from pipeline.settings import KafkaSettings

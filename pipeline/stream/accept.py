@@ -7,10 +7,8 @@ import time
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from pipeline.core import accept
-from pipeline.core.accept import AcceptState, Decisions
-from pipeline.core.ceiling import NO_CEILING, Ceiling, CeilingPolicy
-from pipeline.core.records import (
+from pipeline.core import deduplication
+from pipeline.core.contract import (
     HEADER_DECISION,
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,
@@ -22,6 +20,8 @@ from pipeline.core.records import (
     received_at_of,
     unpack_decision,
 )
+from pipeline.core.deduplication import AcceptState, Decisions
+from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.chunk import Chunk
@@ -55,7 +55,7 @@ class AcceptStage:
 
     async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[AcceptState]:
         """Fold `accepted` from the expiry on; without a committed offset, find out how far the output goes."""
-        state = accept.from_metadata(partition, self._policy, committed.metadata if committed else "")
+        state = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "")
         state.ceiling = Ceiling(self._ceiling)
         expiry = self._policy.expiry(state.stream_time)
         since = None if state.stream_time == NEVER or committed is None else expiry
@@ -66,7 +66,7 @@ class AcceptStage:
                 if decision.raw_offset > last:
                     last, body = decision.raw_offset, record.value
                 if record.timestamp >= expiry:
-                    accept.recall(state, record.key, record.timestamp, decision)
+                    deduplication.recall(state, record.key, record.timestamp, decision)
         if committed is not None:
             return Opened(state)
         async for records in log.read(TopicPartition(self._topics.rejected, partition)):
@@ -96,7 +96,7 @@ class AcceptStage:
             return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset < end
         if record.topic == self._topics.rejected:
             return int(header(record.headers, HEADER_RAW_OFFSET) or b"") < end
-        known = accept.from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
+        known = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
         if record.key != pack_watermark_key(partition) or known == NEVER:
             return None
         return int(json.loads(record.value)["watermark"]) <= known
@@ -110,9 +110,9 @@ class AcceptStage:
         partition = state.partition
         accepted = output(TopicPartition(self._topics.accepted, partition))
         if chunk.batches:
-            decisions = accept.accept(state, chunk.records(), accepted)
+            decisions = deduplication.accept(state, chunk.records(), accepted)
         elif chunk.idle:
-            decisions = accept.tick(state, chunk.now)
+            decisions = deduplication.tick(state, chunk.now)
         else:
             return None
         if state.ceiling.crossed is not None:
@@ -130,7 +130,7 @@ class AcceptStage:
         totals = dict(state.totals)  # As of this chunk: the next one is decided on before this one is committed.
         return Output(
             rows,
-            accept.to_metadata(state),
+            deduplication.to_metadata(state),
             lambda seconds: self._on_committed(
                 state, chunk, decisions, totals=totals, first=accepted.first, seconds=seconds
             ),

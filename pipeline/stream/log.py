@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 
 from pipeline.batch import Batches, send
-from pipeline.core.records import Row
+from pipeline.core.contract import Row
 from pipeline.kafka_clients import close_client
 from pipeline.lifecycle import close
 from pipeline.stream import markers

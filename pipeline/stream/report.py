@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from pipeline.core import report
-from pipeline.core.records import Topics
-from pipeline.core.report import ReportState, WindowRate
+from pipeline.core import rates
+from pipeline.core.contract import Topics
+from pipeline.core.rates import ReportState, WindowRate
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.chunk import Chunk
 from pipeline.stream.log import Committed, Log, output
@@ -35,10 +35,10 @@ class ReportStage:
         until = committed.offset if committed else end
         async for records in log.read(self._rates):
             for record in records:
-                report.recall_row(state, record.value)
+                rates.recall_row(state, record.value)
         async for records in log.read(source, until=until):
-            report.recall_counts(state, records)
-        report.settle(state)
+            rates.recall_counts(state, records)
+        rates.settle(state)
         return Opened(state, resume=until)
 
     def owned(self, partition: int) -> tuple[TopicPartition, ...]:
@@ -60,7 +60,7 @@ class ReportStage:
     def step(self, state: ReportState, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
         records = list(chunk.records())
-        rows, late = report.report(state, records, now=chunk.now)
+        rows, late = rates.report(state, records, now=chunk.now)
         if not rows and not records:
             return None
         last_complete = state.last_complete  # As of this chunk: the next one may come before this one is committed.

@@ -18,7 +18,7 @@ from aiokafka.errors import NotLeaderForPartitionError
 from aiokafka.producer.transaction_manager import PidAndEpoch
 from prometheus_client import CollectorRegistry
 
-from pipeline.core.records import (
+from pipeline.core.contract import (
     HEADER_DECISION,
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.core.accept import AcceptState
-from pipeline.core.report import ReportState
+from pipeline.core.deduplication import AcceptState
+from pipeline.core.rates import ReportState
 from pipeline.stream.chunk import Chunk
 from pipeline.stream.stage import Output
 from tests.laws.client import Fault

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from pipeline.core.records import Topics
+from pipeline.core.contract import Topics
 from pipeline.core.windows import TimePolicy
 from pipeline.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
-from pipeline.core.records import header, unpack_decision
+from pipeline.core.contract import header, unpack_decision
 from pipeline.core.windows import CLOCK_SKEW, format_time
 from tests.laws.kafka import Broker
 from tests.laws.worker import COUNTS, GROUP, PARTITIONS, POLICY, SOURCES, TOPICS, Worker

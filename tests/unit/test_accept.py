@@ -11,17 +11,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import accept as core
-from pipeline.core.accept import AcceptState, from_metadata, recall, tag, tick, to_metadata
+from pipeline.core import deduplication as core
+from pipeline.core.contract import header, unpack_decision
+from pipeline.core.deduplication import AcceptState, from_metadata, recall, tag, tick, to_metadata
 from pipeline.core.event import OTHER_EVENT_TYPES, media_id_of
 from pipeline.core.outcome import Outcome, Reason
-from pipeline.core.records import header, unpack_decision
 from pipeline.core.windows import NEVER, TimePolicy, format_time, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pipeline.core.records import Headers, Row
+    from pipeline.core.contract import Headers, Row
 
 POLICY = TimePolicy(window=60_000, horizon=3_600_000, future=600_000, delay=30_000)
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z, a window start.

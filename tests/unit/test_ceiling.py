@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.core.accept import AcceptState, accept
-from pipeline.core.ceiling import NO_CEILING, Ceiling, CeilingPolicy, Crossing
+from pipeline.core.deduplication import AcceptState, accept
+from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy, Crossing
 from pipeline.core.windows import TimePolicy
 
 if TYPE_CHECKING:
-    from pipeline.core.records import Headers, Row
+    from pipeline.core.contract import Headers, Row
 
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
 MINUTE = 60_000

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from pipeline.core.records import Headers
+from pipeline.core.contract import Headers
 from pipeline.core.windows import TimePolicy, format_time, parse_time
 from pipeline.dashboard.rates import CODES_KEPT_MAX, CODES_MAX, Share, Windows
 from pipeline.dashboard.rejections import DETAIL_CHARACTERS_MAX, REJECTIONS_MAX, Rejections, read_rejection

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.core.event import content_of, validate
-from pipeline.core.report import WindowRate
+from pipeline.core.rates import WindowRate
 from pipeline.metrics import (
     BridgeMetrics,
     CodeLabels,

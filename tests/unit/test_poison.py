@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.core.accept import AcceptState, Decisions, accept, from_metadata, to_metadata
-from pipeline.core.records import DETAIL_BYTES_MAX, header
+from pipeline.core.contract import DETAIL_BYTES_MAX, header
+from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
 from pipeline.ops.audit.verdict import Judge
 from pipeline.settings import WorkerSettings
 from tests.vectors.poison import Poison, corpus, honest
 
 if TYPE_CHECKING:
-    from pipeline.core.records import Row
+    from pipeline.core.contract import Row
 
 NOW = datetime(2024, 1, 1, 12, tzinfo=UTC)
 NOW_MS = 1_704_110_400_000

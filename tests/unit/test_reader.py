@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core import body_shapes as module
 from pipeline.core import event as event_module
-from pipeline.core import reader as module
+from pipeline.core.body_shapes import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RefusedError
 from pipeline.core.outcome import Ignored, Rejected
-from pipeline.core.reader import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RefusedError
 from pipeline.core.windows import TimePolicy, format_time
 from tests.vectors import delete_media_complete as vectors
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.records import (
+from pipeline.core.contract import (
     CountKey,
     Decision,
     Headers,

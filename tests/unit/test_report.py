@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import report as core
-from pipeline.core.records import pack_count_key, pack_watermark_key
-from pipeline.core.report import ReportState, WindowRate, recall_counts, recall_row, settle
+from pipeline.core import rates as core
+from pipeline.core.contract import pack_count_key, pack_watermark_key
+from pipeline.core.rates import ReportState, WindowRate, recall_counts, recall_row, settle
 from pipeline.core.windows import NEVER, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.core.records import Row
+    from pipeline.core.contract import Row
 
 MINUTE = 60_000
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z, a window start.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.core.accept import AcceptState, accept
+from pipeline.core.deduplication import AcceptState, accept
 from pipeline.core.event import content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Rejected
 from pipeline.core.windows import TimePolicy, parse_time
@@ -20,7 +20,7 @@ from pipeline.ops.simulate import Kind, Plan, PlanError, Simulated, callbacks
 if TYPE_CHECKING:
     from random import Random
 
-    from pipeline.core.records import Headers
+    from pipeline.core.contract import Headers
 
 START = 1_700_000_000_000  # 2023-11-14T22:13:20Z.
 MIXED = Plan(rate=100, seconds=50, duplicates=0.2, failures=0.1, malformed=0.1, conflicts=0.1, seed=7)

@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
 
-from pipeline.core.ceiling import NO_CEILING, Ceiling
-from pipeline.core.event import Content
-from pipeline.core.outcome import Ignored, Outcome, Reason, Rejected
-from pipeline.core.reader import Reader, RefusedError, refusal, suffix_of
-from pipeline.core.records import (
+from pipeline.core.body_shapes import Reader, RefusedError, refusal, suffix_of
+from pipeline.core.contract import (
     DETAIL_BYTES_MAX,
     HEADER_DECISION,
     HEADER_DETAIL,
@@ -33,6 +30,9 @@ from pipeline.core.records import (
     pack_watermark_key,
     rejected_key,
 )
+from pipeline.core.event import Content
+from pipeline.core.outcome import Ignored, Outcome, Reason, Rejected
+from pipeline.core.rejection_limit import NO_CEILING, Ceiling
 from pipeline.core.windows import NEVER, TimePolicy, format_time
 
 

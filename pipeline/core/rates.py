@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pipeline.core.records import SUCCESS, CountKey, Row, WatermarkKey, unpack_partial_key
+from pipeline.core.contract import SUCCESS, CountKey, Row, WatermarkKey, unpack_partial_key
 from pipeline.core.windows import NEVER, format_time, parse_time
 
 ROW_INTERVAL = 100  # ms between two rows of a window: each repeats the total, so a busy window would write for ever.
