@@ -13,7 +13,7 @@ import ssl
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
-from pipeline.settings import KafkaSettings, SettingsError
+from pipeline.service.settings import KafkaSettings, SettingsError
 
 ASK_SECONDS_MAX = 5.0  # A broker answers in 0.1 s, and delays a refusal by as much; one that takes longer is not there.
 

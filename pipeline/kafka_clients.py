@@ -13,8 +13,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
-from pipeline.lifecycle import close
 from pipeline.pinned import check_versions
+from pipeline.service.lifecycle import close
 
 _send = AIOKafkaConnection.send
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline import kafka_clients, tolerant
 from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import LocalKafka, free_port
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,7 +30,7 @@ from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.signature import Callback, Denial, deny, sign
 from pipeline.core.windows import TimePolicy, parse_time
 from pipeline.ops.audit.verdict import Judge
-from pipeline.settings import WorkerSettings
+from pipeline.service.settings import WorkerSettings
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 from tests.vectors.poison import corpus
 

@@ -20,7 +20,7 @@ from config.grafana.panels import (
     thresholds,
     warn,
 )
-from pipeline.settings import BridgeSettings
+from pipeline.service.settings import BridgeSettings
 
 TITLE = "vod-pipeline: internals"
 UID = "vod-pipeline-internals"

@@ -20,7 +20,7 @@ from config.grafana.panels import (
     thresholds,
     warn,
 )
-from pipeline.settings import WorkerSettings
+from pipeline.service.settings import WorkerSettings
 
 TITLE = "vod-pipeline: overview"
 UID = "vod-pipeline-overview"

@@ -40,7 +40,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from prometheus_client import CollectorRegistry
 
-from pipeline.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, WorkerMetrics, show_process, show_ready
+from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, WorkerMetrics, show_process, show_ready
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CHOSEN = ('job=~"$job"', 'instance=~"$instance"')

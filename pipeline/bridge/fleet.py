@@ -23,12 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from pipeline.bridge.spool import adopt, left_behind
-from pipeline.errors import OperatorError
-from pipeline.health import ask, url_of
-from pipeline.lifecycle import on_hangup, until
-from pipeline.metrics import READY, show_ready
-from pipeline.monitor import listen, monitoring
-from pipeline.settings import BridgeSettings, Settings, SettingsError
+from pipeline.service.errors import OperatorError
+from pipeline.service.lifecycle import on_hangup, until
+from pipeline.service.metrics import READY, show_ready
+from pipeline.service.monitor import listen, monitoring
+from pipeline.service.probe import ask, url_of
+from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 
 RESTART_SECONDS = 1.0
 START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.

@@ -22,8 +22,8 @@ from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.bridge.recent import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
-from pipeline.metrics import BridgeAnswer, BridgeMetrics
-from pipeline.settings import BridgeSettings, CallbackSettings, SettingsError
+from pipeline.service.metrics import BridgeAnswer, BridgeMetrics
+from pipeline.service.settings import BridgeSettings, CallbackSettings, SettingsError
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from pipeline.metrics import MnsProblem
+from pipeline.service.metrics import MnsProblem
 
 DETAIL_CHARACTERS_MAX = 200
 EMPTY = "MessageNotExist"  # The answer of a queue without a message: no error.

@@ -17,14 +17,14 @@ from typing import Protocol
 
 import structlog
 
-from pipeline.bridge.backoff import Backoff
 from pipeline.bridge.errors import OverloadedError, PublishError
 from pipeline.bridge.mns_answers import Message, MnsError
 from pipeline.bridge.mns_client import MnsClient
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.event import media_id_of
-from pipeline.metrics import MnsMetrics, MnsProblem, MnsStep
-from pipeline.settings import MnsSettings
+from pipeline.service.backoff import Backoff
+from pipeline.service.metrics import MnsMetrics, MnsProblem, MnsStep
+from pipeline.service.settings import MnsSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -29,7 +29,7 @@ from pipeline.bridge.partition import partitions_of
 from pipeline.bridge.spool import Record
 from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE
 from pipeline.kafka_clients import close_client
-from pipeline.settings import KafkaSettings
+from pipeline.service.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

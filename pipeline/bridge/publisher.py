@@ -18,14 +18,14 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from pipeline import access
-from pipeline.bridge.backoff import Backoff
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.group import Group
 from pipeline.bridge.producer import Producer
 from pipeline.bridge.spool import Record
 from pipeline.bridge.spooler import Spooler
-from pipeline.metrics import BridgeMetrics
-from pipeline.settings import KafkaSettings
+from pipeline.service.backoff import Backoff
+from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

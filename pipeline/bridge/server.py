@@ -23,11 +23,11 @@ from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
-from pipeline.certificates import in_use
-from pipeline.lifecycle import on_hangup, until
-from pipeline.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, show_process, show_ready
-from pipeline.monitor import listen, monitoring, running
-from pipeline.settings import BridgeSettings, Settings, SettingsError
+from pipeline.service.certificates import in_use
+from pipeline.service.lifecycle import on_hangup, until
+from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, show_process, show_ready
+from pipeline.service.monitor import listen, monitoring, running
+from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from pipeline.errors import OperatorError
+from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
 ADOPTED_RECORDS = 1000

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.bridge.errors import PublishError, SpoolFailedError
 from pipeline.bridge.spool import Record, Spool, SpoolError, SpoolFullError, SpoolStatus
-from pipeline.metrics import BridgeMetrics
+from pipeline.service.metrics import BridgeMetrics
 
 REPLAY_RECORDS = 256
 # What one key's partition takes in four requests, one after the other, all within the deadline of a callback.

@@ -16,8 +16,8 @@ from pipeline import __version__, kafka_clients, tolerant
 from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
-from pipeline.errors import OperatorError
-from pipeline.settings import SettingsError
+from pipeline.service.errors import OperatorError
+from pipeline.service.settings import SettingsError
 
 app = typer.Typer(
     name="vod-pipeline",

@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline import settings as configuration
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.ops import doctor as machine
 from pipeline.ops import doctor_kafka
 from pipeline.ops.doctor import Finding, Level, fail
-from pipeline.settings import SettingsError
+from pipeline.service import settings as configuration
+from pipeline.service.settings import SettingsError
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 

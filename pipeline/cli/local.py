@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline import settings as configuration
 from pipeline.cli.terminal import Config, out
-from pipeline.health import url_of
 from pipeline.ops import topics as kafka_topics
 from pipeline.ops import up as local
 from pipeline.ops.simulate import Plan
-from pipeline.settings import Settings
+from pipeline.service import settings as configuration
+from pipeline.service.probe import url_of
+from pipeline.service.settings import Settings
 
 DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
 

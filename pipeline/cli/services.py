@@ -14,10 +14,11 @@ import typer
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from pipeline import access, logs
-from pipeline import settings as configuration
+from pipeline import access
 from pipeline.cli.terminal import Config, Format, LogFormat
-from pipeline.settings import Settings
+from pipeline.service import settings as configuration
+from pipeline.service.logging import setup
+from pipeline.service.settings import Settings
 
 
 def bridge(
@@ -72,7 +73,7 @@ def _serve(
     serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, ends_with_input: bool = False
 ) -> None:
     """Run a service until SIGTERM or SIGINT, or until whoever holds the other end of its standard input is gone."""
-    logs.configure(json=log_format is LogFormat.JSON)
+    setup.configure(json=log_format is LogFormat.JSON)
 
     async def run() -> None:
         stop = asyncio.Event()

@@ -7,7 +7,7 @@ import hashlib
 from importlib.resources import files
 from typing import NamedTuple
 
-from pipeline.errors import OperatorError
+from pipeline.service.errors import OperatorError
 
 _TYPES = {
     "html": "text/html",

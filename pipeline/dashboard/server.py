@@ -12,9 +12,9 @@ from pipeline.dashboard.connection import Connections
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.source import Source
 from pipeline.dashboard.web import allowed_hosts, build_app
-from pipeline.lifecycle import until
-from pipeline.monitor import listen, running
-from pipeline.settings import Settings
+from pipeline.service.lifecycle import until
+from pipeline.service.monitor import listen, running
+from pipeline.service.settings import Settings
 
 STOP_SECONDS_MAX = 2
 

@@ -23,9 +23,9 @@ from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.stats import Raw, Spooled, read_spooled, stats_of
-from pipeline.health import ask, url_of
-from pipeline.lifecycle import close
-from pipeline.settings import Settings
+from pipeline.service.lifecycle import close
+from pipeline.service.probe import ask, url_of
+from pipeline.service.settings import Settings
 
 PUSH_SECONDS = 0.25  # Between two looks: what changes more often is shown as of the last one.
 STATS_SECONDS = 1.0

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.dashboard.assets import Asset
 from pipeline.dashboard.snapshot import Snapshot
-from pipeline.settings import DashboardSettings
+from pipeline.service.settings import DashboardSettings
 
 STREAMS_MAX = 32
 RECONNECT_MILLISECONDS = 1000

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.outcome import Outcome, Reason
-from pipeline.metrics import BridgeAnswer
 from pipeline.ops.send import DELIVERED, Summary
 from pipeline.ops.simulate import Kind
+from pipeline.service.metrics import BridgeAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

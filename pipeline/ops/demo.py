@@ -10,12 +10,12 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.health import ask, url_of
 from pipeline.ops.closing import Outcomes, closing, read_outcomes
 from pipeline.ops.live import LiveRates
 from pipeline.ops.send import Summary, Target, simulate
 from pipeline.ops.simulate import Plan
-from pipeline.settings import CallbackSettings, Settings
+from pipeline.service.probe import ask, url_of
+from pipeline.service.settings import CallbackSettings, Settings
 
 SETTLE_SECONDS = 20.0
 POLL_SECONDS = 0.1

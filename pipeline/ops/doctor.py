@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline.health import ask, url_of
 from pipeline.ops import topics as kafka_topics
-from pipeline.settings import BridgeSettings, Settings
+from pipeline.service.probe import ask, url_of
+from pipeline.service.settings import BridgeSettings, Settings
 
 ANSWER_SECONDS_MAX = 1.0
 KEY_CHARACTERS_MIN = 16  # VOD takes up to 32.

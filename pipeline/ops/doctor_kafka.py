@@ -30,7 +30,7 @@ from pipeline import access
 from pipeline.ops import topics as kafka_topics
 from pipeline.ops.doctor import Finding, fail, ok, warn
 from pipeline.ops.topics import TopicsError
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 CONNECT_SECONDS_MAX = 3
 COORDINATORS_SECONDS_MAX = 5.0

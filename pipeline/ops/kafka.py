@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from pipeline.errors import OperatorError
+from pipeline.service.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pipeline.settings import KafkaSettings
+    from pipeline.service.settings import KafkaSettings
 
 WINDOWS_SHOWN_MAX = 3
 CODES_SHOWN_MAX = 4  # Three windows then just fit into a terminal of 24 lines.

@@ -16,8 +16,8 @@ from kafka.errors import KafkaError
 from pipeline import access
 from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
 from pipeline.core.event import media_id_of
-from pipeline.errors import OperatorError
-from pipeline.settings import KafkaSettings
+from pipeline.service.errors import OperatorError
+from pipeline.service.settings import KafkaSettings
 
 POLL_MILLISECONDS = 500
 SEND_SECONDS_MAX = 30.0

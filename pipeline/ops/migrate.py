@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.core.contract import Headers, Topics
 from pipeline.ops import log
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 EXPIRY_MARGIN_MS = 3_600_000
 """What would be forgotten within the hour is left out: it could be expired, and so rejected, when its turn comes."""

@@ -10,8 +10,8 @@ from kafka.errors import KafkaError, NoError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import access
-from pipeline.errors import OperatorError
-from pipeline.settings import Settings
+from pipeline.service.errors import OperatorError
+from pipeline.service.settings import Settings
 
 
 class OffsetsError(OperatorError):

@@ -22,9 +22,9 @@ from pipeline.core.contract import (
     received_at_of,
 )
 from pipeline.core.outcome import Reason
-from pipeline.errors import OperatorError
 from pipeline.ops import log
-from pipeline.settings import KafkaSettings
+from pipeline.service.errors import OperatorError
+from pipeline.service.settings import KafkaSettings
 
 _ID = re.compile(r"(\d{1,9}):(\d{1,19})")
 

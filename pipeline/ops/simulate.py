@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from pipeline.core.event import EVENT_TYPE
 from pipeline.core.windows import format_time
-from pipeline.errors import OperatorError
+from pipeline.service.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -17,12 +17,12 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipeline import access
-from pipeline.errors import OperatorError
+from pipeline.service.errors import OperatorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 MINUTE_SECONDS = 60
 HOUR_SECONDS = 60 * MINUTE_SECONDS

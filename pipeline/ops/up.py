@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import OperatorError
-from pipeline.health import ask, url_of
 from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka
-from pipeline.settings import ENV_PREFIX, CallbackSettings, Settings
+from pipeline.service.errors import OperatorError
+from pipeline.service.probe import ask, url_of
+from pipeline.service.settings import ENV_PREFIX, CallbackSettings, Settings
 
 DATA = Path(".local")
 KEY_FILE = DATA / "auth-key"

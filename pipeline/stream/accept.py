@@ -23,7 +23,7 @@ from pipeline.core.contract import (
 from pipeline.core.deduplication import AcceptState, Decisions
 from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy
 from pipeline.core.windows import NEVER, TimePolicy
-from pipeline.metrics import WorkerMetrics
+from pipeline.service.metrics import WorkerMetrics
 from pipeline.stream.chunk import Chunk
 from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.stage import Halt, Opened, Output

@@ -19,9 +19,9 @@ from faust.app import BootStrategy
 from faust.types import TP, StreamT
 from yarl import URL
 
-from pipeline.metrics import WorkerMetrics
 from pipeline.pinned import check_versions
-from pipeline.settings import Settings
+from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.settings import Settings
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.chunk import CHUNK_RECORDS_MAX, split
 from pipeline.stream.log import Log

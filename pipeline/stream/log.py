@@ -19,7 +19,7 @@ from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 from pipeline.batch import Batches, send
 from pipeline.core.contract import Row
 from pipeline.kafka_clients import close_client
-from pipeline.lifecycle import close
+from pipeline.service.lifecycle import close
 from pipeline.stream import markers
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.

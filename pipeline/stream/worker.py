@@ -13,10 +13,10 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.certificates import in_use
-from pipeline.metrics import ProcessMetrics, WorkerMetrics, show_process, show_ready
-from pipeline.monitor import listen, monitoring
-from pipeline.settings import Settings
+from pipeline.service.certificates import in_use
+from pipeline.service.metrics import ProcessMetrics, WorkerMetrics, show_process, show_ready
+from pipeline.service.monitor import listen, monitoring
+from pipeline.service.settings import Settings
 from pipeline.stream.app import build_app
 from pipeline.stream.partition import ExitCode
 

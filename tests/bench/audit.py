@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.ops import audit, topics
 from pipeline.ops.audit.log import Reader
 from pipeline.ops.kafka import LocalKafka, free_port
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess

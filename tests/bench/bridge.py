@@ -30,9 +30,9 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.monitor import listen, running
 from pipeline.ops.kafka import free_port
-from pipeline.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
+from pipeline.service.monitor import listen, running
+from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
 from tests.bench.worker import cpu_seconds
 
 URL = "http://127.0.0.1/vod/callback"

@@ -27,7 +27,7 @@ from pipeline.core.event import validate
 from pipeline.core.windows import format_time
 from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka, free_port
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import CODES
 from tests.harness.worker import WorkerProcess
 

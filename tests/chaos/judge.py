@@ -18,7 +18,7 @@ from pipeline.ops.audit.log import AuditError
 from tests.harness.recount import rate_differences, read, recount
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 FINDINGS_TOLD = 5
 

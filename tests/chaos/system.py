@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.ops import topics as ops_topics
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.stream.partition import ExitCode
 from tests.chaos.judge import Past, Verdict, judge
 from tests.chaos.load import Callbacks

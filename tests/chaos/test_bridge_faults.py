@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.ops.kafka import LocalKafka
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 SENDERS = 10
 AWAY_SECONDS = 60

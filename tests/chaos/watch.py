@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 
 class Watch:

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
 from pipeline.bridge.http import BridgeApp
-from pipeline.metrics import BridgeMetrics
-from pipeline.settings import BridgeSettings, CallbackSettings
+from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:
     from pipeline.bridge.publisher import Authenticated, Source

@@ -15,8 +15,8 @@ from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishErro
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.signature import sign
-from pipeline.metrics import BridgeMetrics
-from pipeline.settings import BridgeSettings, CallbackSettings
+from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.settings import BridgeSettings, CallbackSettings
 
 NOW = 1519375990.5
 KEY = "Sesame4711"

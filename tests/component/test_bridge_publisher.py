@@ -18,15 +18,15 @@ from pipeline.bridge.group import Group
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spooler import Spooler
-from pipeline.metrics import BridgeMetrics
 from pipeline.ops.kafka import free_port
-from pipeline.settings import KafkaSettings
+from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.settings import KafkaSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 ACK_SECONDS = 0.1
 

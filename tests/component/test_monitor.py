@@ -16,7 +16,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
-from pipeline.monitor import CONNECTIONS_MAX, HEAD_BYTES_MAX, listen, monitoring
+from pipeline.service.monitor import CONNECTIONS_MAX, HEAD_BYTES_MAX, listen, monitoring
 from tests.harness.bridge_server import until
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SHORT_SECONDS = 0.2
 FEW_FILES = """
 import asyncio, resource, sys, uvloop
 from prometheus_client import CollectorRegistry
-from pipeline.monitor import listen, monitoring
+from pipeline.service.monitor import listen, monitoring
 
 def problems():
     with open("/dev/null"):

@@ -1,4 +1,4 @@
-"""docs/configuration.md: every setting, from the models in pipeline/settings.py."""
+"""docs/configuration.md: every setting, from the models in pipeline/service/settings.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.settings import ENV_PREFIX, Settings
+from pipeline.service.settings import ENV_PREFIX, Settings
 from tests.generated.markdown import code, joined, notice, prose, table
 
 INTRODUCTION = """
@@ -57,7 +57,11 @@ def page() -> str:
     schema = Settings.model_json_schema()
     sections = (part for name in schema["properties"] for part in _section(schema, name))
     return joined(
-        notice("pipeline/settings.py and pipeline/security.py"), "# Configuration", INTRODUCTION, *sections, RULES
+        notice("pipeline/service/settings.py and pipeline/service/tls.py"),
+        "# Configuration",
+        INTRODUCTION,
+        *sections,
+        RULES,
     )
 
 

@@ -1,4 +1,4 @@
-"""docs/metrics.md: every metric, from the catalogue in pipeline/metrics.py."""
+"""docs/metrics.md: every metric, from the catalogue in pipeline/service/metrics.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from pipeline.metrics import (
+from pipeline.service.metrics import (
     BridgeMetrics,
     CertificateUse,
     MnsMetrics,
@@ -56,7 +56,7 @@ class _Recording(CollectorRegistry):
 def page() -> str:
     """Return the page."""
     sections = (part for title, show in _SECTIONS.items() for part in (f"## {title}", _section(show)))
-    return joined(notice("pipeline/metrics.py"), "# Metrics", INTRODUCTION, *sections)
+    return joined(notice("pipeline/service/metrics.py"), "# Metrics", INTRODUCTION, *sections)
 
 
 def _process(registry: CollectorRegistry) -> None:

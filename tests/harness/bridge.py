@@ -21,7 +21,7 @@ from pipeline.ops.kafka import free_port
 from tests.harness.tools import DEAD_PROXY
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 URL = "https://vod.example.com/callback"
 KEY = "Test1Key"

@@ -18,9 +18,9 @@ from uvicorn.server import ServerState
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.patience import Patience
 from pipeline.bridge.protocol import BoundedProtocol
-from pipeline.metrics import BridgeAnswer, BridgeMetrics
-from pipeline.monitor import listen, running
-from pipeline.settings import BridgeSettings, CallbackSettings
+from pipeline.service.metrics import BridgeAnswer, BridgeMetrics
+from pipeline.service.monitor import listen, running
+from pipeline.service.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, async_playwright
 
-from pipeline.health import ask
 from pipeline.ops.kafka import free_port
+from pipeline.service.probe import ask
 from tests.harness.recount import eventually
 from tests.harness.tools import CHROMIUM, DEAD_PROXY
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 PHONE = ViewportSize(width=360, height=740)
 DESKTOP = ViewportSize(width=1200, height=900)

@@ -12,8 +12,8 @@ from pipeline.dashboard import assets
 from pipeline.dashboard.connection import CONNECTIONS_MAX, Connections
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.web import allowed_hosts, build_app
-from pipeline.monitor import listen, running
-from pipeline.settings import DashboardSettings
+from pipeline.service.monitor import listen, running
+from pipeline.service.settings import DashboardSettings
 
 SECONDS_MAX = 20.0
 STREAMS_MAX = 2

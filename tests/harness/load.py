@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kafka import KafkaProducer
 
 from pipeline.bridge.partition import partitions_of
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 
 class Raw(NamedTuple):

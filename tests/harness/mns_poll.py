@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.errors import OverloadedError
 from pipeline.bridge.mns_poller import MnsPoller, PollPolicy
 from pipeline.bridge.publisher import Authenticated, Source
-from pipeline.metrics import MnsMetrics
-from pipeline.settings import MnsSettings
+from pipeline.service.metrics import MnsMetrics
+from pipeline.service.settings import MnsSettings
 from tests.harness.mns import MnsEmulator
 
 BODY = '{"MediaId":"a","EventType":"DeleteMediaComplete"}'

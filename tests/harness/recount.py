@@ -18,7 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 from pydantic import ValidationError
 
 from pipeline.core.event import EVENT_TYPE, validate
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 FUTURE_MS = 600_000
 

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c, encode_varint
 
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pipeline.ops import audit
 from pipeline.ops import topics as ops_topics
 from pipeline.ops.audit.findings import Report
 from pipeline.ops.audit.log import Reader
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import mixture, write
 from tests.harness.recount import eventually, read
 from tests.harness.worker import WorkerProcess

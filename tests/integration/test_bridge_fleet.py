@@ -16,7 +16,7 @@ from tests.harness.recount import read
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 CONNECTIONS = 40
 PUBLISHED = 'pipeline_bridge_requests_total{outcome="published"}'

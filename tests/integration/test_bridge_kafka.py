@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.monitor import ListenError, listen
 from pipeline.ops.kafka import free_port
-from pipeline.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
+from pipeline.service.monitor import ListenError, listen
+from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

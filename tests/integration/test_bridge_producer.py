@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
 from pipeline.bridge.producer import Producer
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
-from pipeline.metrics import BridgeMetrics
 from pipeline.ops import topics
+from pipeline.service.metrics import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.recount import read
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.bridge.spool import Record
     from pipeline.ops.kafka import LocalKafka
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 RESUME_SECONDS_MAX = 60
 PATIENT_SECONDS = 60.0  # An acknowledgement's deadline that a broker's restart fits into.

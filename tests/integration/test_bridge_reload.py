@@ -11,7 +11,7 @@ from tests.harness.bridge import URL, BridgeProcess, Sent, send
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 OLD, NEW = "OldKey1", "NewKey1"
 

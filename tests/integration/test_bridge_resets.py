@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import PublishError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
-from pipeline.metrics import BridgeMetrics
 from pipeline.ops import topics
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.cluster import Cluster
 from tests.harness.proxy import Proxy

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.ops.kafka import LocalKafka
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 
 def in_raw(settings: Settings) -> set[bytes]:

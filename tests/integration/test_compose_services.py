@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ops.kafka import free_port
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.bridge import KEY, URL, Sent, send
 from tests.harness.compose import IMAGE_USER, ROOT, Here, HostService, can_confine, read

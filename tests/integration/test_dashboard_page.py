@@ -26,7 +26,7 @@ from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.ops.send import Target, simulate
 from pipeline.ops.simulate import Plan
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import new_kafka
 from tests.harness.bridge import KEY, URL, BridgeProcess
 from tests.harness.dashboard import DESKTOP, PHONE, DashboardProcess, chromium, opened, shown

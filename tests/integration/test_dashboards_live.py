@@ -22,7 +22,7 @@ from pipeline.ops import topics as ops_topics
 from pipeline.ops.send import Target as Receiver
 from pipeline.ops.send import simulate
 from pipeline.ops.simulate import Plan
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.bridge import KEY, URL, BridgeProcess, Sent, send
 from tests.harness.grafana import Target, fill_in, targets
 from tests.harness.load import deletion

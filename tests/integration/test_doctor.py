@@ -26,7 +26,7 @@ from pipeline.ops import topics as ops_topics
 from pipeline.ops.doctor import Finding, Level
 from pipeline.ops.doctor_kafka import examine
 from pipeline.ops.kafka import LocalKafka, free_port
-from pipeline.settings import KafkaSettings, Settings, load
+from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.recount import eventually
 from tests.harness.secured_kafka import PASSWORD, USER, SecuredKafka

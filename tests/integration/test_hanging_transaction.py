@@ -28,7 +28,7 @@ from pipeline.core.contract import (
     pack_decision,
     pack_watermark_key,
 )
-from pipeline.metrics import WorkerMetrics
+from pipeline.service.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.hanging import settle, until_marked
 from pipeline.stream.log import Committed, Log
@@ -37,7 +37,7 @@ from tests.harness.recount import read
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 RAW_OFFSET = 7
 METADATA = '{"stream_time":5000,"watermark":1000,"totals":{}}'

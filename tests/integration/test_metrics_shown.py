@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import Settings, WorkerSettings
+from pipeline.service.settings import Settings, WorkerSettings
 from tests.harness.bridge import BridgeProcess
 from tests.harness.load import mixture, write
 from tests.harness.recount import eventually

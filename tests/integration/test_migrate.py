@@ -17,7 +17,7 @@ from tests.harness.worker import WorkerProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 RECORDS = 2000
 PARTITIONS = 7

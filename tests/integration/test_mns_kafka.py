@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
 from pipeline.ops.kafka import free_port
-from pipeline.settings import BridgeSettings, Settings
+from pipeline.service.settings import BridgeSettings, Settings
 from tests.harness.load import deletion
 from tests.harness.mns import MnsEmulator
 from tests.harness.recount import differences, eventually, read

@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from tests.harness.terminal import ESC, MOVES, run_in_terminal
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 REJECTED_HEADERS = [("raw-offset", b"7"), ("reason", b"invalid_json"), ("detail", b"a detail"), ("source", b"http")]
 COMMANDS = {

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from pipeline.ops import audit, offsets
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.wire import Wire, pack, write_batches

@@ -11,7 +11,7 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from pipeline.ops import topics as ops_topics
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.service.settings import KafkaSettings, Settings
 from pipeline.stream.partition import ExitCode
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read

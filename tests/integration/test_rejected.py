@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.settings import Settings
+    from pipeline.service.settings import Settings
 
 AT = "2026-11-22T20:24:00Z"
 

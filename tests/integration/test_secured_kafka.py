@@ -30,7 +30,7 @@ from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
 from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import free_port
-from pipeline.settings import Settings, load
+from pipeline.service.settings import Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.load import deletion
 from tests.harness.recount import eventually

@@ -25,7 +25,7 @@ from pipeline.ops.topics import (
     contract,
     plan,
 )
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 
 DAY_SECONDS = 86_400
 DAY_MILLISECONDS = 86_400_000

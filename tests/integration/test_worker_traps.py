@@ -23,9 +23,9 @@ from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata as KafkaOffset
 from prometheus_client import CollectorRegistry
 
-from pipeline.metrics import WorkerMetrics
 from pipeline.ops import offsets
-from pipeline.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.chunk import Chunk
 from pipeline.stream.log import Committed, Log

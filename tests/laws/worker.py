@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.core.contract import Topics
 from pipeline.core.windows import TimePolicy
-from pipeline.metrics import WorkerMetrics
+from pipeline.service.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.chunk import Batch, Chunk
 from pipeline.stream.partition import ExitCode, Partition

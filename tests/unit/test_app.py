@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.metrics import WorkerMetrics
-from pipeline.settings import Settings
+from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.settings import Settings
 from pipeline.stream.app import WorkerApp, build_app
 from pipeline.stream.partition import ExitCode
 

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pipeline.certificates import in_use
-from pipeline.metrics import CertificateUse
-from pipeline.security import KafkaSecurity, ServerCertificate
+from pipeline.service.certificates import in_use
+from pipeline.service.metrics import CertificateUse
+from pipeline.service.tls import KafkaSecurity, ServerCertificate
 
 SOON = datetime(2039, 3, 1, tzinfo=UTC)
 LATER = datetime(2039, 9, 1, tzinfo=UTC)

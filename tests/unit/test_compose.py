@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipeline.settings import load
+from pipeline.service.settings import load
 from pipeline.stream.worker import STOP_SECONDS
 from tests.harness.compose import IMAGE_USER, ROOT, read
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import settings
+from pipeline.service import settings
 from tests.chaos.scenarios import SCENARIOS
 from tests.harness.commands import commands
 from tests.mutants import MUTANTS

@@ -19,7 +19,7 @@ from pipeline.ops import doctor
 from pipeline.ops.doctor import Finding, Level
 from pipeline.ops.doctor_kafka import skew_finding
 from pipeline.ops.kafka import free_port
-from pipeline.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 
 STRONG = "Vp0123456789abcdef0123456789abcd"
 HTTPS = "https://vod.example.com/path-secret"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 from tests.generated import FILES, ROOT
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pipeline
-from pipeline.health import ask, check, url_of
+from pipeline.service.probe import ask, check, url_of
 
 
 class Service(BaseHTTPRequestHandler):

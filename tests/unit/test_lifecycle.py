@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.lifecycle import close
+from pipeline.service.lifecycle import close
 
 
 async def cancels_itself() -> None:

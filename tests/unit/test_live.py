@@ -10,11 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console, RenderableType
 
-from pipeline.metrics import BridgeMetrics, RecordTotals
 from pipeline.ops.closing import Outcomes, closing, read_outcomes, verdict
 from pipeline.ops.live import WINDOWS_KEPT_MAX, NewestRows, RateRow, rates_table, read_row
 from pipeline.ops.send import Summary
 from pipeline.ops.simulate import Kind
+from pipeline.service.metrics import BridgeMetrics, RecordTotals
 
 ROW = RateRow(
     window_start="2026-11-22T19:38:00Z",

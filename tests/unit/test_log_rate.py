@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.log_rate import Kind, RateLimit
+from pipeline.service.logging.rate_limit import Kind, RateLimit
 
 FULL = Kind("spool_failed", "error")
 REPLACED = Kind("kafka_lost", "warning")

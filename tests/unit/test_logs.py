@@ -12,9 +12,9 @@ SECRET = "Sesame-4711"
 PROGRAM = f"""
 import logging, sys, warnings
 import structlog
-from pipeline import logs
+from pipeline.service.logging import setup
 
-logs.configure(json=sys.argv[1] == "json")
+setup.configure(json=sys.argv[1] == "json")
 logger = structlog.get_logger()
 logger.info("told", text="two\\nlines \\u2028 \\x1b[31mred", raw=b"a\\nb", many=["x\\ny"], number=3, nothing=None)
 logger.info("bare", text="\\x1b[31m\\u2028")

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.core.event import content_of, validate
 from pipeline.core.rates import WindowRate
-from pipeline.metrics import (
+from pipeline.service.metrics import (
     BridgeMetrics,
     CodeLabels,
     MnsMetrics,

@@ -21,9 +21,9 @@ for words, _ in commands():
 """
 LOG_LINES = """
 import structlog
-from pipeline import logs
+from pipeline.service.logging import setup
 
-logs.configure(json=False)
+setup.configure(json=False)
 structlog.get_logger().warning("kafka_lost", error="E")
 raise ValueError("a bug")
 """

@@ -13,7 +13,7 @@ from pipeline.core.contract import DETAIL_BYTES_MAX, header
 from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
 from pipeline.ops.audit.verdict import Judge
-from pipeline.settings import WorkerSettings
+from pipeline.service.settings import WorkerSettings
 from tests.vectors.poison import Poison, corpus, honest
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from pipeline.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, WorkerMetrics
+from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, WorkerMetrics
 from tests.harness.alert_stories import HEALTHY, STORIES, Story
 from tests.harness.tools import PROMTOOL
 

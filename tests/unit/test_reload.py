@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.server import _use_callbacks
-from pipeline.metrics import BridgeMetrics
-from pipeline.settings import BridgeSettings, Settings, load
+from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.settings import BridgeSettings, Settings, load
 
 SIGNED = {"url": "https://a.example/signed", "auth_keys": ["Old1"]}
 OPEN = {"url": "https://a.example/open", "auth_keys": []}

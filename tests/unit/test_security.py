@@ -9,8 +9,8 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from pipeline.security import KafkaSecurity
-from pipeline.settings import BridgeSettings, KafkaSettings, SettingsError, load
+from pipeline.service.settings import BridgeSettings, KafkaSettings, SettingsError, load
+from pipeline.service.tls import KafkaSecurity
 
 KAFKA = "VOD_PIPELINE_KAFKA__"
 PASSWORD = "Sesame-4711"

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from pipeline.core.windows import TimePolicy
-from pipeline.settings import (
+from pipeline.service.settings import (
     BridgeSettings,
     CallbackSettings,
     KafkaSettings,

@@ -40,7 +40,7 @@ from pipeline.ops.audit.log import AuditError, Bounds, Reader
 from pipeline.ops.audit.partition import Cut
 from pipeline.ops.audit.windows import Windows
 from pipeline.ops.audit.workers import audit_partitions
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 PATIENCE_SECONDS = 5.0
 

@@ -11,8 +11,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from pipeline.errors import OperatorError
-from pipeline.settings import Settings
+from pipeline.service.errors import OperatorError
+from pipeline.service.settings import Settings
 
 STALL_SECONDS_MAX = 60.0  # An open transaction holds a reader back for its timeout, 15 s at most.
 POLL_MS = 200

@@ -14,7 +14,7 @@ from pipeline.ops.audit.findings import Balance, Finding, Findings, Kind
 from pipeline.ops.audit.join import Output
 from pipeline.ops.audit.log import Bounds, Committed, Reader
 from pipeline.ops.audit.verdict import ACCEPTED, DUPLICATE, IGNORED, Judge, partition_of
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 CLOCK_RECORDS = 1000  # How many raw offsets before `start` tell the stream time: a broker's clock may have jumped back.
 PROGRESS_RECORDS = 5000

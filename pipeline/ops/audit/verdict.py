@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from pipeline.core.event import BODY_BYTES_MAX, EVENT_TYPE, content_of, validate
-from pipeline.settings import WorkerSettings
+from pipeline.service.settings import WorkerSettings
 
 FUTURE_MS = 600_000
 ACCEPTED, DUPLICATE, IGNORED = "accepted", "duplicate", "ignored"

@@ -15,7 +15,7 @@ from pipeline.ops.audit.findings import Finding, Kind, Report
 from pipeline.ops.audit.log import Bounds, Reader
 from pipeline.ops.audit.partition import Result
 from pipeline.ops.audit.rates import Problem, Rates
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 POLL_SECONDS = 0.2
 KEPT_MS = 30 * 86_400_000  # What is older retention may have taken a part of. Source: README, "Topics".

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import tolerant
 from pipeline.ops.audit.partition import Cut, Result, audit_partition
-from pipeline.settings import Settings
+from pipeline.service.settings import Settings
 
 OFFSETS_ALONE_MAX = 50_000  # More takes longer than it takes to start a process, about 1 s.
 POLL_SECONDS = 0.2

@@ -1,8 +1,8 @@
 """
 Asks services of ours how they are: where they are from here, and what they say.
 
-`python -m pipeline.health <port>`: whether the service whose monitoring port that is, on this machine, is ready. A
-container's health check: it reads no settings and loads no library of ours, since it runs every few seconds: 0.05 s
+`python -m pipeline.service.probe <port>`: whether the service whose monitoring port that is, on this machine, is ready.
+A container's health check: it reads no settings and loads no library of ours, since it runs every few seconds: 0.05 s
 instead of 0.8 s for `vod-pipeline`. The image has no curl.
 """
 

@@ -29,9 +29,9 @@ from pipeline.core.contract import Topics
 from pipeline.core.rejection_limit import CeilingPolicy
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
-from pipeline.errors import OperatorError
-from pipeline.health import url_of
-from pipeline.security import KafkaSecurity, Section, ServerCertificate
+from pipeline.service.errors import OperatorError
+from pipeline.service.probe import url_of
+from pipeline.service.tls import KafkaSecurity, Section, ServerCertificate
 from pipeline.values import HttpUrl, Token
 
 ENV_PREFIX = "VOD_PIPELINE_"

@@ -24,8 +24,8 @@ from structlog.dev import ConsoleRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from pipeline.log_rate import INTERVAL_SECONDS, KIND_CHARACTERS_MAX, Kind, RateLimit
-from pipeline.log_stream import UnfailingStream
+from pipeline.service.logging.rate_limit import INTERVAL_SECONDS, KIND_CHARACTERS_MAX, Kind, RateLimit
+from pipeline.service.logging.safe_stream import UnfailingStream
 
 # What these libraries say at INFO and below is about themselves; what matters of it is logged by us.
 QUIET = ("pipeline.stream.transport", "faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.metrics import CertificateUse
-from pipeline.security import KafkaSecurity, ServerCertificate
+from pipeline.service.metrics import CertificateUse
+from pipeline.service.tls import KafkaSecurity, ServerCertificate
 
 
 def in_use(kafka: KafkaSecurity, server: ServerCertificate | None = None) -> dict[tuple[CertificateUse, str], float]:
