@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import kafka_clients, tolerant
+from pipeline.kafka import clients, lenient_decoding
 from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pipeline.core.contract import Topics
 
 # The tests' own clients do what the product's do.
-tolerant.install()
-kafka_clients.install()
+lenient_decoding.install()
+clients.install()
 
 KAFKA_JARS = Path(__file__).parent.parent / ".local" / "kafka-jars"
 

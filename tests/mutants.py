@@ -36,8 +36,8 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...] = LAWS
 
 
-PARTITION, LOG = "pipeline/stream/partition.py", "pipeline/stream/log.py"
-HANGING = "pipeline/stream/hanging.py"
+PARTITION, LOG = "pipeline/stream/partition.py", "pipeline/kafka/log.py"
+HANGING = "pipeline/kafka/hanging.py"
 ACCEPT, REPORT = "pipeline/core/deduplication.py", "pipeline/core/rates.py"
 STAGE, TRANSPORT = "pipeline/stream/accept.py", "pipeline/stream/transport.py"
 

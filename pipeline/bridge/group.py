@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.bridge.spool import Record
+from pipeline.core.contract import RawRecord
 
 # A group that waits (for those in flight, or for Kafka) is closed to newcomers after this long, as its records share
 # one deadline: this is how much too early the last of them may be given up.
@@ -37,7 +37,7 @@ class Group:
         self.is_replay = is_replay
         self.is_spooling = False
         now = loop.time()
-        self.records: list[Record] = []
+        self.records: list[RawRecord] = []
         self.acked = _Ack(loop=loop)
         self.closes_at = now + min(GROUP_OPEN_SECONDS, ack_timeout_seconds / 2)
         self.deadline = now + ack_timeout_seconds

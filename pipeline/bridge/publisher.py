@@ -17,12 +17,12 @@ from typing import NewType, NoReturn
 import structlog
 from aiokafka.errors import KafkaError
 
-from pipeline import access
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.group import Group
-from pipeline.bridge.producer import Producer
-from pipeline.bridge.spool import Record
 from pipeline.bridge.spooler import Spooler
+from pipeline.core.contract import RawRecord
+from pipeline.kafka import access
+from pipeline.kafka.producer import Producer
 from pipeline.service.backoff import Backoff
 from pipeline.service.metrics import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
@@ -153,7 +153,7 @@ class Publisher:
             self._wake.set()
         return group.acked
 
-    async def _replay(self, records: Sequence[Record]) -> None:
+    async def _replay(self, records: Sequence[RawRecord]) -> None:
         group = Group(self._expire, self._loop, self._ack_timeout_seconds, is_replay=True)
         group.records = list(records)
         self._waiting.append(group)

@@ -17,14 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from pipeline.core.contract import RawRecord
 from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
 ADOPTED_RECORDS = 1000
 FILE, LOCK = "spool.sqlite", "lock"
-
-# Key, body, source and time of receipt in ms: a plain tuple, as one is made for every request.
-Record = tuple[bytes | None, bytes, bytes, int]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -76,7 +74,7 @@ class Spool:
             self._lock.close()
             raise SpoolError(f"the spool {directory / FILE} cannot be used ({error}): move it away") from error
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[RawRecord]) -> None:
         """
         Put *records* on disk; all or none of them.
 
@@ -92,10 +90,10 @@ class Spool:
         self._records += len(records)
         self._bytes += size
 
-    def oldest(self, count: int, *, after: int = 0, bytes_max: int = sys.maxsize) -> list[tuple[int, Record]]:
+    def oldest(self, count: int, *, after: int = 0, bytes_max: int = sys.maxsize) -> list[tuple[int, RawRecord]]:
         """Return the records with an id above *after*, in order: *count* and *bytes_max* at most, but one always."""
         query = "SELECT id, key, body, source, received_at_ms FROM records WHERE id > ? ORDER BY id LIMIT ?"
-        found: list[tuple[int, Record]] = []
+        found: list[tuple[int, RawRecord]] = []
         try:
             for row in self._database.execute(query, (after, count)):
                 bytes_max -= len(row[2]) + ROW_BYTES

@@ -11,7 +11,8 @@ from typing import TypeVar
 import structlog
 
 from pipeline.bridge.errors import PublishError, SpoolFailedError
-from pipeline.bridge.spool import Record, Spool, SpoolError, SpoolFullError, SpoolStatus
+from pipeline.bridge.spool import Spool, SpoolError, SpoolFullError, SpoolStatus
+from pipeline.core.contract import RawRecord
 from pipeline.service.metrics import BridgeMetrics
 
 REPLAY_RECORDS = 256
@@ -31,7 +32,7 @@ class Spooler:
     def __init__(self, spool: Spool, metrics: BridgeMetrics) -> None:
         self._spool = spool
         self._metrics = metrics
-        self._pending: list[tuple[list[Record], Done]] = []
+        self._pending: list[tuple[list[RawRecord], Done]] = []
         self._arrived = asyncio.Event()
         self._filled = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
@@ -42,7 +43,7 @@ class Spooler:
         """Whether the last thing put is on disk."""
         return not self._is_failing
 
-    def put(self, records: list[Record], done: Done) -> None:
+    def put(self, records: list[RawRecord], done: Done) -> None:
         """Spool *records*; *done* is called with None once they are on disk, or with why they are not."""
         self._pending.append((records, done))
         self._arrived.set()
@@ -59,7 +60,7 @@ class Spooler:
             self._arrived.clear()
             await self._write_pending()
 
-    async def replay(self, publish: Callable[[Sequence[Record]], Awaitable[None]], is_up: asyncio.Event) -> None:
+    async def replay(self, publish: Callable[[Sequence[RawRecord]], Awaitable[None]], is_up: asyncio.Event) -> None:
         """Publish what is spooled, oldest first, whenever Kafka takes it, until cancelled."""
         published = deleted = 0
         while True:
@@ -95,7 +96,7 @@ class Spooler:
         for _, done in groups:
             done(error)
 
-    async def _append(self, records: list[Record]) -> PublishError | None:
+    async def _append(self, records: list[RawRecord]) -> PublishError | None:
         try:
             self._show(await self._run(partial(self._append_and_look, records)))
         except SpoolError as error:
@@ -109,7 +110,7 @@ class Spooler:
         self._filled.set()
         return None
 
-    def _append_and_look(self, records: list[Record]) -> SpoolStatus:
+    def _append_and_look(self, records: list[RawRecord]) -> SpoolStatus:
         self._spool.append(records)
         return self._spool.status()
 

@@ -12,10 +12,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline import __version__, kafka_clients, tolerant
+from pipeline import __version__
 from pipeline.cli import admin, audit, local, rejected, services
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
+from pipeline.kafka import clients, lenient_decoding
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import SettingsError
 
@@ -76,8 +77,8 @@ _group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
 
 def main() -> None:
     """Run the command; what can be expected to go wrong is one line on standard error."""
-    tolerant.install()
-    kafka_clients.install()
+    lenient_decoding.install()
+    clients.install()
     try:
         app()
     except SettingsError as error:

@@ -14,8 +14,8 @@ import typer
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from pipeline import access
 from pipeline.cli.terminal import Config, Format, LogFormat
+from pipeline.kafka import access
 from pipeline.service import settings as configuration
 from pipeline.service.logging import setup
 from pipeline.service.settings import Settings

@@ -30,6 +30,10 @@ Headers = Sequence[tuple[str, bytes]]
 Row = tuple[bytes | None, bytes | None, int | None, list[tuple[str, bytes]]]
 
 
+# Key, body, source and time of receipt in ms: a plain tuple, as one is made for every request.
+RawRecord = tuple[bytes | None, bytes, bytes, int]
+
+
 class Rows(Protocol):
     """Where rows go: a list, or whatever encodes them as they come."""
 

@@ -18,11 +18,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from pipeline import access
 from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.stats import Raw, Spooled, read_spooled, stats_of
+from pipeline.kafka import access
 from pipeline.service.lifecycle import close
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
@@ -194,7 +194,7 @@ class Source:
                 asker.beginning_offsets(tps),
             )
         if len(committed) < len(tps):
-            return  # The group's coordinator is moving (see stream/log.py): what was shown is still the newest known.
+            return  # The group's coordinator is moving (see kafka/log.py): what was shown is still the newest known.
         raws = [
             Raw(tp.partition, starts[tp], ends[tp], offset if offset >= 0 else None, metadata)
             for tp in tps

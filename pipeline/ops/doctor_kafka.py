@@ -26,7 +26,7 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError
 
-from pipeline import access
+from pipeline.kafka import access
 from pipeline.ops import topics as kafka_topics
 from pipeline.ops.doctor import Finding, fail, ok, warn
 from pipeline.ops.topics import TopicsError

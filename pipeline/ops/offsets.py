@@ -9,7 +9,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, NoError
 from kafka.structs import OffsetAndMetadata
 
-from pipeline import access
+from pipeline.kafka import access
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import Settings
 

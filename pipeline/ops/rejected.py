@@ -22,7 +22,7 @@ from pipeline.core.contract import (
     received_at_of,
 )
 from pipeline.core.outcome import Reason
-from pipeline.ops import log
+from pipeline.kafka import tools
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import KafkaSettings
 
@@ -58,7 +58,7 @@ def read(kafka: KafkaSettings, *, since_ms: int, reason: Reason | None = None) -
         since_ms: The earliest time that raw took them, ms since the epoch.
         reason: Only these; None: all.
     """
-    for record in log.read(kafka, kafka.topics.rejected, since_ms=since_ms):
+    for record in tools.read(kafka, kafka.topics.rejected, since_ms=since_ms):
         found = _rejected(record)
         if reason is None or found.reason == reason:
             yield found
@@ -90,7 +90,7 @@ def find(kafka: KafkaSettings, ids: list[str]) -> list[RejectedRecord]:
 
 def replay(kafka: KafkaSettings, records: Iterable[RejectedRecord], progress: Callable[[], None]) -> int:
     """Publish *records* to raw again, with the headers they came with; see `log.write_raw`."""
-    return log.write_raw(kafka, ((record.body, record.headers) for record in records), progress)
+    return tools.write_raw(kafka, ((record.body, record.headers) for record in records), progress)
 
 
 def _rejected(record: Any) -> RejectedRecord:

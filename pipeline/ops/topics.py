@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
-from pipeline import access
+from pipeline.kafka import access
 from pipeline.service.errors import OperatorError
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from pipeline.core.contract import (
 from pipeline.core.deduplication import AcceptState, Decisions
 from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy
 from pipeline.core.windows import NEVER, TimePolicy
+from pipeline.kafka.log import Committed, Log, output
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.stream.chunk import Chunk
-from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.stage import Halt, Opened, Output
 
 REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.

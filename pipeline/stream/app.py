@@ -19,12 +19,12 @@ from faust.app import BootStrategy
 from faust.types import TP, StreamT
 from yarl import URL
 
-from pipeline.pinned import check_versions
+from pipeline.kafka.internals import check_versions
+from pipeline.kafka.log import Log
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import Settings
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.chunk import CHUNK_RECORDS_MAX, split
-from pipeline.stream.log import Log
 from pipeline.stream.partition import Die, ExitCode, Partition
 from pipeline.stream.report import ReportStage
 from pipeline.stream.stage import Stage

@@ -21,9 +21,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from pipeline.kafka.hanging import settle, until_marked
+from pipeline.kafka.log import Log, close_producer, commit
 from pipeline.stream.chunk import Chunk
-from pipeline.stream.hanging import settle, until_marked
-from pipeline.stream.log import Log, close_producer, commit
 from pipeline.stream.stage import Halt, Output, Stage
 
 FAILURES_MAX = 20

@@ -7,9 +7,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline.core import rates
 from pipeline.core.contract import Topics
 from pipeline.core.rates import ReportState, WindowRate
+from pipeline.kafka.log import Committed, Log, output
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.stream.chunk import Chunk
-from pipeline.stream.log import Committed, Log, output
 from pipeline.stream.stage import Opened, Output
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from pipeline.batch import Batches
+from pipeline.kafka.batches import Batches
+from pipeline.kafka.hanging import Outputs
+from pipeline.kafka.log import Committed, Log
 from pipeline.stream.chunk import Chunk
-from pipeline.stream.hanging import Outputs
-from pipeline.stream.log import Committed, Log
 
 State = TypeVar("State")
 

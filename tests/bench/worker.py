@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from pipeline.bridge.partition import partitions_of
 from pipeline.core.event import validate
 from pipeline.core.windows import format_time
+from pipeline.kafka.murmur2 import partitions_of
 from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings

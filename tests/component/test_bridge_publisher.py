@@ -158,7 +158,7 @@ def no_descriptor() -> Iterator[None]:
 def upgraded_in_place() -> Iterator[None]:
     """Have another version of aiokafka on disk than in memory, or none, as while pip replaces it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.pinned.version", lambda _: "0.0.0")
+        patch.setattr("pipeline.kafka.internals.version", lambda _: "0.0.0")
         yield
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from pipeline.bridge.spool import Record
+    from pipeline.core.contract import RawRecord
 
 
-def record(number: int) -> Record:
+def record(number: int) -> RawRecord:
     return b"key", b"%d" % number, b"http", number
 
 
@@ -31,11 +31,11 @@ class Kafka:
     def __init__(self) -> None:
         self.is_up = asyncio.Event()
         self.is_up.set()
-        self.published: list[Record] = []
+        self.published: list[RawRecord] = []
         self.failures = 0
         self.seen = asyncio.Condition()
 
-    async def publish(self, records: Sequence[Record]) -> None:
+    async def publish(self, records: Sequence[RawRecord]) -> None:
         if self.failures:
             self.failures -= 1
             raise AckTimeoutError
@@ -65,7 +65,7 @@ async def running(spool: Spool, kafka: Kafka) -> AsyncIterator[Spooler]:
     await spooler.close()
 
 
-async def put(spooler: Spooler, *records: Record) -> PublishError | None:
+async def put(spooler: Spooler, *records: RawRecord) -> PublishError | None:
     done: asyncio.Future[PublishError | None] = asyncio.get_running_loop().create_future()
     spooler.put(list(records), done.set_result)
     return await asyncio.wait_for(done, 10)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kafka import KafkaProducer
 
-from pipeline.bridge.partition import partitions_of
+from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import Settings
 
 

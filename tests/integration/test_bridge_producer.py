@@ -11,8 +11,8 @@ from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionErr
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
-from pipeline.bridge.producer import Producer
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
+from pipeline.kafka.producer import Producer
 from pipeline.ops import topics
 from pipeline.service.metrics import BridgeMetrics
 from tests.conftest import new_kafka
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from pipeline.bridge.spool import Record
+    from pipeline.core.contract import RawRecord
     from pipeline.ops.kafka import LocalKafka
     from pipeline.service.settings import Settings
 
@@ -30,7 +30,7 @@ RESUME_SECONDS_MAX = 60
 PATIENT_SECONDS = 60.0  # An acknowledgement's deadline that a broker's restart fits into.
 
 
-def record(number: int, *, key: bytes | None = None, size: int = 0) -> Record:
+def record(number: int, *, key: bytes | None = None, size: int = 0) -> RawRecord:
     return key, b"%06d" % number + b"x" * size, b"http", 1_700_000_000_000
 
 

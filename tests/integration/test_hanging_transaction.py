@@ -1,7 +1,7 @@
 """
 What a transaction wrote, and Kafka never marked, is ended before a partition is opened, and before the next one begins.
 
-Kafka forgets markers only in a race (see pipeline/stream/hanging.py), so here the second producer gets the first one's
+Kafka forgets markers only in a race (see pipeline/kafka/hanging.py), so here the second producer gets the first one's
 id and epoch, as if it had been started without Kafka ending the first one's transaction.
 """
 
@@ -28,10 +28,10 @@ from pipeline.core.contract import (
     pack_decision,
     pack_watermark_key,
 )
+from pipeline.kafka.hanging import settle, until_marked
+from pipeline.kafka.log import Committed, Log
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.stream.accept import AcceptStage
-from pipeline.stream.hanging import settle, until_marked
-from pipeline.stream.log import Committed, Log
 from tests.harness.recount import read
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What aborts the next one would abort it, too, though its offset was committed."""
-    monkeypatch.setattr("pipeline.stream.hanging.MARKED_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.kafka.hanging.MARKED_SECONDS", 0.2)
     await hanging.write_event()
     accepted, _, counts = tps = hanging.outputs
 
@@ -177,7 +177,7 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
 
     assert await hanging.log.unmarked(hanging.producer, tps) == {accepted, counts}
     await hanging.log.mark(hanging.producer, set(tps), commit=True)
-    monkeypatch.setattr("pipeline.stream.hanging.MARKED_SECONDS", 30)
+    monkeypatch.setattr("pipeline.kafka.hanging.MARKED_SECONDS", 30)
     await until_marked(hanging.log, hanging.producer, tps)
 
 
@@ -185,7 +185,7 @@ async def test_what_hangs_under_another_id_is_told_instead_of_overlooked(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fold ends before it, so that what comes behind would be accepted once more at the next opening."""
-    monkeypatch.setattr("pipeline.stream.hanging.REQUEST_TIMEOUT_MS", 1000)
+    monkeypatch.setattr("pipeline.kafka.hanging.REQUEST_TIMEOUT_MS", 1000)
     await hanging.write_event()
     hanging.producer._txn_manager._pid_and_epoch = PidAndEpoch(1_000_000, 0)
 

@@ -23,12 +23,12 @@ from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata as KafkaOffset
 from prometheus_client import CollectorRegistry
 
+from pipeline.kafka.log import Committed, Log
 from pipeline.ops import offsets
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.stream.accept import AcceptStage
 from pipeline.stream.chunk import Chunk
-from pipeline.stream.log import Committed, Log
 from pipeline.stream.partition import ExitCode, Partition
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read

@@ -1,4 +1,4 @@
-"""The model's Kafka clients, as pipeline/stream/log.py offers them: each request can fail in every way."""
+"""The model's Kafka clients, as pipeline/kafka/log.py offers them: each request can fail in every way."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaTimeoutError, NotLeaderForPartitionError, RequestTimedOutError
 from aiokafka.record.memory_records import MemoryRecords
 
-from pipeline.batch import Batch
-from pipeline.stream.log import Committed, Log
+from pipeline.kafka.batches import Batch
+from pipeline.kafka.log import Committed, Log
 from tests.laws.kafka import Broker, Record, Transaction
 
 T = TypeVar("T")

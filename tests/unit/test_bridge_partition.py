@@ -7,7 +7,7 @@ from aiokafka.partitioner import murmur2 as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bridge.partition import murmur2, partitions_of
+from pipeline.kafka.murmur2 import murmur2, partitions_of
 
 
 @given(st.lists(st.binary(max_size=1100), max_size=200))

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pipeline.bridge.spool import Record
+    from pipeline.core.contract import RawRecord
 
 MIB = 1 << 20
 
 
-def record(number: int, *, size: int = 10) -> Record:
+def record(number: int, *, size: int = 10) -> RawRecord:
     return b"key%d" % number, b"%d" % number + b"x" * size, b"http", 1_700_000_000_000 + number
 
 
@@ -48,13 +48,13 @@ def open_spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
         yield opened
 
 
-def records_of(spool: Spool) -> list[Record]:
+def records_of(spool: Spool) -> list[RawRecord]:
     return [record for _, record in spool.oldest(1000)]
 
 
 def test_records_come_back_in_order_and_as_they_were(open_spool: Callable[..., Spool]) -> None:
     spool = open_spool()
-    wanted: list[Record] = [(None, b"\x00\xff", b"mns", 1), (b"", b"", b"http", 2), record(3)]
+    wanted: list[RawRecord] = [(None, b"\x00\xff", b"mns", 1), (b"", b"", b"http", 2), record(3)]
 
     spool.append(wanted[:1])
     spool.append(wanted[1:])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.client import AIOKafkaClient
 
-from pipeline.stream.log import close_producer
+from pipeline.kafka.log import close_producer
 
 
 class Connection:
@@ -45,7 +45,7 @@ async def test_a_client_whose_own_task_failed_is_closed_all_the_same() -> None:
 
 async def test_a_producer_that_does_not_stop_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client's metadata task would ask the broker for ever, on a connection of its own."""
-    monkeypatch.setattr("pipeline.stream.log.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.kafka.log.STOP_SECONDS", 0.01)
     connection, producer = abandoned()
 
     await close_producer(producer)
@@ -57,7 +57,7 @@ async def test_a_producer_that_does_not_stop_leaves_nothing_running(monkeypatch:
 
 async def test_it_is_closed_though_who_closes_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rebalance cancels twice, at whatever moment."""
-    monkeypatch.setattr("pipeline.stream.log.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.kafka.log.STOP_SECONDS", 0.01)
     connection, producer = abandoned()
     closing = asyncio.create_task(close_producer(producer))
     await asyncio.sleep(0)

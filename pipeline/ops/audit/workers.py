@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from queue import Empty
 from typing import Any
 
-from pipeline import tolerant
+from pipeline.kafka import lenient_decoding
 from pipeline.ops.audit.partition import Cut, Result, audit_partition
 from pipeline.service.settings import Settings
 
@@ -59,7 +59,7 @@ def audit_partitions(settings: Settings, cuts: list[Cut], progress: Callable[[in
 def _begin(told: Any) -> None:
     global _told  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
     _told = told
-    tolerant.install()  # A spawned process has not come through the command line.
+    lenient_decoding.install()  # A spawned process has not come through the command line.
     gc.set_threshold(GC_THRESHOLD)
 
 

@@ -25,7 +25,7 @@ from aiokafka.record.util import decode_varint
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
 
-from pipeline.pinned import check_versions
+from pipeline.kafka.internals import check_versions
 
 _LENGTH = struct.Struct(">8xi")  # Base offset, and how many bytes of the batch follow.
 # Base offset, attributes, last offset delta, first and highest timestamp, number of records.

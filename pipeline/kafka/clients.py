@@ -13,7 +13,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
-from pipeline.pinned import check_versions
+from pipeline.kafka.internals import check_versions
 from pipeline.service.lifecycle import close
 
 _send = AIOKafkaConnection.send

@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 
-from pipeline.batch import Batches, send
 from pipeline.core.contract import Row
-from pipeline.kafka_clients import close_client
+from pipeline.kafka import markers
+from pipeline.kafka.batches import Batches, send
+from pipeline.kafka.clients import close_client
 from pipeline.service.lifecycle import close
-from pipeline.stream import markers
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
 REQUEST_TIMEOUT_MS = 10_000

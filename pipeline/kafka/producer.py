@@ -24,11 +24,10 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.produce import ProduceRequest
 
-from pipeline.batch import Batches
-from pipeline.bridge.partition import partitions_of
-from pipeline.bridge.spool import Record
-from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE
-from pipeline.kafka_clients import close_client
+from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, RawRecord
+from pipeline.kafka.batches import Batches
+from pipeline.kafka.clients import close_client
+from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -75,7 +74,7 @@ class Producer:
         self._partitions = len(partitions)
         return self._partitions
 
-    async def send(self, records: Sequence[Record]) -> None:
+    async def send(self, records: Sequence[RawRecord]) -> None:
         """
         Return once Kafka has acknowledged all of *records* (acks=all); those of a partition keep their order.
 
@@ -95,7 +94,7 @@ class Producer:
         """Close the connections, within bounds; nobody waits for an answer on them any more."""
         await close_client(self._client, seconds=CLOSE_SECONDS_MAX)
 
-    def _rounds(self, records: Sequence[Record]) -> Iterator[_Round]:
+    def _rounds(self, records: Sequence[RawRecord]) -> Iterator[_Round]:
         """Pack *records* into batches, none larger than a topic takes; a request takes one batch a partition."""
         keyed = iter(partitions_of([key for key, _, _, _ in records if key is not None], self._partitions))
         filling: dict[int, Batches] = {}

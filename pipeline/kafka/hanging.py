@@ -18,7 +18,7 @@ import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.stream.log import REQUEST_TIMEOUT_MS, Committed, Log
+from pipeline.kafka.log import REQUEST_TIMEOUT_MS, Committed, Log
 
 MARKED_SECONDS = 10.0  # Usually milliseconds; longer than the 9 s after which Kafka knows that a leader is gone.
 POLL_SECONDS = 0.001

@@ -13,9 +13,9 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from pipeline import access
 from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
 from pipeline.core.event import media_id_of
+from pipeline.kafka import access
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import KafkaSettings
 
