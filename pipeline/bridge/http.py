@@ -19,7 +19,7 @@ import structlog
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
 from pipeline.bridge.protocol import CUT_OFF, Exchange
 from pipeline.bridge.publisher import Authenticated, Source
-from pipeline.bridge.recent import Bursts, Recent
+from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.service.metrics import BridgeAnswer, BridgeMetrics

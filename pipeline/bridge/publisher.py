@@ -17,9 +17,9 @@ from typing import NewType, NoReturn
 import structlog
 from aiokafka.errors import KafkaError
 
+from pipeline.bridge.batch import Group
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
-from pipeline.bridge.group import Group
-from pipeline.bridge.spooler import Spooler
+from pipeline.bridge.spool_writer import Spooler
 from pipeline.core.contract import RawRecord
 from pipeline.kafka import access
 from pipeline.kafka.producer import Producer

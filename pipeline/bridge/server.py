@@ -15,14 +15,14 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.fleet import Membership, take_over
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.mns_poller import polling
 from pipeline.bridge.patience import Patience
 from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
-from pipeline.bridge.spooler import Spooler
+from pipeline.bridge.spool_writer import Spooler
+from pipeline.bridge.workers import Membership, take_over
 from pipeline.service.certificates import in_use
 from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, show_process, show_ready

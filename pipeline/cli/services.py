@@ -33,16 +33,17 @@ def bridge(
 
     Example: VOD_PIPELINE_BRIDGE__CALLBACKS='[{"url":"https://a.example/vod","auth_keys":["Key1"]}]' vod-pipeline bridge
     """
-    from pipeline.bridge import fleet, server  # noqa: PLC0415  # Each service loads only what it needs.
+    from pipeline.bridge import server  # noqa: PLC0415  # Each service loads only what it needs.
+    from pipeline.bridge import workers as worker_processes  # noqa: PLC0415  # Each service loads only what it needs.
 
     settings = configuration.load(config)
     if workers > 1:
         arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
-        _serve(partial(fleet.serve, members=workers, arguments=arguments), settings, log_format)
+        _serve(partial(worker_processes.serve, members=workers, arguments=arguments), settings, log_format)
         return
     membership = None
     if member:
-        membership = fleet.Membership(number=member, metrics=socket.socket(fileno=metrics_fd))
+        membership = worker_processes.Membership(number=member, metrics=socket.socket(fileno=metrics_fd))
     serve = partial(server.serve, reload=lambda: configuration.load(config), membership=membership)
     _serve(serve, settings, log_format, ends_with_input=bool(member))
 

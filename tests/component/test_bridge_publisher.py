@@ -13,11 +13,11 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from pipeline.bridge.batch import Group
 from pipeline.bridge.errors import AckTimeoutError
-from pipeline.bridge.group import Group
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.bridge.spool import Spool
-from pipeline.bridge.spooler import Spooler
+from pipeline.bridge.spool_writer import Spooler
 from pipeline.ops.kafka import free_port
 from pipeline.service.metrics import BridgeMetrics
 from pipeline.service.settings import KafkaSettings

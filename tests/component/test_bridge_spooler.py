@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, PublishError, SpoolFailedError
 from pipeline.bridge.spool import Spool, SpoolError
-from pipeline.bridge.spooler import Spooler
+from pipeline.bridge.spool_writer import Spooler
 from pipeline.service.metrics import BridgeMetrics
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ async def test_what_is_put_is_on_disk_and_then_published_in_order(spool: Spool) 
 async def test_what_kafka_refused_is_published_again_before_what_came_later(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.bridge.spooler.RETRY_SECONDS", 0)
+    monkeypatch.setattr("pipeline.bridge.spool_writer.RETRY_SECONDS", 0)
     kafka = Kafka()
     kafka.failures = 3
     async with running(spool, kafka) as spooler:
@@ -111,7 +111,7 @@ async def test_each_record_that_comes_after_the_spool_ran_empty_is_published(spo
 
 async def test_a_disk_that_fails_is_an_answer_and_not_the_end(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own error: the table is not there for a while."""
-    monkeypatch.setattr("pipeline.bridge.spooler.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.bridge.spool_writer.RETRY_SECONDS", 0.01)
     kafka = Kafka()
     async with running(spool, kafka) as spooler:
         spool._database.execute("ALTER TABLE records RENAME TO away")
@@ -138,7 +138,7 @@ async def test_what_the_disk_would_not_delete_is_deleted_later(spool: Spool, mon
         loop.call_soon_threadsafe(is_deleted.set)
 
     monkeypatch.setattr(spool, "delete", fail_once)
-    monkeypatch.setattr("pipeline.bridge.spooler.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.bridge.spool_writer.RETRY_SECONDS", 0.01)
     async with running(spool, kafka) as spooler:
         assert await put(spooler, record(1)) is None
         await asyncio.wait_for(is_deleted.wait(), 10)

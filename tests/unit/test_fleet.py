@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from pipeline.bridge.fleet import add_up
+from pipeline.bridge.workers import add_up
 from pipeline.service.metrics import CertificateUse, ProcessMetrics
 
 

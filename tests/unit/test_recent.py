@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.bridge.recent import ENTRY_BYTES, Bursts, Recent
+from pipeline.bridge.repeats import ENTRY_BYTES, Bursts, Recent
 
 
 def durable(error: Exception | None = None) -> asyncio.Future[bool]:
