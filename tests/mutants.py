@@ -36,10 +36,10 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...] = LAWS
 
 
-PARTITION, LOG = "pipeline/stream/partition.py", "pipeline/kafka/log.py"
+PARTITION, LOG = "pipeline/worker/partition.py", "pipeline/kafka/log.py"
 HANGING = "pipeline/kafka/hanging.py"
 ACCEPT, REPORT = "pipeline/core/deduplication.py", "pipeline/core/rates.py"
-STAGE, TRANSPORT = "pipeline/stream/accept.py", "pipeline/stream/transport.py"
+STAGE, TRANSPORT = "pipeline/worker/accept.py", "pipeline/worker/transport.py"
 
 MUTANTS = (
     Mutant(

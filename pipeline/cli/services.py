@@ -54,7 +54,7 @@ def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
 
     Example: VOD_PIPELINE_WORKER__INSTANCE_ID=worker-0 vod-pipeline worker
     """
-    from pipeline.stream.worker import serve  # noqa: PLC0415  # As above.
+    from pipeline.worker.service import serve  # noqa: PLC0415  # As above.
 
     _serve(serve, configuration.load(config), log_format)
 

@@ -14,7 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.ops import offsets
 from pipeline.ops import topics as ops_topics
-from pipeline.stream.partition import ExitCode
+from pipeline.worker.partition import ExitCode
 from tests.chaos.faults import until
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.ops import topics as ops_topics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
-from pipeline.stream.partition import ExitCode
+from pipeline.worker.partition import ExitCode
 from tests.chaos.judge import Past, Verdict, judge
 from tests.chaos.load import Callbacks
 from tests.chaos.watch import Watch

@@ -31,7 +31,7 @@ from pipeline.core.contract import (
 from pipeline.kafka.hanging import settle, until_marked
 from pipeline.kafka.log import Committed, Log
 from pipeline.service.metrics import WorkerMetrics
-from pipeline.stream.accept import AcceptStage
+from pipeline.worker.accept import AcceptStage
 from tests.harness.recount import read
 
 if TYPE_CHECKING:

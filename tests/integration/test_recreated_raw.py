@@ -12,7 +12,7 @@ from kafka.admin import KafkaAdminClient
 
 from pipeline.ops import topics as ops_topics
 from pipeline.service.settings import KafkaSettings, Settings
-from pipeline.stream.partition import ExitCode
+from pipeline.worker.partition import ExitCode
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess

@@ -1,7 +1,7 @@
 """
 The traps of exactly once, each sprung on a real worker and a real Kafka.
 
-Every test here fails when the remedy it names is taken out of pipeline/stream.
+Every test here fails when the remedy it names is taken out of pipeline/worker.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pipeline.kafka.log import Committed, Log
 from pipeline.ops import offsets
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
-from pipeline.stream.accept import AcceptStage
-from pipeline.stream.chunk import Chunk
-from pipeline.stream.partition import ExitCode, Partition
+from pipeline.worker.accept import AcceptStage
+from pipeline.worker.chunk import Chunk
+from pipeline.worker.partition import ExitCode, Partition
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess

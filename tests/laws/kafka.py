@@ -1,5 +1,5 @@
 """
-A small model of Kafka's transactions: what pipeline/stream relies on, and nothing else.
+A small model of Kafka's transactions: what pipeline/worker relies on, and nothing else.
 
 Logs with gaps (control records, compaction) and a last stable offset; transactional ids with epochs and fencing;
 committed offsets with metadata, which appear some time after the commit was answered; retention; offsets by time; and

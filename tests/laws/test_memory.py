@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.core.deduplication import AcceptState
 from pipeline.core.rates import ReportState
-from pipeline.stream.chunk import Chunk
-from pipeline.stream.stage import Output
+from pipeline.worker.chunk import Chunk
+from pipeline.worker.stage import Output
 from tests.laws.client import Fault
 from tests.laws.kafka import Broker
 from tests.laws.test_every_await import RAW, REQUESTS_MAX, cuts, delivered, play, plays_to_the_end

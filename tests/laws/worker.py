@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from pipeline.core.contract import Topics
 from pipeline.core.windows import TimePolicy
 from pipeline.service.metrics import WorkerMetrics
-from pipeline.stream.accept import AcceptStage
-from pipeline.stream.chunk import Batch, Chunk
-from pipeline.stream.partition import ExitCode, Partition
-from pipeline.stream.report import ReportStage
+from pipeline.worker.accept import AcceptStage
+from pipeline.worker.chunk import Batch, Chunk
+from pipeline.worker.partition import ExitCode, Partition
+from pipeline.worker.report import ReportStage
 from tests.laws.client import Fault, ModelLog, Network
 from tests.laws.kafka import Broker
 from tests.laws.loop import StepLoop, StoppedError

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from pipeline.service.settings import load
-from pipeline.stream.worker import STOP_SECONDS
+from pipeline.worker.service import STOP_SECONDS
 from tests.harness.compose import IMAGE_USER, ROOT, read
 
 TREE = read()

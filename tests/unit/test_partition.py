@@ -11,10 +11,10 @@ from typing import Any, NoReturn, cast
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from pipeline.stream import worker as worker_module
-from pipeline.stream.chunk import Chunk
-from pipeline.stream.partition import ExitCode, Partition
-from pipeline.stream.transport import ChunkThread
+from pipeline.worker import service as worker_module
+from pipeline.worker.chunk import Chunk
+from pipeline.worker.partition import ExitCode, Partition
+from pipeline.worker.transport import ChunkThread
 
 CHUNK = Chunk("raw", 0, 0, 0, [], idle=True, now=0, behind=0)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from pipeline.stream.chunk import Batch, Chunk, split
-from pipeline.stream.partition import KAFKA_FAILURES
-from pipeline.stream.transport import ChunkConsumer
+from pipeline.worker.chunk import Batch, Chunk, split
+from pipeline.worker.partition import KAFKA_FAILURES
+from pipeline.worker.transport import ChunkConsumer
 
 TP0 = TP("raw", 0)
 

@@ -28,7 +28,7 @@ from pipeline.service.logging.rate_limit import INTERVAL_SECONDS, KIND_CHARACTER
 from pipeline.service.logging.safe_stream import UnfailingStream
 
 # What these libraries say at INFO and below is about themselves; what matters of it is logged by us.
-QUIET = ("pipeline.stream.transport", "faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")
+QUIET = ("pipeline.worker.transport", "faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")
 VALUE_CHARACTERS_MAX = 1000
 FRAMES_MAX = 20
 SUPPRESSED = "lines_suppressed"

@@ -25,8 +25,8 @@ from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.kafka.log import Committed, Log, output
 from pipeline.service.metrics import WorkerMetrics
-from pipeline.stream.chunk import Chunk
-from pipeline.stream.stage import Halt, Opened, Output
+from pipeline.worker.chunk import Chunk
+from pipeline.worker.stage import Halt, Opened, Output
 
 REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.
 

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from pipeline.kafka.batches import Batches
 from pipeline.kafka.hanging import Outputs
 from pipeline.kafka.log import Committed, Log
-from pipeline.stream.chunk import Chunk
+from pipeline.worker.chunk import Chunk
 
 State = TypeVar("State")
 

@@ -23,8 +23,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka.hanging import settle, until_marked
 from pipeline.kafka.log import Log, close_producer, commit
-from pipeline.stream.chunk import Chunk
-from pipeline.stream.stage import Halt, Output, Stage
+from pipeline.worker.chunk import Chunk
+from pipeline.worker.stage import Halt, Output, Stage
 
 FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2

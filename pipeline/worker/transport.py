@@ -24,7 +24,7 @@ from faust.transport.conductor import Conductor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from pipeline.stream.chunk import Batch, Chunk
+from pipeline.worker.chunk import Batch, Chunk
 
 FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that was busy when the fetch was sent.
 POLL_SECONDS = 0.1

@@ -23,12 +23,12 @@ from pipeline.kafka.internals import check_versions
 from pipeline.kafka.log import Log
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import Settings
-from pipeline.stream.accept import AcceptStage
-from pipeline.stream.chunk import CHUNK_RECORDS_MAX, split
-from pipeline.stream.partition import Die, ExitCode, Partition
-from pipeline.stream.report import ReportStage
-from pipeline.stream.stage import Stage
-from pipeline.stream.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
+from pipeline.worker.accept import AcceptStage
+from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split
+from pipeline.worker.partition import Die, ExitCode, Partition
+from pipeline.worker.report import ReportStage
+from pipeline.worker.stage import Stage
+from pipeline.worker.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
 
 CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
 FETCH_BYTES = 4 << 20

@@ -17,8 +17,8 @@ from pipeline.service.certificates import in_use
 from pipeline.service.metrics import ProcessMetrics, WorkerMetrics, show_process, show_ready
 from pipeline.service.monitor import listen, monitoring
 from pipeline.service.settings import Settings
-from pipeline.stream.app import build_app
-from pipeline.stream.partition import ExitCode
+from pipeline.worker.faust_app import build_app
+from pipeline.worker.partition import ExitCode
 
 # Chunks are tens of thousands of short-lived objects in no cycles, and the state is bytes and ints: the cyclic
 # collector finds nothing there, and costs 8% at 50,000. What is a cycle is a closed client, 50 KB of it: an opened

@@ -9,8 +9,8 @@ from pipeline.core.contract import Topics
 from pipeline.core.rates import ReportState, WindowRate
 from pipeline.kafka.log import Committed, Log, output
 from pipeline.service.metrics import WorkerMetrics
-from pipeline.stream.chunk import Chunk
-from pipeline.stream.stage import Opened, Output
+from pipeline.worker.chunk import Chunk
+from pipeline.worker.stage import Opened, Output
 
 
 class ReportStage:
