@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.audit.verdict import Judge
 from pipeline.bridge.mns_answers import MnsError, kept_of, messages_of
 from pipeline.bridge.mns_poller import body_of
 from pipeline.core.body_shapes import Reader, RefusedError
@@ -29,7 +30,6 @@ from pipeline.core.event import BODY_BYTES_MAX, content_of, explain, media_id_of
 from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.signature import Callback, Denial, deny, sign
 from pipeline.core.windows import TimePolicy, parse_time
-from pipeline.ops.audit.verdict import Judge
 from pipeline.service.settings import WorkerSettings
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 from tests.vectors.poison import corpus

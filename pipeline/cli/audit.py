@@ -16,10 +16,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import audit as ops_audit
+from pipeline.audit.findings import Report
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
-from pipeline.ops import audit as ops_audit
 from pipeline.ops import topics as kafka_topics
-from pipeline.ops.audit.findings import Report
 from pipeline.service import settings as configuration
 
 FINDINGS_SHOWN_MAX = 20

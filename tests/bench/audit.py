@@ -13,8 +13,9 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from pipeline.ops import audit, topics
-from pipeline.ops.audit.log import Reader
+from pipeline import audit
+from pipeline.audit.log import Reader
+from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds

@@ -12,9 +12,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ops import audit
-from pipeline.ops.audit.findings import Kind
-from pipeline.ops.audit.log import AuditError
+from pipeline import audit
+from pipeline.audit.findings import Kind
+from pipeline.audit.log import AuditError
 from tests.harness.recount import rate_differences, read, recount
 
 if TYPE_CHECKING:

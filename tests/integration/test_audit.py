@@ -19,10 +19,10 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.ops import audit
+from pipeline import audit
+from pipeline.audit.findings import Report
+from pipeline.audit.log import Reader
 from pipeline.ops import topics as ops_topics
-from pipeline.ops.audit.findings import Report
-from pipeline.ops.audit.log import Reader
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import mixture, write
 from tests.harness.recount import eventually, read

@@ -15,7 +15,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
-from pipeline.ops import audit, offsets
+from pipeline import audit
+from pipeline.ops import offsets
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read

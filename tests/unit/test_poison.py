@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.audit.verdict import Judge
 from pipeline.core.contract import DETAIL_BYTES_MAX, header
 from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
-from pipeline.ops.audit.verdict import Judge
 from pipeline.service.settings import WorkerSettings
 from tests.vectors.poison import Poison, corpus, honest
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.record.memory_records import MemoryRecords as KafkaPythonRecords
 
+from pipeline.audit.workers import _begin
 from pipeline.kafka.lenient_decoding import decode, install
-from pipeline.ops.audit.workers import _begin
 from tests.harness.wire import Wire, pack
 
 LOG_APPEND_TIME = 0b1000

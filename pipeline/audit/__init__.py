@@ -34,12 +34,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.ops.audit.findings import Finding, Kind, Report
-from pipeline.ops.audit.join import accepted_raw_offset, rejected_raw_offset
-from pipeline.ops.audit.log import AuditError, Bounds, Reader
-from pipeline.ops.audit.partition import Cut
-from pipeline.ops.audit.windows import Windows
-from pipeline.ops.audit.workers import audit_partitions
+from pipeline.audit.findings import Finding, Kind, Report
+from pipeline.audit.join import accepted_raw_offset, rejected_raw_offset
+from pipeline.audit.log import AuditError, Bounds, Reader
+from pipeline.audit.partition import Cut
+from pipeline.audit.windows import Windows
+from pipeline.audit.workers import audit_partitions
 from pipeline.service.settings import Settings
 
 PATIENCE_SECONDS = 5.0

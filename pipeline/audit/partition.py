@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from pipeline.ops.audit import join
-from pipeline.ops.audit.findings import Balance, Finding, Findings, Kind
-from pipeline.ops.audit.join import Output
-from pipeline.ops.audit.log import Bounds, Committed, Reader
-from pipeline.ops.audit.verdict import ACCEPTED, DUPLICATE, IGNORED, Judge, partition_of
+from pipeline.audit import join
+from pipeline.audit.findings import Balance, Finding, Findings, Kind
+from pipeline.audit.join import Output
+from pipeline.audit.log import Bounds, Committed, Reader
+from pipeline.audit.verdict import ACCEPTED, DUPLICATE, IGNORED, Judge, partition_of
 from pipeline.service.settings import Settings
 
 CLOCK_RECORDS = 1000  # How many raw offsets before `start` tell the stream time: a broker's clock may have jumped back.

@@ -10,11 +10,11 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from pipeline.ops.audit import join
-from pipeline.ops.audit.findings import Finding, Kind, Report
-from pipeline.ops.audit.log import Bounds, Reader
-from pipeline.ops.audit.partition import Result
-from pipeline.ops.audit.rates import Problem, Rates
+from pipeline.audit import join
+from pipeline.audit.findings import Finding, Kind, Report
+from pipeline.audit.log import Bounds, Reader
+from pipeline.audit.partition import Result
+from pipeline.audit.rates import Problem, Rates
 from pipeline.service.settings import Settings
 
 POLL_SECONDS = 0.2

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.ops.audit.findings import Finding, Findings, Kind
-from pipeline.ops.audit.verdict import Verdict
+from pipeline.audit.findings import Finding, Findings, Kind
+from pipeline.audit.verdict import Verdict
 
 UNREADABLE = -1  # Instead of the raw offset of an output that names none.
 END = 1 << 64  # The same behind the last output: more than any raw offset.

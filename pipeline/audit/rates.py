@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pipeline.ops.audit.findings import Finding, Findings, Kind
+from pipeline.audit.findings import Finding, Findings, Kind
 
 SUCCESS = ""
 _INSTANT = "%Y-%m-%dT%H:%M:%SZ"

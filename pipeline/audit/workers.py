@@ -10,8 +10,8 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from queue import Empty
 from typing import Any
 
+from pipeline.audit.partition import Cut, Result, audit_partition
 from pipeline.kafka import lenient_decoding
-from pipeline.ops.audit.partition import Cut, Result, audit_partition
 from pipeline.service.settings import Settings
 
 OFFSETS_ALONE_MAX = 50_000  # More takes longer than it takes to start a process, about 1 s.
