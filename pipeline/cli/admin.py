@@ -11,12 +11,12 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipeline.admin import migrate
+from pipeline.admin import offsets as group_offsets
+from pipeline.admin import topics as kafka_topics
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.core.windows import format_time
-from pipeline.ops import migrate
-from pipeline.ops import offsets as group_offsets
-from pipeline.ops import topics as kafka_topics
 from pipeline.service import settings as configuration
 from pipeline.service.settings import SettingsError
 

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import audit as ops_audit
+from pipeline.admin import topics as kafka_topics
 from pipeline.audit.findings import Report
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
-from pipeline.ops import topics as kafka_topics
 from pipeline.service import settings as configuration
 
 FINDINGS_SHOWN_MAX = 20

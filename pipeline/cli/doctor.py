@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from pipeline.admin import doctor as machine
+from pipeline.admin import doctor_kafka
+from pipeline.admin.doctor import Finding, Level, fail
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
-from pipeline.ops import doctor as machine
-from pipeline.ops import doctor_kafka
-from pipeline.ops.doctor import Finding, Level, fail
 from pipeline.service import settings as configuration
 from pipeline.service.settings import SettingsError
 

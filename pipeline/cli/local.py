@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pipeline.admin import topics as kafka_topics
 from pipeline.cli.terminal import Config, out
-from pipeline.ops import topics as kafka_topics
 from pipeline.ops import up as local
 from pipeline.ops.simulate import Plan
 from pipeline.service import settings as configuration

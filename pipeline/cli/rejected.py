@@ -12,10 +12,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.admin import rejected
 from pipeline.cli.terminal import Config, err, out
 from pipeline.core.outcome import Reason
 from pipeline.core.windows import format_time
-from pipeline.ops import rejected
 from pipeline.service import settings as configuration
 from pipeline.service.settings import SettingsError
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.ops import topics
+from pipeline.admin import topics
 from pipeline.ops.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
 from pipeline.service.probe import ask, url_of

@@ -14,8 +14,8 @@ import uuid
 from pathlib import Path
 
 from pipeline import audit
+from pipeline.admin import topics
 from pipeline.audit.log import Reader
-from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds

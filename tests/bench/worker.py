@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
+from pipeline.admin import topics
 from pipeline.core.event import validate
 from pipeline.core.windows import format_time
 from pipeline.kafka.murmur2 import partitions_of
-from pipeline.ops import topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import CODES

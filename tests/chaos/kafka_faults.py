@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from pipeline.ops import offsets
-from pipeline.ops import topics as ops_topics
+from pipeline.admin import offsets
+from pipeline.admin import topics as ops_topics
 from pipeline.worker.partition import ExitCode
 from tests.chaos.faults import until
 

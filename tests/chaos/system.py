@@ -13,7 +13,7 @@ import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.ops import topics as ops_topics
+from pipeline.admin import topics as ops_topics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.partition import ExitCode
 from tests.chaos.judge import Past, Verdict, judge

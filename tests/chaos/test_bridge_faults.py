@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.ops import topics
+from pipeline.admin import topics
 from tests.conftest import new_kafka
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import read

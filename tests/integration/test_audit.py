@@ -20,9 +20,9 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import audit
+from pipeline.admin import topics as ops_topics
 from pipeline.audit.findings import Report
 from pipeline.audit.log import Reader
-from pipeline.ops import topics as ops_topics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import mixture, write
 from tests.harness.recount import eventually, read

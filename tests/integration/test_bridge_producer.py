@@ -10,10 +10,10 @@ import pytest
 from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionError
 from prometheus_client import CollectorRegistry
 
+from pipeline.admin import topics
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.kafka.producer import Producer
-from pipeline.ops import topics
 from pipeline.service.metrics import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.recount import read

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pipeline.admin import topics
 from pipeline.bridge.errors import PublishError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
-from pipeline.ops import topics
 from pipeline.service.metrics import BridgeMetrics
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS

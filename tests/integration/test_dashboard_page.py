@@ -21,8 +21,8 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, ViewportSize, expect
 
+from pipeline.admin import topics as ops_topics
 from pipeline.core.signature import Callback
-from pipeline.ops import topics as ops_topics
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.ops.send import Target, simulate
 from pipeline.ops.simulate import Plan

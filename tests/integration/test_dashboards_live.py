@@ -17,8 +17,8 @@ import pytest
 
 from config.grafana import internals, overview
 from config.grafana.dashboards import dashboards, to_json
+from pipeline.admin import topics as ops_topics
 from pipeline.core.signature import Callback
-from pipeline.ops import topics as ops_topics
 from pipeline.ops.send import Target as Receiver
 from pipeline.ops.send import simulate
 from pipeline.ops.simulate import Plan

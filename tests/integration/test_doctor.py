@@ -22,9 +22,9 @@ from kafka.admin import (
     ResourceType,
 )
 
-from pipeline.ops import topics as ops_topics
-from pipeline.ops.doctor import Finding, Level
-from pipeline.ops.doctor_kafka import examine
+from pipeline.admin import topics as ops_topics
+from pipeline.admin.doctor import Finding, Level
+from pipeline.admin.doctor_kafka import examine
 from pipeline.ops.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS

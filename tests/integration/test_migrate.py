@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.admin import migrate
+from pipeline.admin import topics as ops_topics
 from pipeline.kafka.tools import LogError, write_raw
-from pipeline.ops import migrate
-from pipeline.ops import topics as ops_topics
 from tests.harness.load import Load, deletion, mixture
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from pipeline import audit
-from pipeline.ops import offsets
+from pipeline.admin import offsets
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
@@ -182,7 +182,7 @@ def test_a_partition_over_the_ceiling_pauses_says_why_and_loses_nothing(settings
 
 def test_a_paused_partition_holds_up_no_other(fresh_settings: Settings, tmp_path: Path) -> None:
     """Its chunks wait in its own buffer; the worker stays in the group and reads on in the others."""
-    from pipeline.ops import topics
+    from pipeline.admin import topics
 
     settings = having(fresh_settings, partitions=2, rejected_share_max=CEILING, rejected_share_records_min=10)
     with topics.connect(settings) as client:

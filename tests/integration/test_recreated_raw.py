@@ -10,7 +10,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from pipeline.ops import topics as ops_topics
+from pipeline.admin import topics as ops_topics
 from pipeline.service.settings import KafkaSettings, Settings
 from pipeline.worker.partition import ExitCode
 from tests.harness.load import Raw, deletion, write

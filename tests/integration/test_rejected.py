@@ -11,9 +11,9 @@ import pytest
 from kafka import KafkaProducer
 from typer.testing import CliRunner
 
+from pipeline.admin import rejected
 from pipeline.cli import app
 from pipeline.core.outcome import Reason
-from pipeline.ops import rejected
 from tests.harness.recount import differences, eventually, read
 from tests.harness.wire import Wire, pack, write_batches
 from tests.harness.worker import WorkerProcess

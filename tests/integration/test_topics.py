@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from pipeline.ops.kafka import LocalKafka, LocalKafkaError, free_port
-from pipeline.ops.topics import (
+from pipeline.admin.topics import (
     ChangeConfig,
     CreateTopic,
     Problem,
@@ -25,6 +24,7 @@ from pipeline.ops.topics import (
     contract,
     plan,
 )
+from pipeline.ops.kafka import LocalKafka, LocalKafkaError, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 
 DAY_SECONDS = 86_400

@@ -23,8 +23,8 @@ from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata as KafkaOffset
 from prometheus_client import CollectorRegistry
 
+from pipeline.admin import offsets
 from pipeline.kafka.log import Committed, Log
-from pipeline.ops import offsets
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.accept import AcceptStage

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import trustme
 
-from pipeline.ops import doctor
-from pipeline.ops.doctor import Finding, Level
-from pipeline.ops.doctor_kafka import skew_finding
+from pipeline.admin import doctor
+from pipeline.admin.doctor import Finding, Level
+from pipeline.admin.doctor_kafka import skew_finding
 from pipeline.ops.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 

@@ -26,10 +26,10 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError
 
+from pipeline.admin import topics as kafka_topics
+from pipeline.admin.doctor import Finding, fail, ok, warn
+from pipeline.admin.topics import TopicsError
 from pipeline.kafka import access
-from pipeline.ops import topics as kafka_topics
-from pipeline.ops.doctor import Finding, fail, ok, warn
-from pipeline.ops.topics import TopicsError
 from pipeline.service.settings import Settings
 
 CONNECT_SECONDS_MAX = 3

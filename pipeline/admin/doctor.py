@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline.ops import topics as kafka_topics
+from pipeline.admin import topics as kafka_topics
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import BridgeSettings, Settings
 
