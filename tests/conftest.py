@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.admin import topics as ops_topics
 from pipeline.kafka import clients, lenient_decoding
-from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 
 if TYPE_CHECKING:

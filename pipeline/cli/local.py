@@ -14,8 +14,8 @@ from rich.table import Table
 
 from pipeline.admin import topics as kafka_topics
 from pipeline.cli.terminal import Config, out
-from pipeline.ops import up as local
-from pipeline.ops.simulate import Plan
+from pipeline.local import up as local
+from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
 from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
@@ -38,7 +38,7 @@ def up(
 
     Example: vod-pipeline up --demo --seconds 30
     """
-    from pipeline.ops import demo as demonstration  # noqa: PLC0415  # Loads an HTTP client that `up` alone never needs.
+    from pipeline.local import demo as demonstration  # noqa: PLC0415  # Loads an HTTP client that `up` alone never needs.
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = configuration.load(config)
@@ -71,7 +71,7 @@ def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
 
     Example: vod-pipeline simulate --rate 500 --seconds 30 --failures 0.3 --seed 7
     """
-    from pipeline.ops import demo as demonstration  # noqa: PLC0415  # As above.
+    from pipeline.local import demo as demonstration  # noqa: PLC0415  # As above.
 
     settings = configuration.load(config)
     plan = Plan(
@@ -87,7 +87,7 @@ def rates(config: Config = None) -> None:
 
     Example: vod-pipeline rates
     """
-    from pipeline.ops.live import LiveRates  # noqa: PLC0415  # As above.
+    from pipeline.local.rates_table import LiveRates  # noqa: PLC0415  # As above.
 
     settings = configuration.load(config)
     with kafka_topics.connect(settings):  # Says in one line if no Kafka answers.

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka, free_port
 from tests.bench.worker import BROKER_CORE, JARS, pin
 
 if __name__ == "__main__":

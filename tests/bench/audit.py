@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline import audit
 from pipeline.admin import topics
 from pipeline.audit.log import Reader
-from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
 from tests.harness.recount import eventually

@@ -30,7 +30,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.monitor import listen, running
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
 from tests.bench.worker import cpu_seconds

@@ -26,7 +26,7 @@ from pipeline.admin import topics
 from pipeline.core.event import validate
 from pipeline.core.windows import format_time
 from pipeline.kafka.murmur2 import partitions_of
-from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import CODES
 from tests.harness.worker import WorkerProcess

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
-from pipeline.ops.kafka import LocalKafkaError
+from pipeline.local.kafka import LocalKafkaError
 from tests.chaos.scenarios import SCENARIOS, Result, Scenario, play
 
 SEED_MAX = 1_000_000

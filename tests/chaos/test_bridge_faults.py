@@ -15,7 +15,7 @@ from tests.harness.recount import read
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
     from pipeline.service.settings import Settings
 
 SENDERS = 10

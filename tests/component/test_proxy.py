@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from tests.harness.proxy import PRODUCE, Fault, Proxy
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.core.signature import Callback, Denial, deny
-from pipeline.ops.kafka import free_port
-from pipeline.ops.send import Target, simulate
-from pipeline.ops.simulate import Kind, Plan, callbacks
+from pipeline.local.kafka import free_port
+from pipeline.local.load import Target, simulate
+from pipeline.local.simulator import Kind, Plan, callbacks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

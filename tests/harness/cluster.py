@@ -12,7 +12,7 @@ from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pipeline.ops.kafka import HOST, LocalKafka, free_port
+from pipeline.local.kafka import HOST, LocalKafka, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, async_playwright
 
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.probe import ask
 from tests.harness.recount import eventually
 from tests.harness.tools import CHROMIUM, DEAD_PROXY

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from kafka.admin import KafkaAdminClient, UserScramCredentialUpsertion
 from kafka.errors import KafkaError
 
-from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka, free_port
 from tests.harness.recount import eventually
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
 from tests.harness.recount import eventually

@@ -29,7 +29,7 @@ from tests.harness.recount import eventually, read
 from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
 
 pytestmark = pytest.mark.timeout(300)
 

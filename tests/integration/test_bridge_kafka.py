@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.monitor import ListenError, listen
 from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aiokafka import ConsumerRecord
 
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
 
 URL = "https://vod.example.com/callback"
 KEY = "Test1Key"

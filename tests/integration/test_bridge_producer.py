@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.core.contract import RawRecord
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
     from pipeline.service.settings import Settings
 
 RESUME_SECONDS_MAX = 60

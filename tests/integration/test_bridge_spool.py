@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
     from pipeline.service.settings import Settings
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.bridge import KEY, URL, Sent, send

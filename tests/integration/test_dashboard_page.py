@@ -23,9 +23,9 @@ from playwright.async_api import Browser, Page, ViewportSize, expect
 
 from pipeline.admin import topics as ops_topics
 from pipeline.core.signature import Callback
-from pipeline.ops.kafka import LocalKafka, free_port
-from pipeline.ops.send import Target, simulate
-from pipeline.ops.simulate import Plan
+from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.load import Target, simulate
+from pipeline.local.simulator import Plan
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import new_kafka
 from tests.harness.bridge import KEY, URL, BridgeProcess

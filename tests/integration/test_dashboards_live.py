@@ -19,9 +19,9 @@ from config.grafana import internals, overview
 from config.grafana.dashboards import dashboards, to_json
 from pipeline.admin import topics as ops_topics
 from pipeline.core.signature import Callback
-from pipeline.ops.send import Target as Receiver
-from pipeline.ops.send import simulate
-from pipeline.ops.simulate import Plan
+from pipeline.local.load import Target as Receiver
+from pipeline.local.load import simulate
+from pipeline.local.simulator import Plan
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.bridge import KEY, URL, BridgeProcess, Sent, send
 from tests.harness.grafana import Target, fill_in, targets
@@ -34,7 +34,7 @@ from tests.harness.worker import WorkerProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
 
 pytestmark = pytest.mark.timeout(600)  # The first test's share is the load: a minute where the machine is not busy.
 

@@ -25,7 +25,7 @@ from kafka.admin import (
 from pipeline.admin import topics as ops_topics
 from pipeline.admin.doctor import Finding, Level
 from pipeline.admin.doctor_kafka import examine
-from pipeline.ops.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.recount import eventually

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ops.kafka import LocalKafka
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import Settings
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import read

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, Settings
 from tests.harness.load import deletion
 from tests.harness.mns import MnsEmulator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from pipeline.ops.kafka import LocalKafka
+    from pipeline.local.kafka import LocalKafka
 
 URL = "https://vod.example.com/callback"
 KEY = "Test1Key"

@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.admin import topics as ops_topics
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.settings import Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.load import deletion

@@ -24,7 +24,7 @@ from pipeline.admin.topics import (
     contract,
     plan,
 )
-from pipeline.ops.kafka import LocalKafka, LocalKafkaError, free_port
+from pipeline.local.kafka import LocalKafka, LocalKafkaError, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 
 DAY_SECONDS = 86_400
@@ -32,7 +32,7 @@ DAY_MILLISECONDS = 86_400_000
 REPOSITORY = Path(__file__).parents[2]
 OWNER = """
 import pathlib, signal
-from pipeline.ops.kafka import LocalKafka
+from pipeline.local.kafka import LocalKafka
 broker = LocalKafka(
     jars=pathlib.Path({jars!r}), directory=pathlib.Path({directory!r}), port={port}, controller_port={controller_port}
 )

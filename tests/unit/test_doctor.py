@@ -18,7 +18,7 @@ import trustme
 from pipeline.admin import doctor
 from pipeline.admin.doctor import Finding, Level
 from pipeline.admin.doctor_kafka import skew_finding
-from pipeline.ops.kafka import free_port
+from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 
 STRONG = "Vp0123456789abcdef0123456789abcd"

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console, RenderableType
 
-from pipeline.ops.closing import Outcomes, closing, read_outcomes, verdict
-from pipeline.ops.live import WINDOWS_KEPT_MAX, NewestRows, RateRow, rates_table, read_row
-from pipeline.ops.send import Summary
-from pipeline.ops.simulate import Kind
+from pipeline.local.closing import Outcomes, closing, read_outcomes, verdict
+from pipeline.local.load import Summary
+from pipeline.local.rates_table import WINDOWS_KEPT_MAX, NewestRows, RateRow, rates_table, read_row
+from pipeline.local.simulator import Kind
 from pipeline.service.metrics import BridgeMetrics, RecordTotals
 
 ROW = RateRow(

@@ -15,7 +15,7 @@ from pipeline.core.deduplication import AcceptState, accept
 from pipeline.core.event import content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Rejected
 from pipeline.core.windows import TimePolicy, parse_time
-from pipeline.ops.simulate import Kind, Plan, PlanError, Simulated, callbacks
+from pipeline.local.simulator import Kind, Plan, PlanError, Simulated, callbacks
 
 if TYPE_CHECKING:
     from random import Random

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ops.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, parts_of
+from pipeline.local.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, parts_of
 from pipeline.service.settings import Settings
 
 NOWHERE = "http://127.0.0.1:1/readyz"

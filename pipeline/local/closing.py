@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.outcome import Outcome, Reason
-from pipeline.ops.send import DELIVERED, Summary
-from pipeline.ops.simulate import Kind
+from pipeline.local.load import DELIVERED, Summary
+from pipeline.local.simulator import Kind
 from pipeline.service.metrics import BridgeAnswer
 
 if TYPE_CHECKING:

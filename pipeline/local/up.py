@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.admin import topics
-from pipeline.ops.kafka import LocalKafka
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import ENV_PREFIX, CallbackSettings, Settings

@@ -10,10 +10,10 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.ops.closing import Outcomes, closing, read_outcomes
-from pipeline.ops.live import LiveRates
-from pipeline.ops.send import Summary, Target, simulate
-from pipeline.ops.simulate import Plan
+from pipeline.local.closing import Outcomes, closing, read_outcomes
+from pipeline.local.load import Summary, Target, simulate
+from pipeline.local.rates_table import LiveRates
+from pipeline.local.simulator import Plan
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import CallbackSettings, Settings
 

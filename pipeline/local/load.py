@@ -18,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.core.signature import sign
-from pipeline.ops.simulate import Kind, Plan, Simulated, callbacks
+from pipeline.local.simulator import Kind, Plan, Simulated, callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
