@@ -2,7 +2,7 @@
 Fuzz the pure entry points: whatever comes in, they answer, and they answer as a plain version of them does.
 
 ``python -m tests.fuzz --minutes 10`` (`make fuzz`) gives each target its share of the time, with a new seed each round.
-What fails is shrunk and printed; put it into tests/vectors/fuzz.py, which tests/unit/test_fuzz.py replays.
+What fails is shrunk and printed; put it into tests/vectors/fuzz.py, which tests/unit/suite/test_fuzz.py replays.
 """
 
 from __future__ import annotations

@@ -22,8 +22,12 @@ RUNS = "500"
 SECONDS_MAX = 900
 COPIED = ("pipeline", "tests", "config", "pyproject.toml")
 LAWS = ("tests/laws",)
-UNIT = ("tests/unit/test_accept.py", "tests/unit/test_report.py", "tests/unit/test_ceiling.py")
-TRAPS = "tests/integration/test_worker_traps.py::"
+UNIT = (
+    "tests/unit/core/test_deduplication.py",
+    "tests/unit/core/test_rates.py",
+    "tests/unit/core/test_rejection_limit.py",
+)
+TRAPS = "tests/integration/worker/test_traps.py::"
 
 
 class Mutant(NamedTuple):
@@ -159,7 +163,7 @@ MUTANTS = (
         PARTITION,
         "if isinstance(output, Halt):",
         "if False:",
-        ("tests/integration/test_poison_kafka.py",),
+        ("tests/integration/worker/test_poison_kafka.py",),
     ),
     Mutant(
         "raw is read uncommitted",
@@ -203,7 +207,7 @@ MUTANTS = (
         TRANSPORT,
         "    Conductor = FixedConductor\n",
         "",
-        ("tests/unit/test_app.py",),
+        ("tests/unit/worker/test_faust_app.py",),
     ),
 )
 

@@ -4,7 +4,7 @@ A small model of Kafka's transactions: what pipeline/worker relies on, and nothi
 Logs with gaps (control records, compaction) and a last stable offset; transactional ids with epochs and fencing;
 committed offsets with metadata, which appear some time after the commit was answered; retention; offsets by time; and
 markers that are forgotten, so that the next ones of that producer decide.
-Sources: KIP-98 (transactions), KIP-360 (epochs), and tests/integration/test_worker_traps.py for what was tried.
+Sources: KIP-98 (transactions), KIP-360 (epochs), and tests/integration/worker/test_traps.py for what was tried.
 """
 
 from __future__ import annotations

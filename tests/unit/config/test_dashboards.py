@@ -16,7 +16,7 @@ from config.grafana import dashboards, internals, overview
 from config.grafana.panels import STEP_SECONDS, catalogue
 from tests.harness.grafana import fill_in, panels, targets
 
-CONFIG = Path(__file__).parents[2] / "config"
+CONFIG = Path(__file__).parents[3] / "config"
 GRAFANA = CONFIG / "grafana"
 FILES = [f"{overview.UID}.json", f"{internals.UID}.json"]
 SUFFIXES = ("_total", "_bucket", "_sum", "_count", "")

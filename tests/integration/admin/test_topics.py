@@ -29,7 +29,7 @@ from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 
 DAY_SECONDS = 86_400
 DAY_MILLISECONDS = 86_400_000
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 OWNER = """
 import pathlib, signal
 from pipeline.local.kafka import LocalKafka

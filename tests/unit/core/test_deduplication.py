@@ -124,7 +124,7 @@ def test_a_valid_event_is_accepted_as_it_came() -> None:
 
 
 def test_the_decision_header_holds_the_fingerprint_and_the_code() -> None:
-    """The fold reads nothing else; the fingerprint is that of tests/unit/test_event.py's documented failure."""
+    """The fold reads nothing else; the fingerprint is that of tests/unit/core/test_event.py's documented failure."""
     value = body(Status="fail", ErrorCode="InvalidVideo.NotFound", ErrorMessage="The video does not exist.")
 
     (row,) = outs(run(raw(7, value)).accepted)

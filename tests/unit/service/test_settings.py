@@ -21,7 +21,7 @@ from pipeline.service.settings import (
     load,
 )
 
-CONFIG = Path(__file__).parents[2] / "config" / "pipeline.toml"
+CONFIG = Path(__file__).parents[3] / "config" / "pipeline.toml"
 QUEUE = """[[bridge.mns]]
 endpoint = "https://1234.mns.cn-shanghai.aliyuncs.com"
 queue = "vod-events"

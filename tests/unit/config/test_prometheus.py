@@ -18,7 +18,7 @@ from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, 
 from tests.harness.alert_stories import HEALTHY, STORIES, Story
 from tests.harness.tools import PROMTOOL
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DIRECTORY = ROOT / "config" / "prometheus"
 RULE_FILES = ("rules.yml", "alerts.yml")
 CONFIGURATIONS = ("prometheus.yml", "local.yml")

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from pipeline.bridge.errors import OverloadedError
 from pipeline.bridge.protocol import BoundedProtocol, Exchange
-from tests.component.test_bridge_hostile import BODY, CASES, head, post
+from tests.component.bridge.test_hostile import BODY, CASES, head, post
 from tests.harness.bridge_server import Server
 
 if TYPE_CHECKING:
