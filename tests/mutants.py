@@ -159,9 +159,9 @@ MUTANTS = (
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
     Mutant("the totals are not committed", ACCEPT, '"totals": state.totals}', '"totals": {}}'),
     Mutant(
-        "the ceiling's chunk is committed",
+        "the rejection limit's chunk is committed",
         PARTITION,
-        "if isinstance(output, Halt):",
+        "if isinstance(output, Pause):",
         "if False:",
         ("tests/integration/worker/test_poison_kafka.py",),
     ),
@@ -181,7 +181,7 @@ MUTANTS = (
     Mutant(
         "what hangs is not ended",
         PARTITION,
-        "            await settle(self._log, producer, self._stage, self._number, committed)\n",
+        "            await resolve(self._log, producer, self._stage, self._number, committed)\n",
         "",
     ),
     Mutant(

@@ -2,7 +2,7 @@
 The accept transition: raw records of one partition in, decisions out.
 
 Pure: the state it changes is given to it, and all time it knows is in the records. Its state is a fold of its own
-output (`recall`), so it needs no store: what is not in `accepted` was not accepted.
+output (`restore`), so it needs no store: what is not in `accepted` was not accepted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipeline.core.contract import (
 )
 from pipeline.core.event import Content
 from pipeline.core.outcome import Ignored, Outcome, Reason, Rejected
-from pipeline.core.rejection_limit import NO_CEILING, Ceiling
+from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit
 from pipeline.core.windows import NEVER, TimePolicy, format_time
 
 
@@ -70,7 +70,7 @@ class AcceptState:
 
     partition: int
     policy: TimePolicy
-    ceiling: Ceiling = field(default_factory=lambda: Ceiling(NO_CEILING))
+    rejection_limit: RejectionLimit = field(default_factory=lambda: RejectionLimit(NO_REJECTION_LIMIT))
     stream_time: int = NEVER
     highest: int = NEVER
     watermark: int = NEVER
@@ -109,7 +109,7 @@ class Decisions:
     deletions: Counter[Content] = field(default_factory=Counter)
 
 
-def recall(state: AcceptState, media_id: bytes, at: int, decision: Decision) -> None:
+def restore(state: AcceptState, media_id: bytes, at: int, decision: Decision) -> None:
     """Take one record of `accepted` back into the state: its key, its timestamp and its `decision` header."""
     bucket = state.bucket_of(state.policy.window_of(at))
     bucket.seen[media_id + suffix_of(at)] = decision.fingerprint
@@ -135,11 +135,11 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
 
     Returns:
         The other rows to write and the figures to count. Every record is in exactly one of the outcomes.
-        If that made `state.ceiling.crossed`, nothing of it may be committed, and the state is of no more use.
+        If that made `state.rejection_limit.tripped`, nothing of it may be committed, and the state is of no more use.
     """
     policy, buckets = state.policy, state.buckets
-    if state.ceiling.policy.is_on:
-        records = state.ceiling.watch(records)
+    if state.rejection_limit.policy.is_on:
+        records = state.rejection_limit.watch(records)
     decisions = Decisions()
     read, accept_row = state.reader.read, accepted.append
     stream_time, highest = state.stream_time, state.highest
@@ -192,8 +192,8 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
         decisions.outcomes[tag(Outcome.IGNORED, outcome.event_type)] += 1
         return
     decisions.outcomes[tag(Outcome.REJECTED, outcome.reason)] += 1
-    if state.ceiling.policy.is_on:
-        state.ceiling.reject()
+    if state.rejection_limit.policy.is_on:
+        state.rejection_limit.reject()
     why: Headers = (
         (HEADER_RAW_OFFSET, b"%d" % record.offset),
         (HEADER_REASON, outcome.reason.encode()),
@@ -230,7 +230,7 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
     if watermark <= state.watermark:
         return
     state.watermark = watermark
-    value = {"watermark": watermark, "expiry": state.policy.settled(state.stream_time, watermark)}
+    value = {"watermark": watermark, "expiry": state.policy.final_before(state.stream_time, watermark)}
     decisions.partial_counts.append((pack_watermark_key(state.partition), json.dumps(value).encode(), None, []))
 
 
@@ -244,7 +244,7 @@ def to_metadata(state: AcceptState) -> str:
 
 def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptState:
     """
-    Start a state from an offset commit's metadata; `recall` then fills it from `accepted`.
+    Start a state from an offset commit's metadata; `restore` then fills it from `accepted`.
 
     Empty or foreign metadata (an operator set the offset by hand) gives a state that has seen no time: the fold then
     takes in all of `accepted`, and the next record's timestamp sets the stream time.

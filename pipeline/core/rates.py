@@ -27,7 +27,7 @@ class PartialCount(Protocol):
 
 
 class Watermark(NamedTuple):
-    """How far a partition has come: `at` as in TimePolicy.watermark, `expiry` as in TimePolicy.settled. ms."""
+    """How far a partition has come: `at` as in TimePolicy.watermark, `expiry` as in TimePolicy.final_before. ms."""
 
     at: int
     expiry: int
@@ -82,7 +82,7 @@ class ReportState:
         return (max(complete), self.published[max(complete)]) if complete else None
 
 
-def recall_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
+def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
     """Fold records of partial-counts into the state; what they change becomes dirty."""
     before = state.watermark
     for record in records:
@@ -91,7 +91,7 @@ def recall_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
             state.counts.setdefault(key.window, {})[key.partition, key.code] = int(record.value)
             state.dirty.add(key.window)
         else:
-            _recall_watermark(state, key, json.loads(record.value))
+            _merge_watermark(state, key, json.loads(record.value))
     after = state.watermark
     if after > before:
         state.dirty.update(
@@ -105,13 +105,13 @@ def _is_complete(rate: WindowRate | None) -> bool:
     return rate is not None and rate.complete
 
 
-def _recall_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
+def _merge_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
     # The highest ever said: after a lost offset commit a partition may start over with a lower one.
     known = state.watermarks.get(key.partition, Watermark(NEVER, NEVER))
     state.watermarks[key.partition] = Watermark(max(known.at, value["watermark"]), max(known.expiry, value["expiry"]))
 
 
-def recall_row(state: ReportState, value: bytes) -> None:
+def restore_row(state: ReportState, value: bytes) -> None:
     """Take one row of failure-rates, in the topic's order, back into the state."""
     row = json.loads(value)
     window = parse_time(row["window_start"])
@@ -128,9 +128,9 @@ def recall_row(state: ReportState, value: bytes) -> None:
     )
 
 
-def settle(state: ReportState) -> None:
+def finish_restore(state: ReportState) -> None:
     """
-    End a recall: forget what retention may have taken a part of.
+    End a restore: forget what retention may have taken a part of.
 
     A window before the expiry had its first row in the transaction that brought its first counts, so one without a row
     has outlived it, and less than what was published is a remainder. A later row can have waited for its interval.
@@ -159,7 +159,7 @@ def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> 
         records: May be empty: windows that had to wait for their interval are written then.
         now: The clock in ms. It decides when a row is written, never its failures and total.
     """
-    recall_counts(state, records)
+    merge_counts(state, records)
     _drop(state)
     rows: list[Row] = []
     late = 0

@@ -1,5 +1,5 @@
 """
-A ceiling on rejections: above it a partition pauses, so that a bad deploy does not move the whole of raw to rejected.
+A limit on rejections: above it a partition pauses, so that a bad deploy does not move the whole of raw to rejected.
 
 Pure: its minute is one of raw's timestamps, so a backlog is judged as it would have been when it arrived.
 """
@@ -25,12 +25,12 @@ S = TypeVar("S", bound=Stamped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CeilingPolicy:
+class RejectionLimitPolicy:
     """
     When to pause.
 
     Args:
-        share_max: The share of a minute's records that may be rejected, over 0 .. 1; 1 is no ceiling.
+        share_max: The share of a minute's records that may be rejected, over 0 .. 1; 1 is no limit.
         records_min: How many records a minute must have had before its share counts: of two, one is half.
     """
 
@@ -42,11 +42,11 @@ class CeilingPolicy:
         return self.share_max < 1
 
 
-NO_CEILING = CeilingPolicy()
+NO_REJECTION_LIMIT = RejectionLimitPolicy()
 
 
-class Crossing(NamedTuple):
-    """The minute (its start, in ms) in which the ceiling was crossed, and what it had seen up to there."""
+class Trip(NamedTuple):
+    """The minute (its start, in ms) in which the rejection limit was tripped, and what it had seen up to there."""
 
     minute: int
     received: int
@@ -58,15 +58,15 @@ class Crossing(NamedTuple):
 
 
 @dataclass(slots=True)
-class Ceiling:
+class RejectionLimit:
     """
-    Counts one partition's records by minute; `crossed` once a share was too high.
+    Counts one partition's records by minute; `tripped` once a share was too high.
 
-    Its counts are not kept: whoever opens the partition again, after a mend or with another ceiling, begins at none.
+    Its counts are not kept: whoever opens the partition again, after a mend or with another limit, begins at none.
     """
 
-    policy: CeilingPolicy
-    crossed: Crossing | None = None
+    policy: RejectionLimitPolicy
+    tripped: Trip | None = None
     _minute: int = field(default=NEVER, init=False)
     _received: int = field(default=0, init=False)
     _rejected: int = field(default=0, init=False)
@@ -83,5 +83,5 @@ class Ceiling:
         """Count the record that `watch` yielded last as rejected; only this can raise the share."""
         self._rejected += 1
         is_over = self._received >= self.policy.records_min and self._rejected > self.policy.share_max * self._received
-        if is_over and self.crossed is None:
-            self.crossed = Crossing(self._minute, self._received, self._rejected)
+        if is_over and self.tripped is None:
+            self.tripped = Trip(self._minute, self._received, self._rejected)

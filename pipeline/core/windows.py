@@ -46,12 +46,12 @@ class TimePolicy:
         """Return the last instant an event may carry: later ones lie in the future."""
         return stream_time + self.future
 
-    def settled(self, stream_time: int, watermark: int) -> int:
+    def final_before(self, stream_time: int, watermark: int) -> int:
         """
         Return before when no count of this partition can change any more.
 
         An idle partition's stream time stands still while its watermark follows the clock, so the later of the two
-        counts. CLOCK_SKEW keeps a clock that runs ahead of the broker's from settling a window too early.
+        counts. CLOCK_SKEW keeps a clock that runs ahead of the broker's from ending a window too early.
         """
         return self.expiry(max(stream_time, watermark + self.delay) - CLOCK_SKEW)
 

@@ -30,15 +30,15 @@ logger = structlog.get_logger()
 class Outputs(Protocol):
     """What a stage says of its outputs."""
 
-    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+    def exclusive_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partitions that nobody but the owner of source *partition* writes to."""
         ...
 
-    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+    def shared_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the ones that others write to, too."""
         ...
 
-    def was_committed(self, record: Any, partition: int, committed: Committed | None) -> bool | None:
+    def is_committed(self, record: Any, partition: int, committed: Committed | None) -> bool | None:
         """
         Return whether the transaction of an output *record* was committed: None if it does not tell.
 
@@ -75,7 +75,7 @@ async def _unmarked(log: Log, producer: AIOKafkaProducer, tps: Iterable[TopicPar
             await asyncio.sleep(POLL_SECONDS_MAX)
 
 
-async def settle(
+async def resolve(
     log: Log, producer: AIOKafkaProducer, outputs: Outputs, partition: int, committed: Committed | None
 ) -> None:
     """
@@ -90,8 +90,8 @@ async def settle(
     Raises:
         KafkaError, TimeoutError: nothing is known; the producer must not be used.
     """
-    owned = outputs.owned(partition)
-    tps = (*owned, *outputs.shared(partition))
+    owned = outputs.exclusive_outputs(partition)
+    tps = (*owned, *outputs.shared_outputs(partition))
     async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
         hanging = await _unmarked(log, producer, tps)
     if hanging:
@@ -101,7 +101,7 @@ async def settle(
             for tp in tps
             if tp in hanging
             for record in await log.undecided(tp)
-            if (verdict := outputs.was_committed(record, partition, committed)) is not None
+            if (verdict := outputs.is_committed(record, partition, committed)) is not None
         ]
         is_committed = told[0] if told else True
         logger.warning("hanging_transaction_ended", outputs=sorted(tp.topic for tp in hanging), commit=is_committed)

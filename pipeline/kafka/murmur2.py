@@ -39,7 +39,7 @@ class _Lanes:
     def times(self, lanes: int, number: int) -> int:
         return lanes * number & self._low
 
-    def fold(self, lanes: int, bits: int) -> int:
+    def xor_shift(self, lanes: int, bits: int) -> int:
         """Return ``x ^ x >> bits`` of every lane."""
         return lanes ^ (lanes >> bits & self._all * (0xFFFFFFFF >> bits))
 
@@ -59,11 +59,11 @@ def murmur2(keys: Sequence[bytes]) -> tuple[int, ...]:
     hashed = lanes.fill(SEED ^ length)
     for number in range(length >> 2):
         word = lanes.times(lanes.join(words[number :: length >> 2]), M)
-        hashed = lanes.times(hashed, M) ^ lanes.times(lanes.fold(word, 24), M)
+        hashed = lanes.times(hashed, M) ^ lanes.times(lanes.xor_shift(word, 24), M)
     if length & 3:
         rest = lanes.join([int.from_bytes(key[length & ~3 :], "little") for key in keys])
         hashed = lanes.times(hashed ^ rest, M)
-    return lanes.split(lanes.fold(lanes.times(lanes.fold(hashed, 13), M), 15))
+    return lanes.split(lanes.xor_shift(lanes.times(lanes.xor_shift(hashed, 13), M), 15))
 
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:

@@ -93,11 +93,11 @@ def write_raw(
                 body = body or b""  # noqa: PLW2901  # As good as none.
                 sent.append(producer.send(kafka.topics.raw, value=body, key=media_id_of(body), headers=kept))
                 if len(sent) >= UNACKNOWLEDGED_MAX:
-                    _settle(sent)
+                    _wait_for_acks(sent)
                 count += 1
                 progress()
             producer.flush(SEND_SECONDS_MAX)
-            _settle(sent)
+            _wait_for_acks(sent)
         finally:
             producer.close(SEND_SECONDS_MAX)
     except KafkaError as error:
@@ -105,7 +105,7 @@ def write_raw(
     return count
 
 
-def _settle(sent: list[Any]) -> None:
+def _wait_for_acks(sent: list[Any]) -> None:
     for future in sent:
         future.get(SEND_SECONDS_MAX)
     sent.clear()

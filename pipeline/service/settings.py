@@ -26,7 +26,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as PydanticSettingsError
 
 from pipeline.core.contract import Topics
-from pipeline.core.rejection_limit import CeilingPolicy
+from pipeline.core.rejection_limit import RejectionLimitPolicy
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
 from pipeline.service.errors import OperatorError
@@ -209,8 +209,8 @@ class WorkerSettings(Section):
         return self
 
     @property
-    def ceiling(self) -> CeilingPolicy:
-        return CeilingPolicy(share_max=self.rejected_share_max, records_min=self.rejected_share_records_min)
+    def rejection_limit(self) -> RejectionLimitPolicy:
+        return RejectionLimitPolicy(share_max=self.rejected_share_max, records_min=self.rejected_share_records_min)
 
     @property
     def policy(self) -> TimePolicy:

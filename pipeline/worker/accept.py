@@ -21,12 +21,12 @@ from pipeline.core.contract import (
     unpack_decision,
 )
 from pipeline.core.deduplication import AcceptState, Decisions
-from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy
+from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.kafka.log import Committed, Log, output
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.worker.chunk import Chunk
-from pipeline.worker.stage import Halt, Opened, Output
+from pipeline.worker.stage import Opened, Output, Pause
 
 REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.
 
@@ -43,20 +43,20 @@ class AcceptStage:
         group: str,
         policy: TimePolicy,
         metrics: WorkerMetrics,
-        ceiling: CeilingPolicy = NO_CEILING,
+        rejection_limit: RejectionLimitPolicy = NO_REJECTION_LIMIT,
     ) -> None:
         self.source = topics.raw
         self.group = group
         self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"
         self._topics = topics
         self._policy = policy
-        self._ceiling = ceiling
+        self._rejection_limit = rejection_limit
         self._metrics = metrics
 
     async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[AcceptState]:
         """Fold `accepted` from the expiry on; without a committed offset, find out how far the output goes."""
         state = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "")
-        state.ceiling = Ceiling(self._ceiling)
+        state.rejection_limit = RejectionLimit(self._rejection_limit)
         expiry = self._policy.expiry(state.stream_time)
         since = None if state.stream_time == NEVER or committed is None else expiry
         last, body = -1, None
@@ -66,7 +66,7 @@ class AcceptStage:
                 if decision.raw_offset > last:
                     last, body = decision.raw_offset, record.value
                 if record.timestamp >= expiry:
-                    deduplication.recall(state, record.key, record.timestamp, decision)
+                    deduplication.restore(state, record.key, record.timestamp, decision)
         if committed is not None:
             return Opened(state)
         async for records in log.read(TopicPartition(self._topics.rejected, partition)):
@@ -76,15 +76,15 @@ class AcceptStage:
                     last, body = offset, record.value
         return Opened(state, resume=last + 1, last_body=body) if last >= 0 else Opened(state)
 
-    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+    def exclusive_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return accepted and rejected of this partition."""
         return TopicPartition(self._topics.accepted, partition), TopicPartition(self._topics.rejected, partition)
 
-    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+    def shared_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partition of partial-counts."""
         return (TopicPartition(self._topics.partial_counts, 0),)
 
-    def was_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
+    def is_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """
         Return whether *committed* is behind the record's raw offset, or not before its watermark.
 
@@ -101,11 +101,11 @@ class AcceptStage:
             return None
         return int(json.loads(record.value)["watermark"]) <= known
 
-    def newest(self, state: AcceptState) -> int | None:
+    def max_source_timestamp(self, state: AcceptState) -> int | None:
         """Return the stream time: the broker stamps raw, so what comes later is not below it."""
         return None if state.stream_time == NEVER else state.stream_time
 
-    def step(self, state: AcceptState, chunk: Chunk) -> Output | Halt | None:
+    def process(self, state: AcceptState, chunk: Chunk) -> Output | Pause | None:
         """Decide on the chunk's records; an idle one is a tick."""
         partition = state.partition
         accepted = output(TopicPartition(self._topics.accepted, partition))
@@ -115,11 +115,11 @@ class AcceptStage:
             decisions = deduplication.tick(state, chunk.now)
         else:
             return None
-        if state.ceiling.crossed is not None:
-            return Halt(
-                f"{state.ceiling.crossed} were rejected, the last for {_last_reason(decisions)}: more than "
-                f"worker.rejected_share_max = {self._ceiling.share_max}. Nothing of this chunk is committed. Mend what "
-                f"rejects them, or raise the ceiling, and restart the worker"
+        if state.rejection_limit.tripped is not None:
+            return Pause(
+                f"{state.rejection_limit.tripped} were rejected, the last for {_last_reason(decisions)}: more than "
+                f"worker.rejected_share_max = {self._rejection_limit.share_max}. Nothing of this chunk is "
+                f"committed. Fix what rejects them, or raise the limit, and restart the worker"
             )
         rejected = TopicPartition(self._topics.rejected, partition)
         rows = [
@@ -164,7 +164,7 @@ class AcceptStage:
         """Count raw records that retention took before they were read."""
         self._metrics.lost.labels(partition).inc(records)
 
-    def on_halted(self, partition: int) -> None:
+    def on_paused(self, partition: int) -> None:
         """Raise the alert."""
         self._metrics.paused.labels(partition).set(1)
 

@@ -25,7 +25,7 @@ from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import Settings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split
-from pipeline.worker.partition import Die, ExitCode, Partition
+from pipeline.worker.partition import Crash, ExitCode, Partition
 from pipeline.worker.report import ReportStage
 from pipeline.worker.stage import Stage
 from pipeline.worker.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
@@ -60,28 +60,28 @@ class WorkerApp:
 
     def _problem(self, tp: TP) -> str | None:
         partition = self.partitions.get(tp)
-        if partition is not None and partition.halted:
-            return f"{tp.topic}[{tp.partition}] is paused: {partition.halted}"
+        if partition is not None and partition.paused:
+            return f"{tp.topic}[{tp.partition}] is paused: {partition.paused}"
         return None if partition is not None and partition.is_open else f"opening {tp.topic}[{tp.partition}]"
 
 
-def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp:
+def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> WorkerApp:
     """
     Wire the agents.
 
     Args:
         settings: Where Kafka is and what the worker is called.
         metrics: What the stages count into.
-        die: Ends the process; see partition.Die.
+        crash: Ends the process; see partition.Crash.
     """
     partitions: dict[TP, Partition[Any]] = {}
     check_versions("faust-streaming", "aiokafka")
     app = _app(settings)
-    app.transport = _transport(app, settings, die)
+    app.transport = _transport(app, settings, crash)
     topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
     log = Log(settings.kafka.client_options())
     accept_stage = AcceptStage(
-        topics=topics, group=group, policy=policy, metrics=metrics, ceiling=settings.worker.ceiling
+        topics=topics, group=group, policy=policy, metrics=metrics, rejection_limit=settings.worker.rejection_limit
     )
     report_stage = ReportStage(
         topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
@@ -104,13 +104,13 @@ def build_app(settings: Settings, metrics: WorkerMetrics, die: Die) -> WorkerApp
             try:
                 async for chunk in stream:
                     if partition is None:
-                        partition = Partition(stage, chunk.partition, log=log, seek=seek, die=die)
+                        partition = Partition(stage, chunk.partition, log=log, seek=seek, crash=crash)
                         partitions[TP(stage.source, chunk.partition)] = partition
                     for part in split(chunk, records_max=CHUNK_RECORDS_MAX):
                         await partition.handle(part)
             except Exception:  # What Kafka may do is dealt with by the partition.
                 logger.exception("bug", topic=stage.source)
-                die(ExitCode.BUG, f"{stage.source}: unexpected error, see the traceback above")
+                crash(ExitCode.BUG, f"{stage.source}: unexpected error, see the traceback above")
             finally:
                 if partition is not None:
                     await _uninterrupted(partition.close())
@@ -176,9 +176,9 @@ def _source(app: faust.App, topic: str) -> Any:
     return app.topic(topic, value_type=bytes, value_serializer="raw", key_serializer="raw", acks=False)
 
 
-def _transport(app: faust.App, settings: Settings, die: Die) -> ChunkTransport:
+def _transport(app: faust.App, settings: Settings, crash: Crash) -> ChunkTransport:
     def on_membership_lost() -> None:
-        die(
+        crash(
             ExitCode.MEMBERSHIP_LOST,
             f"worker.instance_id {settings.worker.instance_id!r} was taken over by another process, or its session of "
             f"{settings.worker.session_timeout_seconds} s ran out: each worker needs an id of its own",

@@ -21,10 +21,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka.hanging import settle, until_marked
+from pipeline.kafka.hanging import resolve, until_marked
 from pipeline.kafka.log import Log, close_producer, commit
 from pipeline.worker.chunk import Chunk
-from pipeline.worker.stage import Halt, Output, Stage
+from pipeline.worker.stage import Output, Pause, Stage
 
 FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2
@@ -50,7 +50,7 @@ class ExitCode(IntEnum):
     BUG = 73
 
 
-class Die(Protocol):
+class Crash(Protocol):
     """Ends the process at once, as a kill -9 would: it must be safe at any time anyway."""
 
     def __call__(self, code: ExitCode, message: str) -> NoReturn: ...
@@ -77,24 +77,24 @@ class Partition(Generic[State]):
         *,
         log: Log,
         seek: Callable[[TopicPartition, int], Awaitable[None]],
-        die: Die,
+        crash: Crash,
     ) -> None:
         self._stage = stage
         self._number = number
         self._tp = TopicPartition(stage.source, number)
         self._log = log
         self._seek = seek
-        self._die = die
+        self._crash = crash
         self._session: _Session[State] | None = None
         self._revoked_at: float | None = None
         self._revoked = asyncio.Event()
         self._failures = 0
-        self.halted = ""
+        self.paused = ""
         self._logger = logger.bind(stage=stage.name, topic=stage.source, partition=number)
 
     @property
     def is_open(self) -> bool:
-        """Whether its state is folded and its producer works; if it was `halted`, that says why not."""
+        """Whether its state is folded and its producer works; if it was `paused`, that says why not."""
         return self._session is not None
 
     async def handle(self, chunk: Chunk) -> None:
@@ -112,7 +112,7 @@ class Partition(Generic[State]):
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
-                self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: a Kafka client let a cancellation of its own out")
+                self._crash(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: a Kafka client let a cancellation of its own out")
             seconds = self._handover_seconds()
             if self._session is None:
                 task.cancel()  # Nobody needs what is being opened, and partitions are taken away one after the other.
@@ -168,7 +168,7 @@ class Partition(Generic[State]):
         self._stage.on_failed()
         self._logger.warning("transaction_failed", offset=chunk.begin, error=repr(error), failures=self._failures)
         if self._failures >= FAILURES_MAX:
-            self._die(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {self._failures} failures in a row, the last {error!r}")
+            self._crash(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {self._failures} failures in a row, the last {error!r}")
         backoff = min(BACKOFF_SECONDS * 2**self._failures, BACKOFF_SECONDS_MAX)
         await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # Jitter is no secret.
 
@@ -178,7 +178,7 @@ class Partition(Generic[State]):
         producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
         try:
             committed = await self._log.committed(self._stage.group, self._tp)
-            await settle(self._log, producer, self._stage, self._number, committed)
+            await resolve(self._log, producer, self._stage, self._number, committed)
             opened = await self._stage.open(self._log, self._number, committed)
             position = committed.offset if committed else opened.resume
             start = await self._start_of(position, opened.state)
@@ -199,7 +199,7 @@ class Partition(Generic[State]):
             return start
         if position > end:
             self._stop_before_other_log(f"ends at {end}", position)
-        newest = self._stage.newest(state)
+        newest = self._stage.max_source_timestamp(state)
         if newest is not None and await self._log.has_newer(self._tp, newest, until=position):
             self._stop_before_other_log("holds records that were written later than all that was read", position)
         if position < start:
@@ -215,7 +215,7 @@ class Partition(Generic[State]):
 
     def _stop_before_other_log(self, what: str, position: int) -> NoReturn:
         """End the process: the log is not the one that was read, and may have grown past where that was left."""
-        self._die(
+        self._crash(
             ExitCode.OFFSET_AHEAD_OF_LOG,
             f"{self._tp.topic}[{self._number}] {what}, but group {self._stage.group} committed {position}: "
             f"the topic was recreated or lost data. Stop all workers, then decide where to go on: "
@@ -227,9 +227,9 @@ class Partition(Generic[State]):
             await self._go_back(session, chunk)
             return
         began = time.perf_counter()
-        output = self._stage.step(session.state, chunk)
-        if isinstance(output, Halt):
-            await self._halt(session, output)
+        output = self._stage.process(session.state, chunk)
+        if isinstance(output, Pause):
+            await self._pause(session, output)
             return
         session.next = chunk.end
         if session.committing is not None:
@@ -240,7 +240,7 @@ class Partition(Generic[State]):
             # Nobody waits for the last one of a session that is dropped: its failure is what dropped it.
             session.committing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def _halt(self, session: _Session[State], halt: Halt) -> None:
+    async def _pause(self, session: _Session[State], pause: Pause) -> None:
         """
         Stand still until the partition is taken away.
 
@@ -250,9 +250,9 @@ class Partition(Generic[State]):
         if session.committing is not None:
             await session.committing
         await self._drop()
-        self.halted = halt.reason
-        self._stage.on_halted(self._number)
-        self._logger.critical("partition_paused", next=session.next, reason=halt.reason)
+        self.paused = pause.reason
+        self._stage.on_paused(self._number)
+        self._logger.critical("partition_paused", next=session.next, reason=pause.reason)
         await self._revoked.wait()
 
     async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:

@@ -35,29 +35,29 @@ class ReportStage:
         until = committed.offset if committed else end
         async for records in log.read(self._rates):
             for record in records:
-                rates.recall_row(state, record.value)
+                rates.restore_row(state, record.value)
         async for records in log.read(source, until=until):
-            rates.recall_counts(state, records)
-        rates.settle(state)
+            rates.merge_counts(state, records)
+        rates.finish_restore(state)
         return Opened(state, resume=until)
 
-    def owned(self, partition: int) -> tuple[TopicPartition, ...]:
+    def exclusive_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partition of failure-rates."""
         return (self._rates,)
 
-    def shared(self, partition: int) -> tuple[TopicPartition, ...]:
+    def shared_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return nothing: one agent writes the rows."""
         return ()
 
-    def was_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
+    def is_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """Return False: rows follow from the counts, so that those that are aborted are written anew."""
         return False
 
-    def newest(self, state: ReportState) -> int | None:
+    def max_source_timestamp(self, state: ReportState) -> int | None:
         """Return None: what is compacted keeps no order that could be asked for."""
         return None
 
-    def step(self, state: ReportState, chunk: Chunk) -> Output | None:
+    def process(self, state: ReportState, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
         records = list(chunk.records())
         rows, late = rates.report(state, records, now=chunk.now)
@@ -86,8 +86,8 @@ class ReportStage:
     def on_lost(self, partition: int, records: int) -> None:
         """Count partial counts that retention took; later ones are cumulative, so they make up for these."""
 
-    def on_halted(self, partition: int) -> None:
-        """Do nothing: the report has no ceiling."""
+    def on_paused(self, partition: int) -> None:
+        """Do nothing: the report has no limit."""
 
     def on_opened(self, state: ReportState, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""

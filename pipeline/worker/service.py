@@ -32,9 +32,9 @@ REBALANCING_SECONDS_MAX = 120.0  # Some joins may fail before; a restart costs s
 logger = structlog.get_logger()
 
 
-def die(code: ExitCode, message: str) -> NoReturn:
+def crash(code: ExitCode, message: str) -> NoReturn:
     """End the process at once, with *message* as the last log line. Crash-only: exactly once survives kill -9."""
-    logger.critical("worker_died", code=int(code), reason=code.name.lower(), message=message)
+    logger.critical("worker_crashed", code=int(code), reason=code.name.lower(), message=message)
     os._exit(code)
 
 
@@ -49,7 +49,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
     ProcessMetrics(registry, started_at=time.time(), certificates=in_use(settings.kafka))
     metrics = WorkerMetrics(registry)
     metrics.expect(settings.kafka.partitions)
-    built = build_app(settings, metrics, die)
+    built = build_app(settings, metrics, crash)
     app = built.faust
     app.finalize()
 
@@ -92,9 +92,9 @@ async def _stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
     rebalancing_since: float | None = None
     while not stop.is_set():
         if app.crashed:
-            die(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {app.crash_reason!r}")
+            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {app.crash_reason!r}")
         rebalancing_since = (rebalancing_since or time.monotonic()) if app.rebalancing else None
         if rebalancing_since is not None and time.monotonic() - rebalancing_since > REBALANCING_SECONDS_MAX:
-            die(ExitCode.KAFKA_UNUSABLE, f"a rebalance was not over after {REBALANCING_SECONDS_MAX:.0f} s")
+            crash(ExitCode.KAFKA_UNUSABLE, f"a rebalance was not over after {REBALANCING_SECONDS_MAX:.0f} s")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), CRASH_CHECK_SECONDS)

@@ -24,7 +24,7 @@ class Output:
 
 
 @dataclass(slots=True)
-class Halt:
+class Pause:
     """A chunk that must not be committed, and why; the partition stands still from here on."""
 
     reason: str
@@ -51,11 +51,11 @@ class Stage(Outputs, Protocol[State]):
         """Fold the state of *partition* as of *committed*."""
         ...
 
-    def newest(self, state: State) -> int | None:
+    def max_source_timestamp(self, state: State) -> int | None:
         """Return the highest source timestamp (ms) that *state* has taken in, which no later one is below; or None."""
         ...
 
-    def step(self, state: State, chunk: Chunk) -> Output | Halt | None:
+    def process(self, state: State, chunk: Chunk) -> Output | Pause | None:
         """Take *chunk* into the state; None if that leads to nothing worth a transaction."""
         ...
 
@@ -67,8 +67,8 @@ class Stage(Outputs, Protocol[State]):
         """Retention took *records* that were never read."""
         ...
 
-    def on_halted(self, partition: int) -> None:
-        """The partition was halted by `step`."""
+    def on_paused(self, partition: int) -> None:
+        """The partition was paused by `process`."""
         ...
 
     def on_opened(self, state: State, partition: int, seconds: float) -> None:

@@ -38,7 +38,7 @@ class DiedError(BaseException):
     """A worker ended itself, which nothing in this model gives it a reason for."""
 
 
-def die(code: ExitCode, message: str) -> NoReturn:
+def crash(code: ExitCode, message: str) -> NoReturn:
     raise DiedError(f"{code.name}: {message}")
 
 
@@ -99,7 +99,7 @@ class Worker:
         """Hand *chunk* to the partition, as the agent does."""
         if tp not in self._partitions:
             stage: Any = self._report if tp == COUNTS else self._accept
-            self._partitions[tp] = Partition(stage, tp.partition, log=self._log, seek=self._seek, die=die)
+            self._partitions[tp] = Partition(stage, tp.partition, log=self._log, seek=self._seek, crash=crash)
         await self._partitions[tp].handle(chunk)
 
     def work(self, tp: TopicPartition, *, steps: int | None = None, faults: dict[int, Fault] | None = None) -> bool:

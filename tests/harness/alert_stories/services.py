@@ -151,7 +151,7 @@ WORKERS = [
     ),
     Story("another worker takes the partition", 9, {KEYS: "1000x5 stale", KEYS_2: "_x10 1000x10"}),
     Story(
-        "the ceiling on rejections stops a partition",
+        "the rejection limit on rejections stops a partition",
         6,
         {PAUSED: "0x5 1x20"},
         fires("PartitionPaused", "Partition 0 stands still until its worker is restarted.", partition="0"),

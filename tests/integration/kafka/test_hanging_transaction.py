@@ -28,7 +28,7 @@ from pipeline.core.contract import (
     pack_decision,
     pack_watermark_key,
 )
-from pipeline.kafka.hanging import settle, until_marked
+from pipeline.kafka.hanging import resolve, until_marked
 from pipeline.kafka.log import Committed, Log
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
@@ -58,7 +58,7 @@ class Hanging:
     @property
     def outputs(self) -> tuple[TopicPartition, ...]:
         """Accepted, rejected and partial-counts."""
-        return (*self.stage.owned(0), *self.stage.shared(0))
+        return (*self.stage.exclusive_outputs(0), *self.stage.shared_outputs(0))
 
     async def write(self, topic: str, value: bytes, *, key: bytes = b"a", headers: Sequence[Any] = ()) -> None:
         """Have the predecessor write a record to the first partition of *topic*."""
@@ -70,10 +70,10 @@ class Hanging:
         await self.write(self.settings.kafka.topics.accepted, b"event", headers=headers)
         await self.write(self.settings.kafka.topics.partial_counts, b"1", key=pack_count_key(0, 0, ""))
 
-    async def settle(self, committed: Committed | None) -> None:
+    async def resolve(self, committed: Committed | None) -> None:
         """End it, as whoever opens the partition does; raises AssertionError if something hangs then."""
         tps = self.outputs
-        await settle(self.log, self.producer, self.stage, 0, committed)
+        await resolve(self.log, self.producer, self.stage, 0, committed)
 
         assert await self.log.unmarked(self.producer, tps) == set()
         for tp in tps:
@@ -117,7 +117,7 @@ async def test_it_is_aborted_if_its_raw_records_will_be_read_again(
     """The next commit would commit it, too, and the event be there twice."""
     await hanging.write_event()
 
-    await hanging.settle(committed)
+    await hanging.resolve(committed)
 
     assert hanging.values(topics.accepted) == hanging.values(topics.partial_counts) == []
 
@@ -126,7 +126,7 @@ async def test_it_is_committed_if_its_offset_was(hanging: Hanging, topics: Topic
     """Its raw records will never be read again: the event would be lost."""
     await hanging.write_event()
 
-    await hanging.settle(Committed(RAW_OFFSET + 1, ""))
+    await hanging.resolve(Committed(RAW_OFFSET + 1, ""))
 
     assert hanging.values(topics.accepted) == [b"event"]
     assert hanging.values(topics.partial_counts) == [b"1"]
@@ -149,7 +149,7 @@ async def test_a_watermark_that_hangs_alone_is_committed_if_it_is_in_the_metadat
     await hanging.write(topics.partial_counts, b"5", key=pack_count_key(0, 0, ""))
     await hanging.write(topics.partial_counts, value, key=pack_watermark_key(0))
 
-    await hanging.settle(Committed(RAW_OFFSET, metadata))
+    await hanging.resolve(Committed(RAW_OFFSET, metadata))
 
     assert hanging.values(topics.partial_counts) == ([b"5", value] if is_committed else [])
 
@@ -159,7 +159,7 @@ async def test_another_partitions_watermark_tells_nothing(hanging: Hanging, topi
     await hanging.write(topics.partial_counts, b"5", key=pack_count_key(0, 0, ""))
     await hanging.write(topics.partial_counts, b'{"watermark":9000,"expiry":0}', key=pack_watermark_key(1))
 
-    await hanging.settle(Committed(RAW_OFFSET, METADATA))
+    await hanging.resolve(Committed(RAW_OFFSET, METADATA))
 
     assert len(hanging.values(topics.partial_counts)) == 2
 
@@ -190,7 +190,7 @@ async def test_what_hangs_under_another_id_is_told_instead_of_overlooked(
     hanging.producer._txn_manager._pid_and_epoch = PidAndEpoch(1_000_000, 0)
 
     with pytest.raises(TimeoutError):
-        await settle(hanging.log, hanging.producer, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
+        await resolve(hanging.log, hanging.producer, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
 
 
 async def test_a_partition_without_leader_is_asked_again(hanging: Hanging) -> None:
@@ -229,5 +229,5 @@ def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Sett
         "Any", SimpleNamespace(topic=topics.accepted, headers=[*forged, (HEADER_DECISION, pack_decision(501, 1))])
     )
 
-    told = [[stage.was_committed(r, 0, Committed(end, "")) for end in (500, 501, 502)] for r in (rejected, accepted)]
+    told = [[stage.is_committed(r, 0, Committed(end, "")) for end in (500, 501, 502)] for r in (rejected, accepted)]
     assert told == [[False, True, True], [False, False, True]]

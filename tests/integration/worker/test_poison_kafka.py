@@ -1,4 +1,4 @@
-"""Poison on a real Kafka: the stream goes on, or, above the ceiling, stands still without a loss."""
+"""Poison on a real Kafka: the stream goes on, or, above the rejection limit, stands still without a loss."""
 
 from __future__ import annotations
 

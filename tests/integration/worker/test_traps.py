@@ -105,7 +105,7 @@ async def no_seek(tp: TopicPartition, offset: int) -> None:
     """There is no consumer to seek."""
 
 
-def die(code: ExitCode, message: str) -> NoReturn:
+def crash(code: ExitCode, message: str) -> NoReturn:
     raise AssertionError(f"{code.name}: {message}")
 
 
@@ -134,7 +134,7 @@ def test_a_partition_is_opened_by_fencing_first(settings: Settings) -> None:
         metrics = WorkerMetrics(CollectorRegistry())
         topics, group = settings.kafka.topics, settings.worker.group
         stage = AcceptStage(topics=topics, group=group, policy=settings.worker.policy, metrics=metrics)
-        partition = Partition(stage, 0, log=log, seek=no_seek, die=die)
+        partition = Partition(stage, 0, log=log, seek=no_seek, crash=crash)
         await partition.handle(Chunk(topics.raw, 0, 0, 0, (), idle=False, now=0, behind=0))
         await partition.close()
         return log.calls

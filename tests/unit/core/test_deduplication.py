@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import deduplication as core
 from pipeline.core.contract import header, unpack_decision
-from pipeline.core.deduplication import AcceptState, from_metadata, recall, tag, tick, to_metadata
+from pipeline.core.deduplication import AcceptState, from_metadata, restore, tag, tick, to_metadata
 from pipeline.core.event import OTHER_EVENT_TYPES, media_id_of
 from pipeline.core.outcome import Outcome, Reason
 from pipeline.core.windows import NEVER, TimePolicy, format_time, parse_time
@@ -556,7 +556,7 @@ def fold(state: AcceptState, accepted: Sequence[Row]) -> AcceptState:
         assert row.key is not None
         assert row.timestamp is not None
         if row.timestamp >= state.policy.expiry(folded.stream_time):
-            recall(folded, row.key, row.timestamp, unpack_decision(header(row.headers, "decision") or b""))
+            restore(folded, row.key, row.timestamp, unpack_decision(header(row.headers, "decision") or b""))
     return folded
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import rates as core
 from pipeline.core.contract import pack_count_key, pack_watermark_key
-from pipeline.core.rates import ReportState, WindowRate, recall_counts, recall_row, settle
+from pipeline.core.rates import ReportState, WindowRate, finish_restore, merge_counts, restore_row
 from pipeline.core.windows import NEVER, format_time
 
 if TYPE_CHECKING:
@@ -63,12 +63,12 @@ def figures(rows: Sequence[Row]) -> list[tuple[object, ...]]:
 
 
 def restarted(state: ReportState, rows: Sequence[Row], records: Sequence[Record]) -> ReportState:
-    """What the stage does when it opens: fold the rows, then the counts, then settle."""
+    """What the stage does when it opens: fold the rows, then the counts, then finish_restore."""
     folded = ReportState(state.partitions, state.width)
     for row in rows:
-        recall_row(folded, row[1] or b"")
-    recall_counts(folded, records)
-    settle(folded)
+        restore_row(folded, row[1] or b"")
+    merge_counts(folded, records)
+    finish_restore(folded)
     return folded
 
 
@@ -187,10 +187,10 @@ def test_what_was_complete_stays_complete() -> None:
 def test_the_report_has_no_watermark_while_a_partition_has_none() -> None:
     """The lowest of all is the whole's; the same for the expiry."""
     state = new_state(2)
-    recall_counts(state, [mark(NOON, expiry=5)])
+    merge_counts(state, [mark(NOON, expiry=5)])
     assert (state.watermark, state.expiry) == (NEVER, NEVER)
 
-    recall_counts(state, [mark(NOON - 1, partition=1, expiry=7)])
+    merge_counts(state, [mark(NOON - 1, partition=1, expiry=7)])
     assert (state.watermark, state.expiry) == (NOON - 1, 5)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.core.deduplication import AcceptState, accept
-from pipeline.core.rejection_limit import NO_CEILING, Ceiling, CeilingPolicy, Crossing
+from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy, Trip
 from pipeline.core.windows import TimePolicy
 
 if TYPE_CHECKING:
@@ -41,48 +41,48 @@ def good(number: int, at: int = NOON) -> list[Any]:
     return [Raw(GOOD, at)] * number
 
 
-def crossed(policy: CeilingPolicy, *chunks: list[Any]) -> Crossing | None:
-    """What the ceiling says after those chunks."""
-    state = AcceptState(0, TimePolicy(), Ceiling(policy))
+def crossed(policy: RejectionLimitPolicy, *chunks: list[Any]) -> Trip | None:
+    """What the rejection limit says after those chunks."""
+    state = AcceptState(0, TimePolicy(), RejectionLimit(policy))
     for chunk in chunks:
         accepted: list[Row] = []
         accept(state, chunk, accepted)
-    return state.ceiling.crossed
+    return state.rejection_limit.tripped
 
 
-HALF_OF_TEN = CeilingPolicy(share_max=0.5, records_min=10)
+HALF_OF_TEN = RejectionLimitPolicy(share_max=0.5, records_min=10)
 
 
 @pytest.mark.parametrize(
     ("chunks", "expected"),
     [
         ([good(5) + bad(5)], None),
-        ([good(5) + bad(6)], Crossing(NOON, 11, 6)),
-        ([good(5), bad(3), bad(3)], Crossing(NOON, 11, 6)),
+        ([good(5) + bad(6)], Trip(NOON, 11, 6)),
+        ([good(5), bad(3), bad(3)], Trip(NOON, 11, 6)),
         ([bad(9)], None),
-        ([bad(10)], Crossing(NOON, 10, 10)),
+        ([bad(10)], Trip(NOON, 10, 10)),
         ([bad(9), good(1)], None),  # Only a rejection raises a share.
-        ([bad(9), good(1), bad(1)], Crossing(NOON, 11, 10)),
+        ([bad(9), good(1), bad(1)], Trip(NOON, 11, 10)),
         ([bad(9, NOON - 1), bad(9, NOON)], None),
-        ([bad(9, NOON), bad(1, NOON + MINUTE - 1)], Crossing(NOON, 10, 10)),
-        ([bad(9, NOON), bad(1, NOON - MINUTE)], Crossing(NOON, 10, 10)),
-        ([good(1000, NOON), bad(10, NOON + MINUTE)], Crossing(NOON + MINUTE, 10, 10)),
-        ([bad(20), good(1000)], Crossing(NOON, 10, 10)),
+        ([bad(9, NOON), bad(1, NOON + MINUTE - 1)], Trip(NOON, 10, 10)),
+        ([bad(9, NOON), bad(1, NOON - MINUTE)], Trip(NOON, 10, 10)),
+        ([good(1000, NOON), bad(10, NOON + MINUTE)], Trip(NOON + MINUTE, 10, 10)),
+        ([bad(20), good(1000)], Trip(NOON, 10, 10)),
     ],
     ids=[
-        "at the ceiling", "just above", "over several chunks", "too few", "just enough", "the tenth is good",
+        "at the rejection limit", "just above", "over several chunks", "too few", "just enough", "the tenth is good",
         "the eleventh is bad", "either side of a minute", "the last of its minute", "a clock that was set back",
         "a minute has no share in the next", "crossed once is crossed",
     ],
 )  # fmt: skip
-def test_a_share_above_the_ceiling_crosses_it(chunks: list[list[Any]], expected: Crossing | None) -> None:
+def test_a_share_above_the_ceiling_crosses_it(chunks: list[list[Any]], expected: Trip | None) -> None:
     assert crossed(HALF_OF_TEN, *chunks) == expected
 
 
 def test_a_ceiling_of_1_is_none() -> None:
     """The default: nothing is counted, so it costs nothing."""
-    assert not NO_CEILING.is_on
-    assert crossed(NO_CEILING, bad(2000)) is None
+    assert not NO_REJECTION_LIMIT.is_on
+    assert crossed(NO_REJECTION_LIMIT, bad(2000)) is None
 
 
 def test_ignored_and_duplicate_records_are_received_but_not_rejected() -> None:
@@ -93,4 +93,4 @@ def test_ignored_and_duplicate_records_are_received_but_not_rejected() -> None:
 
 
 def test_a_crossing_is_a_sentence() -> None:
-    assert str(Crossing(NOON, 1200, 900)) == "900 of 1200 records (75%) of the minute 2024-01-01T12:00:00Z"
+    assert str(Trip(NOON, 1200, 900)) == "900 of 1200 records (75%) of the minute 2024-01-01T12:00:00Z"

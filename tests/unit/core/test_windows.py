@@ -109,9 +109,9 @@ def test_settled_follows_the_clock_of_an_idle_partition() -> None:
     """Stream time stands still without records, the tick's watermark does not: 12:00 - 8 d - 1 h of skew."""
     settled = NOON - 8 * 86_400_000 - CLOCK_SKEW
 
-    assert POLICY.settled(NOON, NEVER) == settled
-    assert POLICY.settled(NEVER, NOON - 30_000) == settled
-    assert POLICY.settled(NOON - MINUTE, NOON - 30_000) == settled
+    assert POLICY.final_before(NOON, NEVER) == settled
+    assert POLICY.final_before(NEVER, NOON - 30_000) == settled
+    assert POLICY.final_before(NOON - MINUTE, NOON - 30_000) == settled
 
 
 @settings(max_examples=100, deadline=None)
@@ -125,7 +125,7 @@ def test_what_is_settled_is_expired_for_any_later_record(
     The clock of the tick may run up to an hour ahead of the broker's, whose time the next record carries.
     """
     broker_now = stream_time + idle
-    settled = policy.settled(stream_time, broker_now + ahead - policy.delay)
+    settled = policy.final_before(stream_time, broker_now + ahead - policy.delay)
 
     assert settled <= policy.expiry(max(stream_time, broker_now + later))
 
@@ -136,7 +136,7 @@ def test_settled_never_falls(policy: TimePolicy, one: int, other: int, mark: int
     """As both times only rise, a window the report dropped stays dropped."""
     (low, high), (low_mark, high_mark) = sorted((one, other)), sorted((mark, other_mark))
 
-    assert policy.settled(low, low_mark) <= policy.settled(high, high_mark)
+    assert policy.final_before(low, low_mark) <= policy.final_before(high, high_mark)
 
 
 @pytest.mark.parametrize(

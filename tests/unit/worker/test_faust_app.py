@@ -19,13 +19,13 @@ class DiedError(BaseException):
     """The worker ended itself."""
 
 
-def die(code: ExitCode, message: str) -> NoReturn:
+def crash(code: ExitCode, message: str) -> NoReturn:
     raise DiedError(code.name, message)
 
 
 @pytest.fixture
 def built() -> WorkerApp:
-    return build_app(Settings(), WorkerMetrics(CollectorRegistry()), die)
+    return build_app(Settings(), WorkerMetrics(CollectorRegistry()), crash)
 
 
 async def nonsense() -> AsyncIterator[Any]:

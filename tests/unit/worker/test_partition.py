@@ -23,7 +23,7 @@ class DiedError(BaseException):
     """The worker ended itself."""
 
 
-def die(code: ExitCode, message: str) -> NoReturn:
+def crash(code: ExitCode, message: str) -> NoReturn:
     raise DiedError(code.name, message)
 
 
@@ -63,7 +63,7 @@ def partition_with(stage: Stage, log: Log) -> Partition[Any]:
         raise AssertionError("nothing to seek")
 
     anything: Any = (stage, log)
-    return Partition(anything[0], 0, log=anything[1], seek=seek, die=die)
+    return Partition(anything[0], 0, log=anything[1], seek=seek, crash=crash)
 
 
 async def test_a_partition_that_is_being_opened_is_given_up_at_once() -> None:
@@ -108,7 +108,7 @@ async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in
 
 async def test_a_rebalance_that_does_not_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faust keeps its partitions then, without a word, and fetches no more."""
-    monkeypatch.setattr(worker_module, "die", die)
+    monkeypatch.setattr(worker_module, "crash", crash)
     monkeypatch.setattr(worker_module, "REBALANCING_SECONDS_MAX", 0.05)
     monkeypatch.setattr(worker_module, "CRASH_CHECK_SECONDS", 0.01)
     app: Any = SimpleNamespace(crashed=False, rebalancing=True)
