@@ -11,12 +11,71 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from pipeline.core.contract import SUCCESS, CountKey, Row, WatermarkKey, unpack_partial_key
 from pipeline.core.windows import NEVER, format_time, parse_time
 
 ROW_INTERVAL = 100  # ms between two rows of a window: each repeats the total, so a busy window would write for ever.
+
+
+_ms = lru_cache(maxsize=1024)(parse_time)  # The rows of a window repeat its two times.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRateRow:
+    """
+    A row of failure-rates: the failures of one ErrorCode in one window, or of all (`error_code` None).
+
+    `window_start` and `window_end` are ms since the epoch, `total` is all deletions of the window, failed or not.
+    `complete`, `revision` and `late` are those of WindowRate.
+    """
+
+    window_start: int
+    window_end: int
+    error_code: str | None
+    failures: int
+    total: int
+    complete: bool
+    revision: int
+    late: int
+
+    @property
+    def rate(self) -> float:
+        """Failures among all deletions of the window, which has at least one."""
+        return self.failures / self.total
+
+    def encode(self) -> Row:
+        """Write the record: key ``<window start>|<ErrorCode>``, a JSON object, the window's start as timestamp."""
+        start = format_time(self.window_start)
+        value = {
+            "window_start": start,
+            "window_end": format_time(self.window_end),
+            "error_code": self.error_code,
+            "failures": self.failures,
+            "total": self.total,
+            "rate": self.rate,
+            "complete": self.complete,
+            "revision": self.revision,
+            "late": self.late,
+        }
+        return (f"{start}|{self.error_code or ''}".encode(), json.dumps(value).encode(), self.window_start, [])
+
+    @classmethod
+    def decode(cls, value: bytes) -> FailureRateRow:
+        """Read the value of a record; fields that this version does not know are left out."""
+        row = json.loads(value)
+        return cls(
+            window_start=_ms(row["window_start"]),
+            window_end=_ms(row["window_end"]),
+            error_code=row["error_code"],
+            failures=row["failures"],
+            total=row["total"],
+            complete=row["complete"],
+            revision=row["revision"],
+            late=row["late"],
+        )
 
 
 class PartialCount(Protocol):
@@ -113,18 +172,13 @@ def _merge_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int
 
 def restore_row(state: ReportState, value: bytes) -> None:
     """Take one row of failure-rates, in the topic's order, back into the state."""
-    row = json.loads(value)
-    window = parse_time(row["window_start"])
-    code, rate = row["error_code"], state.published.get(window)
-    failures = dict(rate.failures) if rate else {}
-    if code is not None:
-        failures[code] = row["failures"]
-    state.published[window] = WindowRate(
-        total=row["total"],
-        failures=failures,
-        complete=row["complete"],
-        revision=row["revision"],
-        late=row["late"],
+    row = FailureRateRow.decode(value)
+    before = state.published.get(row.window_start)
+    failures = dict(before.failures) if before else {}
+    if row.error_code is not None:
+        failures[row.error_code] = row.failures
+    state.published[row.window_start] = WindowRate(
+        total=row.total, failures=failures, complete=row.complete, revision=row.revision, late=row.late
     )
 
 
@@ -211,20 +265,17 @@ def _drop(state: ReportState) -> None:
 
 def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:
     """Write a window's rows: one for all codes (error_code null), then one per ErrorCode in order."""
-    start, end = format_time(window), format_time(window + width)
 
     def row(code: str | None, failures: int) -> Row:
-        value = {
-            "window_start": start,
-            "window_end": end,
-            "error_code": code,
-            "failures": failures,
-            "total": rate.total,
-            "rate": failures / rate.total,
-            "complete": rate.complete,
-            "revision": rate.revision,
-            "late": rate.late,
-        }
-        return (f"{start}|{code or ''}".encode(), json.dumps(value).encode(), window, [])
+        return FailureRateRow(
+            window_start=window,
+            window_end=window + width,
+            error_code=code,
+            failures=failures,
+            total=rate.total,
+            complete=rate.complete,
+            revision=rate.revision,
+            late=rate.late,
+        ).encode()
 
     return [row(None, sum(rate.failures.values())), *(row(code, n) for code, n in sorted(rate.failures.items()))]

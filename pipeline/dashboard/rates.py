@@ -1,22 +1,19 @@
 """
 The newest windows of failure-rates, as the page shows them.
 
-Pure: it knows the rows of failure-rates (README, "A failure-rate row"), not how they arrive.
+Pure: it knows the rows of failure-rates (core.rates.FailureRateRow), not how they arrive.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import lru_cache
 from typing import NamedTuple
 
-from pipeline.core.windows import parse_time
+from pipeline.core.rates import FailureRateRow
 
 CODES_MAX = 20  # Named one by one; the failures of all others are added up. ErrorCode is an open set.
 CODES_KEPT_MAX = 1000  # Of a window: what a sender makes up beyond adds to the others, and costs no memory.
-
-_ms = lru_cache(maxsize=1024)(parse_time)
 
 
 class WindowRow(NamedTuple):
@@ -76,8 +73,8 @@ class Windows:
 
     def add(self, value: bytes) -> None:
         """Take a row in the topic's order: it replaces an earlier one with the same key."""
-        row = json.loads(value)
-        start, end, code = _ms(row["window_start"]), _ms(row["window_end"]), row["error_code"]
+        row = FailureRateRow.decode(value)
+        start, end, code = row.window_start, row.window_end, row.error_code
         if start > self._newest:
             self._newest = start
             self._forget(before=start - (self._windows_max - 1) * (end - start))
@@ -85,12 +82,12 @@ class Windows:
             return
         if code is None:
             self._rows[start] = WindowRow(
-                start, end, row["total"], row["failures"], row["rate"], row["complete"], row["revision"], row["late"]
+                start, end, row.total, row.failures, row.rate, row.complete, row.revision, row.late
             )
             return
         shares = self._shares.setdefault(start, {})
         if code in shares or len(shares) < CODES_KEPT_MAX:
-            shares[code] = Share(row["failures"], row["rate"])
+            shares[code] = Share(row.failures, row.rate)
 
     def _forget(self, *, before: int) -> None:
         self._rows = {start: row for start, row in self._rows.items() if start >= before}

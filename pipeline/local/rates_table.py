@@ -8,8 +8,6 @@ how either comes about.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kafka import KafkaConsumer, TopicPartition
@@ -18,6 +16,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from pipeline.core.rates import FailureRateRow
+from pipeline.core.windows import format_time
 
 if TYPE_CHECKING:
     import threading
@@ -34,45 +35,24 @@ POLL_MILLISECONDS = 250
 RECORDS_METRIC = "pipeline_records_total"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateRow:
-    """A row of failure-rates; times are ``yyyy-MM-ddTHH:mm:ssZ``, `error_code` is None in the row for all codes."""
-
-    window_start: str
-    window_end: str
-    error_code: str | None
-    failures: int
-    total: int
-    rate: float
-    complete: bool
-    revision: int
-    late: int
-
-
-def read_row(value: bytes) -> RateRow:
-    """Read the value of a failure-rates record; fields this version does not know are left out."""
-    row = json.loads(value)
-    return RateRow(**{name: row[name] for name in RateRow.__slots__})
-
-
 class NewestRows:
     """The newest row of each window and ErrorCode, for the newest WINDOWS_KEPT_MAX windows."""
 
     def __init__(self) -> None:
-        self._windows: dict[str, dict[str | None, RateRow]] = {}
+        self._windows: dict[int, dict[str | None, FailureRateRow]] = {}
 
-    def add(self, row: RateRow) -> None:
+    def add(self, row: FailureRateRow) -> None:
         """Take a row in the topic's order: it replaces an earlier one with the same key."""
         self._windows.setdefault(row.window_start, {})[row.error_code] = row
         if len(self._windows) > WINDOWS_KEPT_MAX:
             del self._windows[min(self._windows)]
 
-    def rows(self) -> list[RateRow]:
+    def rows(self) -> list[FailureRateRow]:
         return [row for window in self._windows.values() for row in window.values()]
 
 
 def rates_table(
-    rows: Iterable[RateRow], *, windows_max: int = WINDOWS_SHOWN_MAX, codes_max: int = CODES_SHOWN_MAX
+    rows: Iterable[FailureRateRow], *, windows_max: int = WINDOWS_SHOWN_MAX, codes_max: int = CODES_SHOWN_MAX
 ) -> Table:
     """
     Return the table of the newest windows, the most recent first.
@@ -82,11 +62,11 @@ def rates_table(
         windows_max: How many windows.
         codes_max: How many ErrorCodes of a window, those with the most failures first; one line counts the others.
     """
-    windows: dict[str, dict[str | None, RateRow]] = {}
+    windows: dict[int, dict[str | None, FailureRateRow]] = {}
     for row in rows:
         windows.setdefault(row.window_start, {})[row.error_code] = row
     shown = sorted(windows, reverse=True)[:windows_max]
-    day = shown[0][:10] if shown else ""
+    day = format_time(shown[0])[:10] if shown else ""
     table = Table(
         title=f"Failure rates by event time, {day} UTC" if shown else "Failure rates",
         title_justify="left",
@@ -109,13 +89,13 @@ def rates_table(
     return table
 
 
-def _add_window(table: Table, window: Mapping[str | None, RateRow], day: str, codes_max: int) -> None:
+def _add_window(table: Table, window: Mapping[str | None, FailureRateRow], day: str, codes_max: int) -> None:
     of_all = window.get(None)
     codes = sorted(
         (row for code, row in window.items() if code is not None), key=lambda row: (-row.failures, row.error_code)
     )
     if of_all is not None:
-        start = of_all.window_start
+        start = format_time(of_all.window_start)
         table.add_row(
             Text(start[11:19] if start.startswith(day) else f"{start[5:10]} {start[11:19]}"),
             Text("all"),
@@ -202,7 +182,7 @@ class LiveRates:
         for records in consumer.poll(timeout_ms=POLL_MILLISECONDS).values():
             for record in records:
                 if record.timestamp >= self._since:
-                    self._newest.add(read_row(record.value))
+                    self._newest.add(FailureRateRow.decode(record.value))
 
     def _view(self, above: RenderableType | None) -> RenderableType:
         table = rates_table(self._newest.rows())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import rates as core
 from pipeline.core.contract import pack_count_key, pack_watermark_key
-from pipeline.core.rates import ReportState, WindowRate, finish_restore, merge_counts, restore_row
+from pipeline.core.rates import FailureRateRow, ReportState, WindowRate, finish_restore, merge_counts, restore_row
 from pipeline.core.windows import NEVER, format_time
 
 if TYPE_CHECKING:
@@ -73,6 +73,26 @@ def restarted(state: ReportState, rows: Sequence[Row], records: Sequence[Record]
 
 
 # --- Rows.
+
+
+@given(
+    st.builds(
+        FailureRateRow,
+        window_start=st.integers(0, 10**6).map(lambda n: n * MINUTE),
+        window_end=st.integers(1, 10**6).map(lambda n: n * MINUTE),
+        error_code=st.none() | st.text(min_size=1),
+        failures=st.integers(0, 100),
+        total=st.integers(1, 10**9),
+        complete=st.booleans(),
+        revision=st.integers(0, 99),
+        late=st.integers(0, 99),
+    )
+)
+def test_a_row_is_read_back_as_it_was_written(row: FailureRateRow) -> None:
+    """A field that a later version adds does not stop an older reader."""
+    value = json.loads(row.encode()[1] or b"") | {"added_later": 1}
+
+    assert FailureRateRow.decode(json.dumps(value).encode()) == row
 
 
 def test_a_window_has_a_row_for_all_and_one_per_code_in_order() -> None:
