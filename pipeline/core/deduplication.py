@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Protocol
 
 from pipeline.core.body_shapes import Reader, RefusedError, refusal, suffix_of
@@ -31,7 +30,7 @@ from pipeline.core.contract import (
     rejected_key,
 )
 from pipeline.core.event import Content
-from pipeline.core.outcome import Ignored, Outcome, Reason, Rejected
+from pipeline.core.outcome import Ignored, Outcome, OutcomeKey, Reason, Rejected
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit
 from pipeline.core.windows import NEVER, TimePolicy, format_time
 
@@ -75,7 +74,7 @@ class AcceptState:
     highest: int = NEVER
     watermark: int = NEVER
     buckets: dict[int, Bucket] = field(default_factory=dict)
-    totals: Counter[str] = field(default_factory=Counter)
+    totals: Counter[OutcomeKey] = field(default_factory=Counter)
     reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +104,7 @@ class Decisions:
 
     rejected: list[Row] = field(default_factory=list)
     partial_counts: list[Row] = field(default_factory=list)
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[OutcomeKey] = field(default_factory=Counter)
     deletions: Counter[Content] = field(default_factory=Counter)
 
 
@@ -189,9 +188,9 @@ def _apart(at: int, stream_time: int) -> str:
 
 def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:
     if isinstance(outcome, Ignored):
-        decisions.outcomes[tag(Outcome.IGNORED, outcome.event_type)] += 1
+        decisions.outcomes[OutcomeKey(Outcome.IGNORED, outcome.event_type)] += 1
         return
-    decisions.outcomes[tag(Outcome.REJECTED, outcome.reason)] += 1
+    decisions.outcomes[OutcomeKey(Outcome.REJECTED, outcome.reason)] += 1
     if state.rejection_limit.policy.is_on:
         state.rejection_limit.reject()
     why: Headers = (
@@ -201,12 +200,6 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
     )
     key = rejected_key(state.partition, record.offset)
     decisions.rejected.append((key, record.value, record.timestamp, [*record.headers, *why]))
-
-
-@cache  # Both are closed sets.
-def tag(outcome: Outcome, reason: str = "") -> str:
-    """Name a total: ``accepted``, ``rejected/conflict``, ``ignored/TranscodeComplete``."""
-    return f"{outcome}/{reason}" if reason else outcome.value
 
 
 def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int) -> None:
@@ -219,9 +212,9 @@ def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Cont
     for (window, code), number in changed.items():
         decisions.partial_counts.append((pack_count_key(state.partition, window, code), b"%d" % number, None, []))
     if tally:
-        decisions.outcomes[tag(Outcome.ACCEPTED)] += sum(tally.values())
+        decisions.outcomes[OutcomeKey(Outcome.ACCEPTED)] += sum(tally.values())
     if duplicates:
-        decisions.outcomes[tag(Outcome.DUPLICATE)] += duplicates
+        decisions.outcomes[OutcomeKey(Outcome.DUPLICATE)] += duplicates
     state.totals.update(decisions.outcomes)
 
 
@@ -236,9 +229,9 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
 
 def to_metadata(state: AcceptState) -> str:
     """Write what cannot be folded from `accepted`, for the offset commit: JSON, under 4 KB as its parts are bounded."""
+    totals = {str(key): number for key, number in state.totals.items()}
     return json.dumps(
-        {"stream_time": state.stream_time, "watermark": state.watermark, "totals": state.totals},
-        separators=(",", ":"),
+        {"stream_time": state.stream_time, "watermark": state.watermark, "totals": totals}, separators=(",", ":")
     )
 
 
@@ -253,7 +246,7 @@ def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptSt
     try:
         known = json.loads(metadata)
         stream_time, watermark = int(known["stream_time"]), int(known["watermark"])
-        totals = Counter({str(name): int(number) for name, number in known["totals"].items()})
+        totals = Counter({OutcomeKey.parse(name): int(number) for name, number in known["totals"].items()})
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return state
     state.stream_time, state.watermark, state.totals = stream_time, watermark, totals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Reason(StrEnum):
@@ -25,6 +26,23 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     DUPLICATE = "duplicate"
     IGNORED = "ignored"
+
+
+class OutcomeKey(NamedTuple):
+    """What a record is counted under: its outcome, and its Reason if rejected, its event type if ignored, else ""."""
+
+    outcome: Outcome
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Write it as the offset's metadata holds it: ``accepted``, ``rejected/conflict``."""
+        return f"{self.outcome}/{self.reason}" if self.reason else self.outcome.value
+
+    @classmethod
+    def parse(cls, text: str) -> OutcomeKey:
+        """Read what `str` wrote; raises ValueError if it names no outcome."""
+        outcome, _, reason = text.partition("/")
+        return cls(Outcome(outcome), reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.core import deduplication
-from pipeline.core.outcome import Outcome, Reason
+from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER, TimePolicy
 
 SPOOL_METRICS = "pipeline_spool_"
@@ -54,12 +54,12 @@ class Spooled(NamedTuple):
 class Stats:
     """
     Args:
-        totals: Records by outcome, since the first one ever; names as core.accept.tag writes them.
+        totals: Records by outcome, since the first one ever.
         watermark: Up to when event time is complete in every partition, ms; None while one has not begun.
         spooled: None if the bridge does not answer, or has no spool.
     """
 
-    totals: dict[str, int]
+    totals: dict[OutcomeKey, int]
     positions: tuple[Position, ...]
     watermark: int | None
     spooled: Spooled | None
@@ -69,11 +69,10 @@ class Stats:
         outcomes: Counter[str] = Counter({outcome.value: 0 for outcome in Outcome})
         reasons: Counter[str] = Counter({reason.value: 0 for reason in Reason})
         event_types: Counter[str] = Counter()
-        for name, number in sorted(self.totals.items()):
-            outcome, _, detail = name.partition("/")
+        for (outcome, reason), number in sorted(self.totals.items()):
             outcomes[outcome] += number
-            if detail:
-                (reasons if outcome == Outcome.REJECTED else event_types)[detail] += number
+            if reason:
+                (reasons if outcome is Outcome.REJECTED else event_types)[reason] += number
         shown = {
             "received": outcomes.total(),
             "outcomes": outcomes,
@@ -89,7 +88,7 @@ class Stats:
 
 def stats_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -> Stats:
     """Add up what was committed for all partitions."""
-    totals: Counter[str] = Counter()
+    totals: Counter[OutcomeKey] = Counter()
     positions: list[Position] = []
     watermarks: list[int] = []
     for raw in raws:

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from pipeline.core.event import Content
-from pipeline.core.outcome import Outcome, Reason
+from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.rates import WindowRate
 from pipeline.core.signature import Denial
 
@@ -278,15 +278,15 @@ class RecordTotals(Collector):
     """
 
     def __init__(self) -> None:
-        self._totals: dict[int, dict[str, int]] = {}
+        self._totals: dict[int, dict[OutcomeKey, int]] = {}
         self._received: dict[int, int] = {}
 
-    def begin(self, partition: int, totals: Mapping[str, int]) -> None:
+    def begin(self, partition: int, totals: Mapping[OutcomeKey, int]) -> None:
         """Show *partition*, which was opened with *totals*; what was received before is taken to be their sum."""
         self.update(partition, totals)
         self._received[partition] = sum(totals.values())
 
-    def commit(self, partition: int, records: int, totals: Mapping[str, int]) -> None:
+    def commit(self, partition: int, records: int, totals: Mapping[OutcomeKey, int]) -> None:
         """
         Count a committed chunk of *records*, a number that was known before they were decoded, and show *totals*.
 
@@ -298,8 +298,8 @@ class RecordTotals(Collector):
         else:
             self.begin(partition, totals)
 
-    def update(self, partition: int, totals: Mapping[str, int]) -> None:
-        """Show *totals* (see core.accept.tag for their names) for *partition*."""
+    def update(self, partition: int, totals: Mapping[OutcomeKey, int]) -> None:
+        """Show *totals* for *partition*."""
         self._totals[partition] = dict(totals)
 
     def forget(self, partition: int) -> None:
@@ -321,11 +321,10 @@ class RecordTotals(Collector):
             "Raw records by what became of them; received is their sum. Exactly once, as committed with the records.",
             labels=["partition", "outcome", "reason"],
         )
-        known = {outcome.value: 0 for outcome in Outcome if outcome is not Outcome.REJECTED}
-        known |= {f"{Outcome.REJECTED}/{reason}": 0 for reason in Reason}
+        known = {OutcomeKey(outcome): 0 for outcome in Outcome if outcome is not Outcome.REJECTED}
+        known |= {OutcomeKey(Outcome.REJECTED, reason): 0 for reason in Reason}
         for partition, totals in sorted(dict(self._totals).items()):
-            for name, number in (known | totals).items():
-                outcome, _, reason = name.partition("/")
+            for (outcome, reason), number in (known | totals).items():
                 family.add_metric([str(partition), outcome, reason], number)
         yield family
 

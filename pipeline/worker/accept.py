@@ -21,6 +21,7 @@ from pipeline.core.contract import (
     unpack_decision,
 )
 from pipeline.core.deduplication import AcceptState, Decisions
+from pipeline.core.outcome import OutcomeKey
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.kafka.log import Committed, Log, output
@@ -142,7 +143,7 @@ class AcceptStage:
         chunk: Chunk,
         decisions: Decisions,
         *,
-        totals: dict[str, int],
+        totals: dict[OutcomeKey, int],
         first: Row | None,
         seconds: float,
     ) -> None:

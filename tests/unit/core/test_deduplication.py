@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from pipeline.core import deduplication as core
 from pipeline.core.contract import header, unpack_decision
-from pipeline.core.deduplication import AcceptState, from_metadata, restore, tag, tick, to_metadata
-from pipeline.core.event import OTHER_EVENT_TYPES, media_id_of
-from pipeline.core.outcome import Outcome, Reason
+from pipeline.core.deduplication import AcceptState, from_metadata, restore, tick, to_metadata
+from pipeline.core.event import OTHER_EVENT_TYPES, Content, media_id_of
+from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER, TimePolicy, format_time, parse_time
+from tests.builders import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,16 +76,20 @@ def new_state() -> AcceptState:
 
 
 @dataclass
-class Decisions(core.Decisions):
-    """All rows of a chunk, those for `accepted` included."""
+class Decisions:
+    """All rows of a chunk, those for `accepted` included, and the outcomes by name."""
 
-    accepted: list[Row] = field(default_factory=list)
+    rejected: list[Row]
+    partial_counts: list[Row]
+    outcomes: Counter[str]
+    deletions: Counter[Content]
+    accepted: list[Row]
 
 
 def accept(state: AcceptState, records: Iterable[Raw]) -> Decisions:
     accepted: list[Row] = []
     decided = core.accept(state, records, accepted)
-    return Decisions(decided.rejected, decided.partial_counts, decided.outcomes, decided.deletions, accepted)
+    return Decisions(decided.rejected, decided.partial_counts, named(decided.outcomes), decided.deletions, accepted)
 
 
 def run(*records: Raw, state: AcceptState | None = None) -> Decisions:
@@ -207,8 +212,8 @@ def test_another_event_type_is_counted_and_leaves_no_row(event_type: str, label:
 
 def test_totals_are_named_by_outcome_and_reason() -> None:
     """The names are committed with the offset and split again by the metrics."""
-    assert tag(Outcome.ACCEPTED) == "accepted"
-    assert tag(Outcome.REJECTED, Reason.CONFLICT) == "rejected/conflict"
+    assert str(OutcomeKey(Outcome.ACCEPTED)) == "accepted"
+    assert str(OutcomeKey(Outcome.REJECTED, Reason.CONFLICT)) == "rejected/conflict"
 
 
 # --- The same event again.
@@ -471,17 +476,17 @@ def test_metadata_is_read_back() -> None:
     read = from_metadata(3, POLICY, to_metadata(state))
 
     assert (read.partition, read.stream_time, read.watermark) == (3, NOON, NOON - 30_000)
-    assert read.totals == {"accepted": 1, "duplicate": 1, "rejected/invalid_json": 1}
+    assert named(read.totals) == {"accepted": 1, "duplicate": 1, "rejected/invalid_json": 1}
 
 
 def test_metadata_stays_under_4_kb() -> None:
     """Kafka's limit (offset.metadata.max.bytes): above it no offset could be committed any more."""
     state = AcceptState(999, POLICY, stream_time=2**63 - 1, watermark=2**63 - 1)
     for reason in Reason:
-        state.totals[tag(Outcome.REJECTED, reason)] = 2**63 - 1
+        state.totals[OutcomeKey(Outcome.REJECTED, reason)] = 2**63 - 1
     for event_type in [*OTHER_EVENT_TYPES, "other"]:
-        state.totals[tag(Outcome.IGNORED, event_type)] = 2**63 - 1
-    state.totals.update({tag(Outcome.ACCEPTED): 2**63 - 1, tag(Outcome.DUPLICATE): 2**63 - 1})
+        state.totals[OutcomeKey(Outcome.IGNORED, event_type)] = 2**63 - 1
+    state.totals.update({OutcomeKey(Outcome.ACCEPTED): 2**63 - 1, OutcomeKey(Outcome.DUPLICATE): 2**63 - 1})
 
     assert len(to_metadata(state).encode()) < 4096
 
@@ -616,7 +621,7 @@ def test_every_record_is_in_the_outcome_the_rules_say(records: list[Raw]) -> Non
 
     offsets = [unpack_decision(header(row.headers, "decision") or b"").raw_offset for row in outs(decisions.accepted)]
     assert offsets == accepted
-    assert decisions.outcomes == state.totals == outcomes
+    assert decisions.outcomes == named(state.totals) == outcomes
     assert state.totals.total() == len(records)
     assert Counter(f"rejected/{reason}" for reason in reasons_of(decisions)) == {
         name: number for name, number in outcomes.items() if name.startswith("rejected")

@@ -14,6 +14,7 @@ from pipeline.core.contract import DETAIL_BYTES_MAX, header
 from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
 from pipeline.service.settings import WorkerSettings
+from tests.builders import named
 from tests.vectors.poison import Poison, corpus, honest
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class Raw:
 def raw(offset: int, record: Poison) -> Raw:
     timestamp = NOW_MS if record.timestamp is None else record.timestamp
     return Raw(offset, timestamp, record.key, record.value, record.headers)
+
+
+def outcome_of(record: Poison) -> str:
+    return record.outcome if record.outcome.startswith("ignored/") else f"rejected/{record.outcome}"
 
 
 def good(offset: int, media_id: str = "poison") -> Raw:
@@ -65,37 +70,32 @@ def test_the_corpus_is_large_and_every_reason_is_in_it() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("record", CORPUS, ids=[record.name for record in CORPUS])
-def test_a_hostile_record_has_its_outcome(record: Poison) -> None:
-    """Whatever it is, it is kept as it came or counted, and the state can still be committed and read back."""
-    state = new_state()
-    if record.timestamp is None:
-        decide(state, good(0))
+def test_a_hostile_record_has_its_outcome_from_worker_and_audit_alike() -> None:
+    """Whatever it is, it is kept as it came or counted, and the audit finds the same with code of its own."""
+    for record in CORPUS:
+        state, judge = new_state(), Judge.of(WorkerSettings())
+        if record.timestamp is None:
+            decide(state, good(0))
+            judge.judge(good(0))
 
-    decisions, accepted = decide(state, raw(7, record))
+        decisions, accepted = decide(state, raw(7, record))
 
-    if record.outcome.startswith("ignored/"):
-        assert decisions.outcomes == {record.outcome: 1}
-        assert decisions.rejected == []
-    else:
-        assert decisions.outcomes == {f"rejected/{record.outcome}": 1}
-        ((key, value, timestamp, headers),) = decisions.rejected
-        assert (key, value, timestamp) == (b"0:7", record.value, raw(7, record).timestamp)
-        assert headers[: len(record.headers)] == record.headers
-        assert [header(headers, "raw-offset"), header(headers, "reason")] == [b"7", record.outcome.encode()]
-        assert 0 < len(header(headers, "detail") or b"") <= DETAIL_BYTES_MAX
-    assert accepted == []
-    assert from_metadata(0, TimePolicy(), to_metadata(state)).totals == state.totals
+        assert named(decisions.outcomes) == {outcome_of(record): 1}, record.name
+        assert judge.judge(raw(7, record)).outcome == record.outcome.split("/")[0], record.name
+        assert accepted == [], record.name
+        assert [said_of(record, row) for row in decisions.rejected] == (
+            [] if record.outcome.startswith("ignored/") else [(b"7", record.outcome.encode())]
+        ), record.name
+        assert from_metadata(0, TimePolicy(), to_metadata(state)).totals == state.totals, record.name
 
 
-@pytest.mark.parametrize("record", CORPUS, ids=[record.name for record in CORPUS])
-def test_the_audit_has_the_same_verdict(record: Poison) -> None:
-    """It decides with code of its own: a worker that is right must not be found wrong."""
-    judge = Judge.of(WorkerSettings())
-    if record.timestamp is None:
-        judge.judge(good(0))
-
-    assert judge.judge(raw(7, record)).outcome == record.outcome.split("/")[0]
+def said_of(record: Poison, row: Row) -> tuple[bytes | None, bytes | None]:
+    """Return the raw offset and the reason in a row of rejected, which is otherwise as the record came."""
+    key, value, timestamp, headers = row
+    assert (key, value, timestamp) == (b"0:7", record.value, raw(7, record).timestamp), record.name
+    assert headers[: len(record.headers)] == record.headers, record.name
+    assert 0 < len(header(headers, "detail") or b"") <= DETAIL_BYTES_MAX, record.name
+    return header(headers, "raw-offset"), header(headers, "reason")
 
 
 @pytest.mark.parametrize("again", [1, 2, 3])
@@ -109,8 +109,6 @@ def test_poison_changes_no_verdict_on_what_follows(again: int) -> None:
 
     decisions, accepted = decide(state, *records)
 
-    outcomes = Counter(
-        record.outcome if record.outcome.startswith("ignored/") else f"rejected/{record.outcome}" for record in poisons
-    )
-    assert decisions.outcomes == outcomes | {"accepted": len(poisons) + 1}
+    outcomes = Counter(map(outcome_of, poisons))
+    assert named(decisions.outcomes) == outcomes | {"accepted": len(poisons) + 1}
     assert [row[0] for row in accepted] == [b"poison", *(b"good%d" % index for index in range(len(poisons)))]

@@ -16,6 +16,7 @@ from pipeline.core.event import content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Rejected
 from pipeline.core.windows import TimePolicy, parse_time
 from pipeline.local.simulator import Kind, Plan, PlanError, Simulated, callbacks
+from tests.builders import named
 
 if TYPE_CHECKING:
     from random import Random
@@ -198,7 +199,8 @@ def test_in_any_order_of_arrival_each_kind_comes_to_its_outcome(order: Random) -
 
     accept(state, [RawRecord(offset, entry.body) for offset, entry in enumerate(entries)], [])
 
-    assert state.totals["accepted"] == sent[Kind.SUCCESS] + sent[Kind.FAILURE]
-    assert state.totals["duplicate"] == sent[Kind.DUPLICATE]
-    assert state.totals["rejected/conflict"] == sent[Kind.CONFLICT]
-    assert state.totals.total() == len(entries)
+    totals = named(state.totals)
+    assert totals["accepted"] == sent[Kind.SUCCESS] + sent[Kind.FAILURE]
+    assert totals["duplicate"] == sent[Kind.DUPLICATE]
+    assert totals["rejected/conflict"] == sent[Kind.CONFLICT]
+    assert totals.total() == len(entries)

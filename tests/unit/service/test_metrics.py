@@ -21,6 +21,7 @@ from pipeline.service.metrics import (
     show_process,
     show_ready,
 )
+from tests.builders import keyed
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 
 NOON = 1_704_110_400_000
@@ -84,7 +85,7 @@ def test_known_outcomes_are_shown_as_0() -> None:
     registry, totals = CollectorRegistry(), RecordTotals()
     registry.register(totals)
 
-    totals.update(0, {})
+    totals.update(0, keyed({}))
 
     assert {reason: records(registry, "rejected", reason) for reason in REASONS} == dict.fromkeys(REASONS, 0.0)
     assert [records(registry, outcome) for outcome in ("accepted", "duplicate", "ignored")] == [0.0, 0.0, 0.0]
@@ -96,8 +97,8 @@ def test_totals_are_shown_by_partition_outcome_and_reason() -> None:
     registry, totals = CollectorRegistry(), RecordTotals()
     registry.register(totals)
 
-    totals.update(0, {"accepted": 5, "rejected/conflict": 2, "ignored/TranscodeComplete": 3})
-    totals.update(1, {"accepted": 7})
+    totals.update(0, keyed({"accepted": 5, "rejected/conflict": 2, "ignored/TranscodeComplete": 3}))
+    totals.update(1, keyed({"accepted": 7}))
 
     assert records(registry, "accepted") == 5.0
     assert records(registry, "rejected", "conflict") == 2.0
@@ -109,11 +110,11 @@ def test_totals_are_those_of_the_last_update() -> None:
     """They are cumulative already; and what the state goes on to change is not shown before it is committed."""
     registry, totals = CollectorRegistry(), RecordTotals()
     registry.register(totals)
-    given_totals = {"accepted": 5}
+    given_totals = keyed({"accepted": 5})
 
-    totals.update(0, {"accepted": 3})
+    totals.update(0, keyed({"accepted": 3}))
     totals.update(0, given_totals)
-    given_totals["accepted"] = 99
+    given_totals.update(keyed({"accepted": 94}))
 
     assert records(registry, "accepted") == 5.0
 
@@ -122,8 +123,8 @@ def test_a_partition_that_moved_on_is_shown_no_more() -> None:
     """Its next owner shows it: twice would be double in every sum."""
     registry, totals = CollectorRegistry(), RecordTotals()
     registry.register(totals)
-    totals.update(0, {"accepted": 5})
-    totals.update(1, {"accepted": 7})
+    totals.update(0, keyed({"accepted": 5}))
+    totals.update(1, keyed({"accepted": 7}))
 
     totals.forget(0)
     totals.forget(9)
@@ -141,10 +142,10 @@ def test_received_goes_on_from_the_totals_and_is_counted_apart_from_them() -> No
     registry, totals = CollectorRegistry(), RecordTotals()
     registry.register(totals)
 
-    totals.begin(0, {"accepted": 5, "duplicate": 2})
+    totals.begin(0, keyed({"accepted": 5, "duplicate": 2}))
     assert received(registry, "0") == 7.0
 
-    totals.commit(0, 10, {"accepted": 14, "duplicate": 2})
+    totals.commit(0, 10, keyed({"accepted": 14, "duplicate": 2}))
     assert received(registry, "0") == 17.0
     assert records(registry, "accepted") == 14.0
 
@@ -155,10 +156,10 @@ def test_received_goes_on_from_the_totals_and_is_counted_apart_from_them() -> No
 def test_a_partition_that_comes_back_before_it_was_let_go_of_is_in_balance() -> None:
     """A worker may be given a partition again while its former hold on it ends: no difference, and no error."""
     totals = RecordTotals()
-    totals.begin(0, {"accepted": 5})
+    totals.begin(0, keyed({"accepted": 5}))
 
     totals.forget(0)
-    totals.commit(0, 3, {"accepted": 8})
+    totals.commit(0, 3, keyed({"accepted": 8}))
 
     received, records = totals.collect()
     assert [sample.value for sample in received.samples] == [8]
@@ -276,7 +277,7 @@ def test_a_chunk_is_observed(registry: CollectorRegistry, worker: WorkerMetrics)
 def test_the_series_of_a_partition_end_with_it(registry: CollectorRegistry, worker: WorkerMetrics, stage: str) -> None:
     """A lag that nobody updates would page someone for ever; forgetting twice is harmless."""
     worker.of_chunk(stage, 2, records=10, seconds=0.5, behind=3)
-    worker.totals.update(2, {"accepted": 1})
+    worker.totals.update(2, keyed({"accepted": 1}))
     worker.watermark.labels(2).set(5)
 
     worker.forget(stage, 2)
