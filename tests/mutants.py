@@ -157,7 +157,7 @@ MUTANTS = (
         "    _advance(state, now - state.policy.delay, Decisions())\n    return decisions",
     ),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
-    Mutant("the totals are not committed", ACCEPT, '"totals": state.totals}', '"totals": {}}'),
+    Mutant("the totals are not committed", ACCEPT, '"totals": totals}', '"totals": {}}'),
     Mutant(
         "the rejection limit's chunk is committed",
         PARTITION,

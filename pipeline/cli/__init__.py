@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import admin, audit, local, rejected, services
+from pipeline.cli import admin, audit, files, local, rejected, services
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
 from pipeline.kafka import clients, lenient_decoding
@@ -73,6 +73,7 @@ _group(
     replay=rejected.replay,
 )
 _group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
+_group("files", "What the package carries for Prometheus, Grafana and you.", export=files.export)
 
 
 def main() -> None:
