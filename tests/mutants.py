@@ -40,35 +40,34 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...] = LAWS
 
 
-PARTITION, LOG = "pipeline/worker/partition.py", "pipeline/kafka/log.py"
-HANGING = "pipeline/kafka/hanging.py"
+PARTITION, TRANSACTIONS = "pipeline/worker/partition.py", "pipeline/kafka/transactions.py"
 ACCEPT, REPORT = "pipeline/core/deduplication.py", "pipeline/core/rates.py"
 STAGE, TRANSPORT = "pipeline/worker/accept.py", "pipeline/worker/transport.py"
 
 MUTANTS = (
     Mutant(
         "the offset is committed before the rows are produced",
-        LOG,
-        """        await send(producer, outputs)
-        await producer.send_offsets_to_transaction({source: position}, group)
-        await producer.commit_transaction()
+        TRANSACTIONS,
+        """            await send(producer, outputs)
+            await producer.send_offsets_to_transaction({source: position}, group)
+            await producer.commit_transaction()
 """,
-        """        await producer.send_offsets_to_transaction({source: position}, group)
-        await producer.commit_transaction()
-        await producer.begin_transaction()
-        await send(producer, outputs)
-        await producer.commit_transaction()
+        """            await producer.send_offsets_to_transaction({source: position}, group)
+            await producer.commit_transaction()
+            await producer.begin_transaction()
+            await send(producer, outputs)
+            await producer.commit_transaction()
 """,
     ),
     Mutant(
         "the rows are committed before the offset",
-        LOG,
-        """        await send(producer, outputs)
-        await producer.send""",
-        """        await send(producer, outputs)
-        await producer.commit_transaction()
-        await producer.begin_transaction()
-        await producer.send""",
+        TRANSACTIONS,
+        """            await send(producer, outputs)
+            await producer.send""",
+        """            await send(producer, outputs)
+            await producer.commit_transaction()
+            await producer.begin_transaction()
+            await producer.send""",
     ),
     Mutant("the committed offset is not compared", PARTITION, "if chunk.begin != session.next:", "if False:"),
     Mutant("a gap is ignored", PARTITION, "if chunk.begin != session.next:", "if chunk.begin < session.next:"),
@@ -81,18 +80,18 @@ MUTANTS = (
     Mutant(
         "no fencing",
         PARTITION,
-        'self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")',
-        'self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}-{id(self)}")',
+        'self._open_producer(f"{self._stage.transactional_prefix}{self._number}")',
+        'self._open_producer(f"{self._stage.transactional_prefix}{self._number}-{id(self)}")',
     ),
     Mutant(
         "the offset is read before the predecessor is fenced",
         PARTITION,
-        """        producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
+        """        producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
         try:
-            committed = await self._log.committed(self._stage.group, self._tp)
+            committed = await self._reader.committed(self._stage.group, self._tp)
 """,
-        """        committed = await self._log.committed(self._stage.group, self._tp)
-        producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
+        """        committed = await self._reader.committed(self._stage.group, self._tp)
+        producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
         try:
 """,
     ),
@@ -175,20 +174,20 @@ MUTANTS = (
     Mutant(
         "a transaction begins before the one before it is marked",
         PARTITION,
-        "        await until_marked(self._log, producer, [rows.tp for rows in output.rows if rows.batches])\n",
+        "        await producer.until_marked([rows.tp for rows in output.rows if rows.batches])\n",
         "",
     ),
     Mutant(
         "what hangs is not ended",
         PARTITION,
-        "            await resolve(self._log, producer, self._stage, self._number, committed)\n",
+        "            await producer.resolve(self._reader, self._stage, self._number, committed)\n",
         "",
     ),
     Mutant(
         "what hangs is always committed",
-        HANGING,
-        "is_committed = told[0] if told else True",
-        "is_committed = True",
+        TRANSACTIONS,
+        "commit = known[0] if known else True",
+        "commit = True",
     ),
     Mutant(
         "a failure keeps the trace that led to it",

@@ -194,7 +194,7 @@ class Source:
                 asker.beginning_offsets(tps),
             )
         if len(committed) < len(tps):
-            return  # The group's coordinator is moving (see kafka/log.py): what was shown is still the newest known.
+            return  # The group's coordinator is moving (see kafka/reader.py): what was shown is still the newest known.
         raws = [
             Raw(tp.partition, starts[tp], ends[tp], offset if offset >= 0 else None, metadata)
             for tp in tps

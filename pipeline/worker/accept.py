@@ -24,7 +24,8 @@ from pipeline.core.deduplication import AcceptState, Decisions
 from pipeline.core.outcome import OutcomeKey
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
-from pipeline.kafka.log import Committed, Log, output
+from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transactions import output
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output, Pause
@@ -54,7 +55,7 @@ class AcceptStage:
         self._rejection_limit = rejection_limit
         self._metrics = metrics
 
-    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[AcceptState]:
+    async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[AcceptState]:
         """Fold `accepted` from the expiry on; without a committed offset, find out how far the output goes."""
         state = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "")
         state.rejection_limit = RejectionLimit(self._rejection_limit)

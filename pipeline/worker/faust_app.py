@@ -20,7 +20,8 @@ from faust.types import TP, StreamT
 from yarl import URL
 
 from pipeline.kafka.internals import check_versions
-from pipeline.kafka.log import Log
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import Settings
 from pipeline.worker.accept import AcceptStage
@@ -79,13 +80,16 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
     app = _app(settings)
     app.transport = _transport(app, settings, crash)
     topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
-    log = Log(settings.kafka.client_options())
+    reader = LogReader(settings.kafka.client_options())
     accept_stage = AcceptStage(
         topics=topics, group=group, policy=policy, metrics=metrics, rejection_limit=settings.worker.rejection_limit
     )
     report_stage = ReportStage(
         topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
     )
+
+    async def open_producer(transactional_id: str) -> TransactionalProducer:
+        return await TransactionalProducer.open(settings.kafka.client_options(), transactional_id)
 
     async def seek(tp: TopicPartition, offset: int) -> None:
         await app.consumer.seek(TP(tp.topic, tp.partition), offset)
@@ -104,7 +108,14 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
             try:
                 async for chunk in stream:
                     if partition is None:
-                        partition = Partition(stage, chunk.partition, log=log, seek=seek, crash=crash)
+                        partition = Partition(
+                            stage,
+                            chunk.partition,
+                            reader=reader,
+                            open_producer=open_producer,
+                            seek=seek,
+                            crash=crash,
+                        )
                         partitions[TP(stage.source, chunk.partition)] = partition
                     for part in split(chunk, records_max=CHUNK_RECORDS_MAX):
                         await partition.handle(part)

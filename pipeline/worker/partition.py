@@ -17,12 +17,12 @@ from enum import IntEnum
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka.hanging import resolve, until_marked
-from pipeline.kafka.log import Log, close_producer, commit
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Output, Pause, Stage
 
@@ -60,7 +60,7 @@ class Crash(Protocol):
 class _Session(Generic[State]):
     """An open partition: dropped as a whole after any failure, since a producer that raised is broken for good."""
 
-    producer: AIOKafkaProducer
+    producer: TransactionalProducer
     state: State
     next: int
     """Where the state ends: after the last chunk taken in, whether or not that is committed yet."""
@@ -75,14 +75,16 @@ class Partition(Generic[State]):
         stage: Stage[State],
         number: int,
         *,
-        log: Log,
+        reader: LogReader,
+        open_producer: Callable[[str], Awaitable[TransactionalProducer]],
         seek: Callable[[TopicPartition, int], Awaitable[None]],
         crash: Crash,
     ) -> None:
         self._stage = stage
         self._number = number
         self._tp = TopicPartition(stage.source, number)
-        self._log = log
+        self._reader = reader
+        self._open_producer = open_producer
         self._seek = seek
         self._crash = crash
         self._session: _Session[State] | None = None
@@ -175,17 +177,17 @@ class Partition(Generic[State]):
     async def _open(self) -> _Session[State]:
         """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
         began = time.perf_counter()
-        producer = await self._log.open_producer(f"{self._stage.transactional_prefix}{self._number}")
+        producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
         try:
-            committed = await self._log.committed(self._stage.group, self._tp)
-            await resolve(self._log, producer, self._stage, self._number, committed)
-            opened = await self._stage.open(self._log, self._number, committed)
+            committed = await self._reader.committed(self._stage.group, self._tp)
+            await producer.resolve(self._reader, self._stage, self._number, committed)
+            opened = await self._stage.open(self._reader, self._number, committed)
             position = committed.offset if committed else opened.resume
             start = await self._start_of(position, opened.state)
             if committed is None and opened.resume is not None and opened.last_body is not None:
                 await self._require_same(opened.resume, opened.last_body)
         except BaseException:
-            await close_producer(producer)
+            await producer.close()
             raise
         seconds = time.perf_counter() - began
         self._logger.info("partition_opened", offset=start, seconds=round(seconds, 3))
@@ -194,13 +196,13 @@ class Partition(Generic[State]):
 
     async def _start_of(self, position: int | None, state: State) -> int:
         """Return the offset to go on at, given where *state* ends."""
-        start, end = await self._log.bounds(self._tp)
+        start, end = await self._reader.bounds(self._tp)
         if position is None:
             return start
         if position > end:
             self._stop_before_other_log(f"ends at {end}", position)
         newest = self._stage.max_source_timestamp(state)
-        if newest is not None and await self._log.has_newer(self._tp, newest, until=position):
+        if newest is not None and await self._reader.has_newer(self._tp, newest, until=position):
             self._stop_before_other_log("holds records that were written later than all that was read", position)
         if position < start:
             self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)
@@ -209,7 +211,7 @@ class Partition(Generic[State]):
 
     async def _require_same(self, resume: int, last_body: bytes) -> None:
         """Whoever deletes a topic deletes the group's offset, too: then the output alone tells which log was read."""
-        body = await self._log.value_at(self._tp, resume - 1)
+        body = await self._reader.value_at(self._tp, resume - 1)
         if body is not None and body != last_body:
             self._stop_before_other_log(f"holds another record at {resume - 1} than the one that was read", resume)
 
@@ -255,11 +257,11 @@ class Partition(Generic[State]):
         self._logger.critical("partition_paused", next=session.next, reason=pause.reason)
         await self._revoked.wait()
 
-    async def _commit(self, producer: AIOKafkaProducer, end: int, output: Output, began: float) -> None:
+    async def _commit(self, producer: TransactionalProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)
-        await commit(producer, output.rows, self._tp, position, self._stage.group)
+        await producer.commit(output.rows, self._tp, position, self._stage.group)
         output.on_committed(time.perf_counter() - began)
-        await until_marked(self._log, producer, [rows.tp for rows in output.rows if rows.batches])
+        await producer.until_marked([rows.tp for rows in output.rows if rows.batches])
         self._failures = 0
 
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
@@ -275,7 +277,7 @@ class Partition(Generic[State]):
         if session.committing is not None:
             session.committing.cancel()
             session.committing.add_done_callback(_forget_failure)
-        await close_producer(session.producer)
+        await session.producer.close()
 
 
 def _forget_trace(error: BaseException | None) -> None:

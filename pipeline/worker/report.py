@@ -7,7 +7,8 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline.core import rates
 from pipeline.core.contract import Topics
 from pipeline.core.rates import ReportState, WindowRate
-from pipeline.kafka.log import Committed, Log, output
+from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transactions import output
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output
@@ -27,7 +28,7 @@ class ReportStage:
         self._window_ms = window_ms
         self._metrics = metrics
 
-    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[ReportState]:
+    async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[ReportState]:
         """Fold both topics. Without a committed offset the whole input is folded, and the rows follow from that."""
         state = ReportState(self._partitions, self._window_ms)
         source = TopicPartition(self.source, partition)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from pipeline.kafka.batches import Batches
-from pipeline.kafka.hanging import Outputs
-from pipeline.kafka.log import Committed, Log
+from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transactions import Outputs
 from pipeline.worker.chunk import Chunk
 
 State = TypeVar("State")
@@ -47,7 +47,7 @@ class Stage(Outputs, Protocol[State]):
     group: str
     transactional_prefix: str
 
-    async def open(self, log: Log, partition: int, committed: Committed | None) -> Opened[State]:
+    async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[State]:
         """Fold the state of *partition* as of *committed*."""
         ...
 

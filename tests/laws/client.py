@@ -1,4 +1,4 @@
-"""The model's Kafka clients, as pipeline/kafka/log.py offers them: each request can fail in every way."""
+"""The model's Kafka clients, as pipeline/kafka offers them to a stage: each request can fail in every way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from aiokafka.errors import IllegalOperation, KafkaTimeoutError, NotLeaderForPar
 from aiokafka.record.memory_records import MemoryRecords
 
 from pipeline.kafka.batches import Batch
-from pipeline.kafka.log import Committed, Log
+from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transactions import TransactionalProducer
 from tests.laws.kafka import Broker, Record, Transaction
 
 T = TypeVar("T")
@@ -90,28 +91,28 @@ class ModelProducer:
     client = _Client()
 
     def __init__(self, network: Network, transactional_id: str, epoch: int) -> None:
-        self._network = network
+        self.network = network
         self.who = (transactional_id, epoch)
         self._transaction: Transaction | None = None
         self._is_broken = False
 
     async def begin_transaction(self) -> None:
-        self._transaction = await self._request(lambda: self._network.broker.begin(*self.who))
+        self._transaction = await self._request(lambda: self.network.broker.begin(*self.who))
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
         begun, tp = self._begun(), TopicPartition(topic, partition)
         records = list(MemoryRecords(bytes(batch._builder.build())).next_batch())
         await asyncio.sleep(0)
-        return asyncio.create_task(self._request(lambda: self._network.broker.produce(*self.who, begun, tp, records)))
+        return asyncio.create_task(self._request(lambda: self.network.broker.produce(*self.who, begun, tp, records)))
 
     async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, Any], group: str) -> None:
         begun = self._begun()
         positions = {(group, tp): (position.offset, position.metadata) for tp, position in offsets.items()}
-        await self._request(lambda: self._network.broker.add_offsets(*self.who, begun, positions))
+        await self._request(lambda: self.network.broker.add_offsets(*self.who, begun, positions))
 
     async def commit_transaction(self) -> None:
         begun, self._transaction = self._begun(), None
-        await self._request(lambda: self._network.broker.commit(*self.who, begun))
+        await self._request(lambda: self.network.broker.commit(*self.who, begun))
 
     async def stop(self) -> None:
         await asyncio.sleep(0)
@@ -125,23 +126,42 @@ class ModelProducer:
         if self._is_broken:
             raise IllegalOperation("a request of this producer failed before")
         try:
-            return await self._network.request(effect)
+            return await self.network.request(effect)
         except BaseException:
             self._is_broken = True
             raise
 
 
-class ModelLog(Log):
-    """The cluster, seen from a stage."""
+class ModelTransactionalProducer(TransactionalProducer):
+    """The real one, on the model: what it asks of aiokafka's insides is a request here."""
+
+    def __init__(self, producer: ModelProducer) -> None:
+        super().__init__(producer)
+        self._network = producer.network
+        self._who = producer.who
+
+    async def unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+        name, _ = self._who
+        return await self._network.request(lambda: self._network.broker.unmarked(name, tps), is_bounded=True)
+
+    async def mark(self, tps: set[TopicPartition], *, commit: bool) -> None:
+        name, epoch = self._who
+        await self._network.request(lambda: self._network.broker.mark(name, epoch, tps, commit=commit))
+
+
+async def open_producer(network: Network, transactional_id: str) -> TransactionalProducer:
+    """Fence the predecessors of *transactional_id*, and return its producer."""
+    epoch = await network.request(lambda: network.broker.init_producer(transactional_id), is_bounded=True)
+    return ModelTransactionalProducer(ModelProducer(network, transactional_id, epoch))
+
+
+class ModelReader(LogReader):
+    """The cluster, read."""
 
     def __init__(self, network: Network) -> None:
         super().__init__({})
         self._network = network
         self._broker = network.broker
-
-    async def open_producer(self, transactional_id: str) -> Any:
-        epoch = await self._network.request(lambda: self._broker.init_producer(transactional_id), is_bounded=True)
-        return ModelProducer(self._network, transactional_id, epoch)
 
     async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
         found = await self._network.request(lambda: self._broker.offsets.get((group, tp)), is_bounded=True)
@@ -150,14 +170,6 @@ class ModelLog(Log):
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         log = self._broker.log(tp)
         return await self._network.request(lambda: (log.start, log.end), is_bounded=True)
-
-    async def unmarked(self, producer: Any, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        name, _ = producer.who
-        return await self._network.request(lambda: self._broker.unmarked(name, tps), is_bounded=True)
-
-    async def mark(self, producer: Any, tps: set[TopicPartition], *, commit: bool) -> None:
-        name, epoch = producer.who
-        await self._network.request(lambda: self._broker.mark(name, epoch, tps, commit=commit))
 
     async def undecided(self, tp: TopicPartition) -> list[Record]:
         return await self._network.request(lambda: self._broker.log(tp).undecided(), is_bounded=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 from aiokafka import TopicPartition
@@ -18,7 +19,7 @@ from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Batch, Chunk
 from pipeline.worker.partition import ExitCode, Partition
 from pipeline.worker.report import ReportStage
-from tests.laws.client import Fault, ModelLog, Network
+from tests.laws.client import Fault, ModelReader, Network, open_producer
 from tests.laws.kafka import Broker
 from tests.laws.loop import StepLoop, StoppedError
 
@@ -57,7 +58,7 @@ class Worker:
         self.broker = broker
         self.loop = StepLoop()
         self.network = Network(broker)
-        self._log = ModelLog(self.network)
+        self._log_reader = ModelReader(self.network)
         self._accept = AcceptStage(topics=TOPICS, group=GROUP, policy=POLICY, metrics=METRICS)
         self._report = ReportStage(
             topics=TOPICS, group=GROUP, partitions=PARTITIONS, window_ms=POLICY.window, metrics=METRICS
@@ -99,7 +100,14 @@ class Worker:
         """Hand *chunk* to the partition, as the agent does."""
         if tp not in self._partitions:
             stage: Any = self._report if tp == COUNTS else self._accept
-            self._partitions[tp] = Partition(stage, tp.partition, log=self._log, seek=self._seek, crash=crash)
+            self._partitions[tp] = Partition(
+                stage,
+                tp.partition,
+                reader=self._log_reader,
+                open_producer=partial(open_producer, self.network),
+                seek=self._seek,
+                crash=crash,
+            )
         await self._partitions[tp].handle(chunk)
 
     def work(self, tp: TopicPartition, *, steps: int | None = None, faults: dict[int, Fault] | None = None) -> bool:

@@ -24,7 +24,8 @@ from kafka.structs import OffsetAndMetadata as KafkaOffset
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin import offsets
-from pipeline.kafka.log import Committed, Log
+from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.accept import AcceptStage
@@ -86,13 +87,14 @@ def test_an_offset_is_read_only_after_the_predecessor_is_fenced(settings: Settin
     """Right after a commit another client may still be told the old offset; after InitProducerId it never is."""
 
     async def read_after_each_commit() -> list[int]:
-        log, tp = Log(settings.kafka.client_options()), TopicPartition(settings.kafka.topics.raw, 0)
+        options = settings.kafka.client_options()
+        reader, tp = LogReader(options), TopicPartition(settings.kafka.topics.raw, 0)
         found = []
         for offset in range(1, 16):
             await rival(settings, offset)
-            producer = await log.open_producer(transactional_id(settings))
-            position = await log.committed(settings.worker.group, tp)
-            await producer.stop()
+            producer = await TransactionalProducer.open(options, transactional_id(settings))
+            position = await reader.committed(settings.worker.group, tp)
+            await producer.close()
             found.append(position.offset if position else -1)
         return found
 
@@ -109,15 +111,16 @@ def crash(code: ExitCode, message: str) -> NoReturn:
     raise AssertionError(f"{code.name}: {message}")
 
 
-class WatchedLog(Log):
-    """The real log, which notes in what order a partition is opened."""
+class Watched(LogReader):
+    """The real reader, which notes in what order a partition is opened."""
 
     def __init__(self, client_options: dict[str, Any]) -> None:
         super().__init__(client_options)
+        self._client_options = client_options
         self.calls: list[str] = []
 
-    async def open_producer(self, transactional_id: str) -> AIOKafkaProducer:
-        producer = await super().open_producer(transactional_id)
+    async def open_producer(self, transactional_id: str) -> TransactionalProducer:
+        producer = await TransactionalProducer.open(self._client_options, transactional_id)
         self.calls.append("fenced")
         return producer
 
@@ -130,14 +133,14 @@ def test_a_partition_is_opened_by_fencing_first(settings: Settings) -> None:
     """The order alone makes the read above a true one."""
 
     async def opened() -> list[str]:
-        log = WatchedLog(settings.kafka.client_options())
+        watched = Watched(settings.kafka.client_options())
         metrics = WorkerMetrics(CollectorRegistry())
         topics, group = settings.kafka.topics, settings.worker.group
         stage = AcceptStage(topics=topics, group=group, policy=settings.worker.policy, metrics=metrics)
-        partition = Partition(stage, 0, log=log, seek=no_seek, crash=crash)
+        partition = Partition(stage, 0, reader=watched, open_producer=watched.open_producer, seek=no_seek, crash=crash)
         await partition.handle(Chunk(topics.raw, 0, 0, 0, (), idle=False, now=0, behind=0))
         await partition.close()
-        return log.calls
+        return watched.calls
 
     calls = asyncio.run(opened())
 

@@ -42,7 +42,7 @@ class Stage:
         pass
 
 
-class Log:
+class Kafka:
     """Opens no producer: waits for ever, or raises."""
 
     def __init__(self, error: BaseException | None = None, seconds: float = 0) -> None:
@@ -58,19 +58,19 @@ class Log:
         await asyncio.Event().wait()
 
 
-def partition_with(stage: Stage, log: Log) -> Partition[Any]:
+def partition_with(stage: Stage, kafka: Kafka) -> Partition[Any]:
     async def seek(*_: Any) -> None:
         raise AssertionError("nothing to seek")
 
-    anything: Any = (stage, log)
-    return Partition(anything[0], 0, log=anything[1], seek=seek, crash=crash)
+    anything: Any = (stage, kafka)
+    return Partition(anything[0], 0, reader=anything[1], open_producer=kafka.open_producer, seek=seek, crash=crash)
 
 
 async def test_a_partition_that_is_being_opened_is_given_up_at_once() -> None:
     """They are taken away one after the other, without a heartbeat: three seconds each, and the session is over."""
-    log = Log()
-    handling = asyncio.create_task(partition_with(Stage(), log).handle(CHUNK))
-    await log.asked.acquire()
+    kafka = Kafka()
+    handling = asyncio.create_task(partition_with(Stage(), kafka).handle(CHUNK))
+    await kafka.asked.acquire()
 
     handling.cancel()
     done, _ = await asyncio.wait([handling], timeout=1)
@@ -81,17 +81,17 @@ async def test_a_partition_that_is_being_opened_is_given_up_at_once() -> None:
 
 async def test_a_runtime_error_is_a_bug() -> None:
     with pytest.raises(RuntimeError, match="changed size") as raised:
-        await partition_with(Stage(), Log(RuntimeError("dictionary changed size"))).handle(CHUNK)
+        await partition_with(Stage(), Kafka(RuntimeError("dictionary changed size"))).handle(CHUNK)
 
     assert raised.value.__notes__ == ["TopicPartition(topic='raw', partition=0), chunk at 0"]
 
 
-async def test_a_bug_is_told_though_the_partition_is_being_taken_away() -> None:
-    """Raised instead of the cancellation, which whoever hands over swallows."""
-    log = Log(RuntimeError("dictionary changed size"), seconds=0.01)
-    partition = partition_with(Stage(), log)
+async def test_a_bug_is_raised_though_the_partition_is_being_taken_away() -> None:
+    """Instead of the cancellation, which the handover swallows."""
+    kafka = Kafka(RuntimeError("dictionary changed size"), seconds=0.01)
+    partition = partition_with(Stage(), kafka)
     handling = asyncio.create_task(partition.handle(CHUNK))
-    await log.asked.acquire()
+    await kafka.asked.acquire()
     partition._session = cast("Any", SimpleNamespace(committing=None))  # Open, so that it may finish what it does.
 
     handling.cancel()
@@ -101,9 +101,9 @@ async def test_a_bug_is_told_though_the_partition_is_being_taken_away() -> None:
 
 
 async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in_silence() -> None:
-    """It would stay assigned, and nobody would read it."""
+    """It would stay assigned, and never be read."""
     with pytest.raises(DiedError, match="KAFKA_UNUSABLE"):
-        await partition_with(Stage(), Log(asyncio.CancelledError())).handle(CHUNK)
+        await partition_with(Stage(), Kafka(asyncio.CancelledError())).handle(CHUNK)
 
 
 async def test_a_rebalance_that_does_not_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ async def test_what_closed_clients_leave_is_collected_now_and_then(monkeypatch: 
     """Each is a cycle, and the threshold at which Python looks for them by itself is out of reach."""
     monkeypatch.setattr(worker_module, "COLLECT_SECONDS", 0.01)
     gone = asyncio.Event()
-    client: Any = Log()
+    client: Any = Kafka()
     client.sender = client
     weakref.finalize(client, gone.set)
     gc.disable()

@@ -1,8 +1,8 @@
 """
 What a transaction wrote, and Kafka never marked, is ended before a partition is opened, and before the next one begins.
 
-Kafka forgets markers only in a race (see pipeline/kafka/hanging.py), so here the second producer gets the first one's
-id and epoch, as if it had been started without Kafka ending the first one's transaction.
+Kafka forgets markers only in a race (see pipeline/kafka/transactions.py), so here the second producer gets the id and
+epoch of the first, as if it had been started without Kafka ending the first one's transaction.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pipeline.core.contract import (
     pack_decision,
     pack_watermark_key,
 )
-from pipeline.kafka.hanging import resolve, until_marked
-from pipeline.kafka.log import Committed, Log
+from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
 from tests.harness.recount import read
@@ -50,9 +50,10 @@ class Hanging:
     """A stage, and a producer whose predecessor's transaction is open though Kafka takes it for ended."""
 
     settings: Settings
-    log: Log
+    reader: LogReader
     stage: AcceptStage
-    producer: AIOKafkaProducer
+    producer: TransactionalProducer
+    client: AIOKafkaProducer
     predecessor: AIOKafkaProducer
 
     @property
@@ -71,13 +72,13 @@ class Hanging:
         await self.write(self.settings.kafka.topics.partial_counts, b"1", key=pack_count_key(0, 0, ""))
 
     async def resolve(self, committed: Committed | None) -> None:
-        """End it, as whoever opens the partition does; raises AssertionError if something hangs then."""
+        """End it, as opening the partition does; raises AssertionError if something hangs then."""
         tps = self.outputs
-        await resolve(self.log, self.producer, self.stage, 0, committed)
+        await self.producer.resolve(self.reader, self.stage, 0, committed)
 
-        assert await self.log.unmarked(self.producer, tps) == set()
+        assert await self.producer.unmarked(tps) == set()
         for tp in tps:
-            assert await self.log.undecided(tp) == []
+            assert await self.reader.undecided(tp) == []
 
     def values(self, topic: str) -> list[bytes]:
         """Return what read_committed readers of *topic* get."""
@@ -94,7 +95,7 @@ async def hanging(settings: Settings) -> AsyncIterator[Hanging]:
     ours, theirs = second._txn_manager, first._txn_manager
     ours.transactional_id, ours._pid_and_epoch = theirs.transactional_id, theirs._pid_and_epoch
     second._sender._coordinators.clear()
-    yield Hanging(settings, Log(options), stage_of(settings), second, first)
+    yield Hanging(settings, LogReader(options), stage_of(settings), TransactionalProducer(second), second, first)
     await second.stop()
     first._sender.sender_task.cancel()  # stop() would abort the transaction that hangs.
     await first.client.close()
@@ -168,58 +169,56 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What aborts the next one would abort it, too, though its offset was committed."""
-    monkeypatch.setattr("pipeline.kafka.hanging.MARKED_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.kafka.transactions.MARKED_SECONDS", 0.2)
     await hanging.write_event()
     accepted, _, counts = tps = hanging.outputs
 
     with pytest.raises(TimeoutError):
-        await until_marked(hanging.log, hanging.producer, tps)
+        await hanging.producer.until_marked(tps)
 
-    assert await hanging.log.unmarked(hanging.producer, tps) == {accepted, counts}
-    await hanging.log.mark(hanging.producer, set(tps), commit=True)
-    monkeypatch.setattr("pipeline.kafka.hanging.MARKED_SECONDS", 30)
-    await until_marked(hanging.log, hanging.producer, tps)
+    assert await hanging.producer.unmarked(tps) == {accepted, counts}
+    await hanging.producer.mark(set(tps), commit=True)
+    monkeypatch.setattr("pipeline.kafka.transactions.MARKED_SECONDS", 30)
+    await hanging.producer.until_marked(tps)
 
 
-async def test_what_hangs_under_another_id_is_told_instead_of_overlooked(
+async def test_what_hangs_under_another_id_is_an_error_instead_of_overlooked(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fold ends before it, so that what comes behind would be accepted once more at the next opening."""
-    monkeypatch.setattr("pipeline.kafka.hanging.REQUEST_TIMEOUT_MS", 1000)
+    """A restore ends before it, so that what comes behind would be accepted once more at the next opening."""
+    monkeypatch.setattr("pipeline.kafka.transactions.REQUEST_TIMEOUT_MS", 1000)
     await hanging.write_event()
-    hanging.producer._txn_manager._pid_and_epoch = PidAndEpoch(1_000_000, 0)
+    hanging.client._txn_manager._pid_and_epoch = PidAndEpoch(1_000_000, 0)
 
     with pytest.raises(TimeoutError):
-        await resolve(hanging.log, hanging.producer, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
+        await hanging.producer.resolve(hanging.reader, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
 
 
 async def test_a_partition_without_leader_is_asked_again(hanging: Hanging) -> None:
-    """A leader that moves is no reason to fold the state anew."""
+    """A leader that moves is no reason to restore the state."""
     await hanging.write_event()
-    await hanging.log.mark(hanging.producer, set(hanging.outputs), commit=True)
-    log = Moving()
+    await hanging.producer.mark(set(hanging.outputs), commit=True)
+    moving = Moving(hanging.client)
 
-    await until_marked(log, hanging.producer, hanging.outputs)
+    await moving.until_marked(hanging.outputs)
 
-    assert log.asked == 3
+    assert moving.asked == 3
 
 
-class Moving(Log):
+class Moving(TransactionalProducer):
     """Finds its leaders at the third attempt."""
 
-    def __init__(self) -> None:
-        super().__init__({})
-        self.asked = 0
+    asked = 0
 
-    async def unmarked(self, producer: AIOKafkaProducer, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+    async def unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
         self.asked += 1
         if self.asked < 3:
             raise NotLeaderForPartitionError
-        return await super().unmarked(producer, tps)
+        return await super().unmarked(tps)
 
 
 def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Settings) -> None:
-    """It has all headers of its raw record, and whoever wrote that may have named them like ours."""
+    """It has all headers of its raw record, and its writer may have named them like ours."""
     stage, topics = stage_of(settings), settings.kafka.topics
     forged = [(HEADER_DECISION, b""), (HEADER_DECISION, pack_decision(0, 1)), (HEADER_RAW_OFFSET, b"-1")]
     ours = [(HEADER_RAW_OFFSET, b"500"), (HEADER_REASON, b"invalid_json"), (HEADER_DETAIL, b"")]
@@ -229,5 +228,5 @@ def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Sett
         "Any", SimpleNamespace(topic=topics.accepted, headers=[*forged, (HEADER_DECISION, pack_decision(501, 1))])
     )
 
-    told = [[stage.is_committed(r, 0, Committed(end, "")) for end in (500, 501, 502)] for r in (rejected, accepted)]
-    assert told == [[False, True, True], [False, False, True]]
+    known = [[stage.is_committed(r, 0, Committed(end, "")) for end in (500, 501, 502)] for r in (rejected, accepted)]
+    assert known == [[False, True, True], [False, False, True]]

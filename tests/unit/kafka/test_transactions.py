@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.client import AIOKafkaClient
 
-from pipeline.kafka.log import close_producer
+from pipeline.kafka.transactions import TransactionalProducer
 
 
 class Connection:
@@ -38,17 +38,17 @@ async def test_a_client_whose_own_task_failed_is_closed_all_the_same() -> None:
         stop=client.close, client=client, _sender=None, _txn_manager=SimpleNamespace(transactional_id="a")
     )
 
-    await close_producer(producer)
+    await TransactionalProducer(producer).close()
 
     assert connection.is_closed
 
 
 async def test_a_producer_that_does_not_stop_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client's metadata task would ask the broker for ever, on a connection of its own."""
-    monkeypatch.setattr("pipeline.kafka.log.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.kafka.transactions.STOP_SECONDS", 0.01)
     connection, producer = abandoned()
 
-    await close_producer(producer)
+    await TransactionalProducer(producer).close()
 
     assert connection.is_closed
     await asyncio.sleep(0)
@@ -57,9 +57,9 @@ async def test_a_producer_that_does_not_stop_leaves_nothing_running(monkeypatch:
 
 async def test_it_is_closed_though_who_closes_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rebalance cancels twice, at whatever moment."""
-    monkeypatch.setattr("pipeline.kafka.log.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.kafka.transactions.STOP_SECONDS", 0.01)
     connection, producer = abandoned()
-    closing = asyncio.create_task(close_producer(producer))
+    closing = asyncio.create_task(TransactionalProducer(producer).close())
     await asyncio.sleep(0)
 
     closing.cancel()
@@ -67,7 +67,7 @@ async def test_it_is_closed_though_who_closes_it_is_cancelled(monkeypatch: pytes
     with pytest.raises(asyncio.CancelledError):
         await closing
     async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  # Nobody tells.
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  # There is no event for it.
             await asyncio.sleep(0)
     assert connection.is_closed
 

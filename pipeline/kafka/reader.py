@@ -1,5 +1,5 @@
 """
-Kafka as the stages use it: transactional producers, committed offsets, and reading a partition back.
+Reading a partition back, and what a group committed for it: what a stage is restored from.
 
 Every client option that matters is written down; every wait is bounded.
 """
@@ -8,28 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
-import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 
-from pipeline.core.contract import Row
-from pipeline.kafka import markers
-from pipeline.kafka.batches import Batches, send
-from pipeline.kafka.clients import close_client
 from pipeline.service.lifecycle import close
 
-TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
 REQUEST_TIMEOUT_MS = 10_000
-STOP_SECONDS = 2.0  # producer.stop() would wait without limit for what it cannot send.
-BATCH_BYTES_MAX = 900_000
+STOP_SECONDS = 2.0
 FETCH_BYTES = 4 << 20
-
-logger = structlog.get_logger()
-_closing: set[asyncio.Task[None]] = set()  # An event loop itself holds its tasks weakly.
 
 
 class Committed(NamedTuple):
@@ -39,30 +29,11 @@ class Committed(NamedTuple):
     metadata: str
 
 
-class Log:
-    """The Kafka cluster, seen from a stage."""
+class LogReader:
+    """Reads partitions of one cluster, with a client of its own for each question."""
 
     def __init__(self, client_options: dict[str, Any]) -> None:
         self._options = client_options
-
-    async def open_producer(self, transactional_id: str) -> AIOKafkaProducer:
-        """Start a transactional producer: it ends and fences whatever its predecessor had open."""
-        producer = AIOKafkaProducer(
-            **self._options,
-            transactional_id=transactional_id,
-            acks="all",
-            linger_ms=0,
-            max_batch_size=BATCH_BYTES_MAX,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-        )
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-                await producer.start()
-        except BaseException:
-            await close_producer(producer)
-            raise
-        return producer
 
     async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
         """Return what *group* committed for *tp*. Stale unless the partition's producer was started before."""
@@ -86,14 +57,6 @@ class Log:
                 return (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
             finally:
                 await close(consumer.stop(), seconds=STOP_SECONDS)
-
-    async def unmarked(self, producer: AIOKafkaProducer, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Return which of *tps* hold records of *producer*'s id that are neither committed nor aborted."""
-        return await markers.unmarked(producer, tps)
-
-    async def mark(self, producer: AIOKafkaProducer, tps: set[TopicPartition], *, commit: bool) -> None:
-        """Commit or abort whatever the id of *producer* has open in *tps*."""
-        await markers.mark(producer, tps, commit=commit)
 
     async def undecided(self, tp: TopicPartition) -> list[ConsumerRecord]:
         """Return the records of *tp* from the first on whose transaction is neither committed nor aborted."""
@@ -190,49 +153,3 @@ class Log:
     async def _position(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
         async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
             return int(await consumer.position(tp))
-
-
-async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Stop *producer* within twice STOP_SECONDS, whatever state it is in; a cancellation does not stop that."""
-    closing = asyncio.create_task(_close_producer(producer))
-    _closing.add(closing)
-    closing.add_done_callback(_closing.discard)
-    await asyncio.shield(closing)
-
-
-async def _close_producer(producer: AIOKafkaProducer) -> None:
-    if await close(producer.stop(), seconds=STOP_SECONDS):
-        return
-    logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id)
-    sender, client = producer._sender, producer.client
-    if sender is not None and sender.sender_task is not None:
-        sender.sender_task.cancel()
-    await close_client(client, seconds=STOP_SECONDS)
-
-
-def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = BATCH_BYTES_MAX) -> Batches:
-    """Begin what a transaction writes to *tp*."""
-    return Batches(tp, rows, bytes_max=bytes_max, is_transactional=True)
-
-
-async def commit(
-    producer: AIOKafkaProducer,
-    outputs: Iterable[Batches],
-    source: TopicPartition,
-    position: Any,
-    group: str,
-) -> None:
-    """
-    Write *outputs* and the source offset in one transaction.
-
-    Args:
-        position: OffsetAndMetadata of *source* after this transaction.
-
-    Raises:
-        KafkaError, AssertionError, TimeoutError: nothing is known of the outcome; the producer must not be used again.
-    """
-    async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
-        await producer.begin_transaction()
-        await send(producer, outputs)
-        await producer.send_offsets_to_transaction({source: position}, group)
-        await producer.commit_transaction()
