@@ -16,13 +16,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipeline.admin import topics as kafka_topics
+from pipeline.core.contract import DAY_SECONDS
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import BridgeSettings, Settings
 
 ANSWER_SECONDS_MAX = 1.0
 KEY_CHARACTERS_MIN = 16  # VOD takes up to 32.
 CERTIFICATE_DAYS_MIN = 14
-DAY_SECONDS = 86_400
 FILES_MIN = 4096
 LOOPBACK = ("127.", "localhost", "::1")
 VOLATILE = ("tmpfs", "ramfs")

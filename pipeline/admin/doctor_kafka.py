@@ -29,6 +29,7 @@ from kafka.errors import ClusterAuthorizationFailedError, KafkaError
 from pipeline.admin import topics as kafka_topics
 from pipeline.admin.doctor import Finding, fail, ok, warn
 from pipeline.admin.topics import TopicsError
+from pipeline.core.contract import transactional_prefix
 from pipeline.kafka import access
 from pipeline.service.settings import Settings
 
@@ -104,7 +105,7 @@ async def _coordinated_permissions(settings: Settings) -> list[Finding]:
     cluster makes its internal topics of groups and transactions when the first coordinator is asked for.
     """
     kafka, group = settings.kafka, settings.worker.group
-    prefix = f"{kafka.topics.raw}-{group}-"  # Source: AcceptStage and ReportStage.
+    prefix = transactional_prefix(kafka.topics.raw, group)
     client = AIOKafkaClient(**kafka.client_options())
     found = []
     try:
@@ -114,7 +115,8 @@ async def _coordinated_permissions(settings: Settings) -> list[Finding]:
             if not await _may(client, CoordinationType.GROUP, group, heartbeat):
                 what = f"user {_user(settings)} may not READ group {group}"
                 found.append(fail("permissions", what, _grant(settings, ["READ"], f"--group {group}")))
-            for name in (f"{prefix}accept-0", f"{prefix}report-0"):
+            for stage in ("accept", "report"):
+                name = f"{transactional_prefix(kafka.topics.raw, group, stage)}0"
                 end = EndTxnRequest(name, NOBODY, 0, transaction_result=False)
                 if not await _may(client, CoordinationType.TRANSACTION, name, end):
                     what = f"user {_user(settings)} may not WRITE transactional id {name}"

@@ -16,6 +16,15 @@ from typing import TYPE_CHECKING, Any
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
+from pipeline.core.contract import (
+    COMPACTION_LAG_SECONDS,
+    DAY_SECONDS,
+    OUTPUT_MESSAGE_BYTES_MAX,
+    OUTPUT_RETENTION_SECONDS,
+    RAW_MESSAGE_BYTES_MAX,
+    RAW_RETENTION_SECONDS,
+    REJECTED_MESSAGE_BYTES_MAX,
+)
 from pipeline.kafka import access
 from pipeline.service.errors import OperatorError
 
@@ -23,16 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.service.settings import Settings
-
-MINUTE_SECONDS = 60
-HOUR_SECONDS = 60 * MINUTE_SECONDS
-DAY_SECONDS = 24 * HOUR_SECONDS
-
-RAW_RETENTION_SECONDS = 7 * DAY_SECONDS
-OUTPUT_RETENTION_SECONDS = 30 * DAY_SECONDS
-RAW_BATCH_BYTES_MAX = 128 * 1024  # A body has at most 64 KiB; the rest is room for headers and for small batches.
-REJECTED_BATCH_BYTES_MAX = 256 * 1024  # A raw record, plus the reason and detail, whatever size raw admitted.
-COMPACTION_LAG_SECONDS = HOUR_SECONDS
 
 CONNECT_TIMEOUT_SECONDS = 10
 REQUEST_TIMEOUT_SECONDS = 30
@@ -43,7 +42,6 @@ VISIBLE_TIMEOUT_SECONDS = 30  # Takes under 1 s on one node.
 # Source: org.apache.kafka.server.common.MetadataVersion.
 METADATA_VERSION_4_0 = 22
 
-KAFKA_BATCH_BYTES_MAX = "1048588"  # Kafka's own default.
 UNLIMITED = "-1"
 RETENTION_KEY = "retention.ms"
 REPLICAS_KEY = "min.insync.replicas"
@@ -129,7 +127,7 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
         "retention.bytes": UNLIMITED,  # A limit by size would end retention early under load.
         REPLICAS_KEY: "2" if kafka.replication_factor > 2 else "1",
         "unclean.leader.election.enable": "false",  # An unclean leader drops acknowledged records.
-        "max.message.bytes": KAFKA_BATCH_BYTES_MAX,  # The worker writes batches of 900,000 bytes.
+        "max.message.bytes": str(OUTPUT_MESSAGE_BYTES_MAX),
     }
     # Outputs carry the event's time or raw's, which may lie any time back.
     create_time = {"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": str(2**63 - 1)}
@@ -156,7 +154,7 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
             # hold a record that no transaction could move to rejected; zstd, lz4 and snappy have no decoder here.
             {
                 "message.timestamp.type": "LogAppendTime",
-                "max.message.bytes": str(RAW_BATCH_BYTES_MAX),
+                "max.message.bytes": str(RAW_MESSAGE_BYTES_MAX),
                 "compression.type": "uncompressed",
             },
         ),
@@ -167,7 +165,7 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
             OUTPUT_RETENTION_SECONDS,
             delete,
             create_time,
-            {"max.message.bytes": str(REJECTED_BATCH_BYTES_MAX)},
+            {"max.message.bytes": str(REJECTED_MESSAGE_BYTES_MAX)},
         ),
         spec(
             topics.partial_counts,

@@ -1,5 +1,5 @@
 """
-The Kafka contract: topic names, keys, headers and how each is read back.
+The Kafka contract: topic names, keys, headers and how each is read back; retentions and sizes.
 
 Everything that two processes must agree on, and nothing else. Source: README, "Topics".
 """
@@ -17,6 +17,18 @@ HEADER_RAW_OFFSET = "raw-offset"
 HEADER_REASON = "reason"
 HEADER_DETAIL = "detail"
 HEADER_DECISION = "decision"
+
+DAY_SECONDS = 86_400
+RAW_RETENTION_SECONDS = 7 * DAY_SECONDS  # How long the worker may stand still before records are lost.
+OUTPUT_RETENTION_SECONDS = 30 * DAY_SECONDS  # State is restored from outputs: raw's and the dedupe horizon fit into it.
+COMPACTION_LAG_SECONDS = 3600  # How long partial-counts keeps what a later record replaces.
+
+# A topic's max.message.bytes judges whole batches; what writes to it fills its batches up to less, or to just that.
+RAW_MESSAGE_BYTES_MAX = 128 * 1024  # A body has at most 64 KiB; the rest is room for headers and for small batches.
+REJECTED_MESSAGE_BYTES_MAX = 256 * 1024  # A raw record, plus the reason and detail, whatever size raw admitted.
+REJECTED_BATCH_BYTES_MAX = 200_000  # More than the largest record of raw, less than the topic admits.
+OUTPUT_MESSAGE_BYTES_MAX = 1_048_588  # Of every other topic: Kafka's own default.
+OUTPUT_BATCH_BYTES_MAX = 900_000
 
 DETAIL_BYTES_MAX = 1024
 TIME_DIGITS_MAX = 13  # Until the year 2286.
@@ -78,6 +90,15 @@ def unpack_decision(value: bytes) -> Decision:
     """Read the `decision` header: raw offset and fingerprint as big-endian uint64, then the ErrorCode in UTF-8."""
     raw_offset, fingerprint = _DECISION.unpack_from(value)
     return Decision(raw_offset, fingerprint, value[_DECISION.size :].decode())
+
+
+def transactional_prefix(raw: str, group: str, stage: str = "") -> str:
+    """
+    Return what the transactional ids of a *group* that reads *raw* begin with, or those of its *stage*.
+
+    The number of the stage's source partition follows. An id outlives its process: under it a successor fences it.
+    """
+    return f"{raw}-{group}-{stage}-" if stage else f"{raw}-{group}-"
 
 
 def header(headers: Headers, name: str) -> bytes | None:

@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from pipeline.core.contract import OUTPUT_RETENTION_SECONDS
 from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
 from pipeline.dashboard.snapshot import Snapshot
@@ -34,7 +35,6 @@ RETRY_SECONDS = 1.0
 CATCH_UP_SECONDS_MAX = 15.0  # An open transaction can hold back the end of a topic for as long.
 FETCH_BYTES = 4 << 20  # Together; a rejected body has up to 128 KiB.
 SPOOL_SECONDS_MAX = 1.0
-KEPT_SECONDS = 30 * 86_400  # How long failure-rates keeps a row.
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -178,7 +178,7 @@ class Source:
         shown = self._settings.dashboard.windows * self._settings.worker.window_seconds * 1000
         back = shown
         while (await asker.offsets_for_times({rates: max(0, now - back)}))[rates] is None:
-            if back > KEPT_SECONDS * 1000:
+            if back > OUTPUT_RETENTION_SECONDS * 1000:
                 return end
             back *= 2
         first = (await asker.offsets_for_times({rates: max(0, now - back - shown)}))[rates]

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.produce import ProduceRequest
 
-from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, RawRecord
+from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, RAW_MESSAGE_BYTES_MAX, RawRecord
 from pipeline.kafka.batches import Batches
 from pipeline.kafka.clients import close_client
 from pipeline.kafka.murmur2 import partitions_of
@@ -33,7 +33,6 @@ from pipeline.service.settings import KafkaSettings
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ACKS_ALL = -1
-BATCH_BYTES_MAX = 128 * 1024  # raw's max.message.bytes, which counts the whole batch (README, "Topics").
 RETRY_SECONDS = 0.1  # An election takes about as long.
 CLOSE_SECONDS_MAX = 2.0  # A TLS connection to a silent broker closes when that says so.
 
@@ -105,7 +104,7 @@ class Producer:
                 partition = next(keyed)
             if partition not in filling:
                 tp = TopicPartition(self._topic, partition)
-                filling[partition] = Batches(tp, bytes_max=BATCH_BYTES_MAX, is_transactional=False)
+                filling[partition] = Batches(tp, bytes_max=RAW_MESSAGE_BYTES_MAX, is_transactional=False)
             filling[partition].append((key, body, received_at_ms, _headers(source, received_at_ms)))
         for number in range(max(len(filled.batches) for filled in filling.values())):
             yield {

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.core.contract import Row
+from pipeline.core.contract import OUTPUT_BATCH_BYTES_MAX, Row
 from pipeline.kafka.batches import Batches, send
 from pipeline.kafka.clients import close_client
 from pipeline.kafka.describe_producers import open_transactions
@@ -29,7 +29,6 @@ from pipeline.service.lifecycle import close
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
 REQUEST_TIMEOUT_MS = 10_000
 STOP_SECONDS = 2.0  # producer.stop() would wait without limit for what it cannot send.
-BATCH_BYTES_MAX = 900_000
 MARKED_SECONDS = 10.0  # Usually milliseconds; longer than the 9 s after which Kafka knows that a leader is gone.
 POLL_SECONDS = 0.001
 POLL_SECONDS_MAX = 0.1
@@ -59,7 +58,7 @@ class Outputs(Protocol):
         ...
 
 
-def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = BATCH_BYTES_MAX) -> Batches:
+def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = OUTPUT_BATCH_BYTES_MAX) -> Batches:
     """Begin what a transaction writes to *tp*."""
     return Batches(tp, rows, bytes_max=bytes_max, is_transactional=True)
 
@@ -79,7 +78,7 @@ class TransactionalProducer:
             transactional_id=transactional_id,
             acks="all",
             linger_ms=0,
-            max_batch_size=BATCH_BYTES_MAX,
+            max_batch_size=OUTPUT_BATCH_BYTES_MAX,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )

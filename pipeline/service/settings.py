@@ -25,7 +25,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as PydanticSettingsError
 
-from pipeline.core.contract import Topics
+from pipeline.core.contract import OUTPUT_RETENTION_SECONDS, Topics
 from pipeline.core.rejection_limit import RejectionLimitPolicy
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
@@ -43,7 +43,7 @@ _KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 MNS_HORIZON_SECONDS_MIN = (
     7 * 86_400 + 3600
 )  # A queue keeps a message for 7 days at most; an hour for clocks and handling.
-HORIZON_SECONDS_MAX = 30 * 86_400  # How long accepted is kept; `config check` and `topics` also make room for raw.
+HORIZON_SECONDS_MAX = OUTPUT_RETENTION_SECONDS  # accepted's; `config check` and `topics` also make room for raw.
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[int, Field(gt=0)]

@@ -13,11 +13,13 @@ from pipeline.core.contract import (
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,
     HEADER_REASON,
+    REJECTED_BATCH_BYTES_MAX,
     Row,
     Topics,
     header,
     pack_watermark_key,
     received_at_of,
+    transactional_prefix,
     unpack_decision,
 )
 from pipeline.core.deduplication import AcceptState, Decisions
@@ -29,8 +31,6 @@ from pipeline.kafka.transactions import output
 from pipeline.service.metrics import WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output, Pause
-
-REJECTED_BATCH_BYTES_MAX = 200_000  # The topic takes 256 KiB; a raw record is at most 128 KiB.
 
 
 class AcceptStage:
@@ -49,7 +49,7 @@ class AcceptStage:
     ) -> None:
         self.source = topics.raw
         self.group = group
-        self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"
+        self.transactional_prefix = transactional_prefix(topics.raw, group, self.name)
         self._topics = topics
         self._policy = policy
         self._rejection_limit = rejection_limit

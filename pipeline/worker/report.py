@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.core import rates
-from pipeline.core.contract import Topics
+from pipeline.core.contract import Topics, transactional_prefix
 from pipeline.core.rates import ReportState, WindowRate
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
@@ -22,7 +22,7 @@ class ReportStage:
     def __init__(self, *, topics: Topics, group: str, partitions: int, window_ms: int, metrics: WorkerMetrics) -> None:
         self.source = topics.partial_counts
         self.group = group
-        self.transactional_prefix = f"{topics.raw}-{group}-{self.name}-"
+        self.transactional_prefix = transactional_prefix(topics.raw, group, self.name)
         self._rates = TopicPartition(topics.failure_rates, 0)
         self._partitions = partitions
         self._window_ms = window_ms

@@ -14,6 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.admin import offsets
 from pipeline.admin import topics as ops_topics
+from pipeline.core.contract import transactional_prefix
 from pipeline.worker.partition import ExitCode
 from tests.chaos.faults import until
 
@@ -156,7 +157,7 @@ def _coordinator(system: System) -> Node:
     """Return the node that coordinates the transactions of a random partition of accept."""
     number = system.chance.randrange(system.settings.kafka.partitions)
     kafka, worker = system.settings.kafka, system.settings.worker
-    transactional_id = f"{kafka.topics.raw}-{worker.group}-accept-{number}"
+    transactional_id = f"{transactional_prefix(kafka.topics.raw, worker.group, 'accept')}{number}"
     with ops_topics.connect(system.settings) as admin:
         (topic,) = admin.describe_topics(["__transaction_state"])
         partitions = topic["partitions"]

@@ -24,6 +24,7 @@ from kafka.structs import OffsetAndMetadata as KafkaOffset
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin import offsets
+from pipeline.core.contract import transactional_prefix
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics import WorkerMetrics
@@ -57,7 +58,7 @@ def agrees(settings: Settings) -> None:
 
 
 def transactional_id(settings: Settings) -> str:
-    return f"{settings.kafka.topics.raw}-{settings.worker.group}-accept-0"
+    return f"{transactional_prefix(settings.kafka.topics.raw, settings.worker.group, 'accept')}0"
 
 
 async def rival(settings: Settings, offset: int | None) -> None:

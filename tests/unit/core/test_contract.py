@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core import contract
 from pipeline.core.contract import (
     CountKey,
     Decision,
@@ -17,6 +18,7 @@ from pipeline.core.contract import (
     pack_decision,
     pack_watermark_key,
     rejected_key,
+    transactional_prefix,
     unpack_decision,
     unpack_partial_key,
 )
@@ -42,6 +44,19 @@ def test_the_keys_are_the_contract() -> None:
     assert pack_count_key(3, 1_704_110_400_000, "") == b"3|1704110400000|"
     assert pack_watermark_key(3) == b"watermark|3"
     assert rejected_key(3, 42) == b"3:42"
+
+
+def test_the_transactional_ids_are_the_contract() -> None:
+    """A successor fences its predecessor under the same id, and operators grant what begins with the prefix."""
+    assert transactional_prefix("vod-deletions.raw", "vod-pipeline") == "vod-deletions.raw-vod-pipeline-"
+    assert transactional_prefix("a.raw", "group", "accept") == "a.raw-group-accept-"
+
+
+def test_what_raw_admits_can_be_written_to_rejected() -> None:
+    """A raw record, with 1 KiB of detail and the batch's own head, has to fit; or its partition stands still."""
+    assert contract.RAW_MESSAGE_BYTES_MAX < contract.REJECTED_BATCH_BYTES_MAX
+    assert contract.REJECTED_BATCH_BYTES_MAX + 2048 < contract.REJECTED_MESSAGE_BYTES_MAX
+    assert contract.OUTPUT_BATCH_BYTES_MAX + 2048 < contract.OUTPUT_MESSAGE_BYTES_MAX
 
 
 @settings(max_examples=100, deadline=None)
