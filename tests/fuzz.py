@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.audit.verdict import Judge
+from pipeline.audit.reference_rules import ReferenceRules
 from pipeline.bridge.mns_answers import MnsError, kept_of, messages_of
 from pipeline.bridge.mns_poller import body_of
 from pipeline.core.body_shapes import Reader, RefusedError
@@ -167,7 +167,7 @@ def _is_the_audits(key: bytes | None, body: bytes, verdict: Verdict) -> None:
     else:
         outcome = "ignored" if isinstance(verdict, Ignored) else verdict.reason.value
     if at >= 0:  # No broker stamps a record with a time before 1970.
-        found = Judge.of(WorkerSettings()).judge(Stamped(key, body, at)).outcome
+        found = ReferenceRules.of(WorkerSettings()).decide(Stamped(key, body, at)).outcome
         assert found == outcome, (key, body)
 
 

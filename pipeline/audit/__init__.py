@@ -3,12 +3,12 @@ The audit: every promise of the pipeline recomputed from `raw`, with code that t
 
 Both read bodies with pipeline.core.event, as that is the contract; an import contract holds everything else apart.
 
-The cut. The worker's committed offset of each raw partition is read first: raw records from it on are in flight, which
-is neither right nor wrong. Then come the high watermarks of accepted and rejected, and raw's ends last. All that led to
-a commit was written before it, so it lies below those high watermarks, even while its transaction's markers are still
-being written; reading committed records up to there waits for them. What outputs say of raw records behind the cut is
-not judged, unless raw ends before the record they name. Without a committed offset (a group that expired) the cut is
-where a worker would go on: behind the last raw record that an output names.
+The scope. The worker's committed offset of each raw partition is read first: raw records from it on are in flight,
+which is neither right nor wrong. Then come the high watermarks of accepted and rejected, and raw's ends last. All that
+led to a commit was written before it, so it lies below those high watermarks, even while its transaction's markers are
+still being written; reading committed records up to there waits for them. What outputs say of raw records behind the
+scope is not judged, unless raw ends before the record they name. Without a committed offset (a group that expired) the
+scope ends where a worker would go on: behind the last raw record that an output names.
 
 The memory before the first judged record, be it because of `since` or because retention took the records before it,
 is what the worker's own is: the accepted records of earlier raw offsets with an EventTime of at least E, with the
@@ -26,7 +26,7 @@ judged records fell into. Windows older than 30 days are left out, as retention 
 
 Not judged: a doubled raw record behind all others (a duplicate, and harmless), running totals (a note, as they start
 over when an operator sets the offset), raw timestamps in themselves, and outputs whose raw records are gone. After raw
-was recreated its offsets start over, and older outputs cannot be told from new ones: they are reported.
+was recreated its offsets start over, and older outputs look like new ones: they are reported.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from collections.abc import Callable
 from pipeline.audit.findings import Finding, Kind, Report
 from pipeline.audit.join import accepted_raw_offset, rejected_raw_offset
 from pipeline.audit.log import AuditError, Bounds, Reader
-from pipeline.audit.partition import Cut
+from pipeline.audit.partition import Scope
 from pipeline.audit.windows import Windows
 from pipeline.audit.workers import audit_partitions
 from pipeline.service.settings import Settings
 
-PATIENCE_SECONDS = 5.0
+ROWS_TIMEOUT_SECONDS = 5.0
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +52,7 @@ def run(
     *,
     since: int | None = None,
     until: int | None = None,
-    patience_seconds: float = PATIENCE_SECONDS,
+    rows_timeout_seconds: float = ROWS_TIMEOUT_SECONDS,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """
@@ -61,36 +61,36 @@ def run(
     Args:
         since: Judge raw records that the broker stamped at this time (ms since the epoch) or later; None: all.
         until: Judge those before this time; None: all that the worker has committed.
-        patience_seconds: How long rows may take to agree with their deletions.
-        progress: Is told how many raw offsets have been judged, and of how many.
+        rows_timeout_seconds: How long rows may take to agree with their deletions.
+        progress: Called with how many raw offsets have been judged, and of how many.
 
     Raises:
         AuditError: Kafka fails, or its topics are not those of the settings.
     """
     began = time.perf_counter()
     report = Report()
-    cuts = _cuts(settings, since, until, report)
-    results = audit_partitions(settings, cuts, progress)
+    scopes = _scopes(settings, since, until, report)
+    results = audit_partitions(settings, scopes, progress)
     for result in results:
         report.balance.merge(result.balance)
         report.findings.merge(result.findings)
         report.notes += result.notes
         report.records += result.records
     is_to_the_end = until is None
-    Windows.of(settings, results, report, is_to_the_end=is_to_the_end).settle(report, patience_seconds)
+    Windows.of(settings, results, report, is_to_the_end=is_to_the_end).wait_until_settled(report, rows_timeout_seconds)
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _cuts(settings: Settings, since: int | None, until: int | None, report: Report) -> list[Cut]:
-    """Say what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
+def _scopes(settings: Settings, since: int | None, until: int | None, report: Report) -> list[Scope]:
+    """Return what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
     reader, topics, partitions = Reader(settings), settings.kafka.topics, settings.kafka.partitions
     committed = reader.committed(topics.raw, partitions)
     logs = {topic: reader.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
     for topic, bounds in logs.items():
         if len(bounds) != partitions:
             raise AuditError(f"{topic} has {len(bounds)} partitions, and kafka.partitions is {partitions}")
-    cuts = []
+    scopes = []
     for number in range(partitions):
         raw, accepted, rejected = (logs[topic][number] for topic in (topics.raw, topics.accepted, topics.rejected))
         found = committed.get(number)
@@ -99,8 +99,8 @@ def _cuts(settings: Settings, since: int | None, until: int | None, report: Repo
         start = raw.start if since is None else _offset_at(reader, topics.raw, number, since, raw)
         end = raw.end if until is None else _offset_at(reader, topics.raw, number, until, raw)
         stop = min(position, end)
-        cuts.append(
-            Cut(
+        scopes.append(
+            Scope(
                 partition=number,
                 raw=raw,
                 accepted=accepted,
@@ -112,7 +112,7 @@ def _cuts(settings: Settings, since: int | None, until: int | None, report: Repo
                 since=since,
             )
         )
-    return cuts
+    return scopes
 
 
 def _offset_at(reader: Reader, topic: str, partition: int, at: int, bounds: Bounds) -> int:

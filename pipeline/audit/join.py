@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.audit.findings import Finding, Findings, Kind
-from pipeline.audit.verdict import Verdict
+from pipeline.audit.reference_rules import Expected
 
 UNREADABLE = -1  # Instead of the raw offset of an output that names none.
 END = 1 << 64  # The same behind the last output: more than any raw offset.
 DETAIL_BYTES_MAX = 1024
-MISSING_KEPT_MAX = 100_000  # Beyond that nothing is told apart any more: all is damaged.
+MISSING_KEPT_MAX = 100_000  # Beyond that the log is damaged as a whole, and order is no longer known.
 
 _DECISION = struct.Struct(">QQ")
 
@@ -42,7 +42,7 @@ class Output:
     Args:
         raw_offset_of: Reads the raw offset out of a record, or UNREADABLE.
         differs: Names in what a record differs from what it should be.
-        on_found: Is told of each record that is judged.
+        on_found: Called with each record that is judged.
         is_known: Whether a record repeats what has come before, as far as its key tells.
     """
 
@@ -69,7 +69,7 @@ class Output:
         self.is_orphan = False
 
     def skip_until(self, raw_offset: int, take: Callable[[Any], None]) -> None:
-        """Hand what raw records before *raw_offset* led to to *take*: it is not judged."""
+        """Pass what raw records before *raw_offset* led to, which is not judged, to *take*."""
         while self.head is not None and self.raw_offset < raw_offset:
             if self.raw_offset == UNREADABLE:
                 self._find(Kind.CHANGED, "does not name its raw record in its headers")
@@ -77,12 +77,12 @@ class Output:
                 take(self.head)
             self.advance()
 
-    def settle(self, raw_offset: int, before: int, wanted: Row | None, why: str) -> None:
+    def match(self, raw_offset: int, before: int, wanted: Row | None, why: str) -> None:
         """
         Compare what this log holds for one raw record.
 
         Args:
-            before: The raw offset settled before this one.
+            before: The raw offset matched before this one.
             wanted: What should be there, or None.
             why: What became of the raw record, in a word.
         """
@@ -116,7 +116,7 @@ class Output:
             self.findings.add(finding)
 
     def finish(self, stop: int, last: int, raw_end: int, take: Callable[[Any], None]) -> None:
-        """Look through what is left: what raw records from *stop* on led to is handed to *take*."""
+        """Judge what is left; what raw records from *stop* on led to is passed to *take*."""
         while self.head is not None:
             if self.raw_offset < stop:
                 self.is_orphan |= self.raw_offset > last
@@ -182,10 +182,10 @@ def fingerprint_and_code(record: Any) -> tuple[int, str]:
     return _DECISION.unpack_from(value)[1], value[_DECISION.size :].decode(errors="replace")
 
 
-def accepted_row(record: Any, verdict: Verdict) -> Row:
+def accepted_row(record: Any, expected: Expected) -> Row:
     """Return the accepted record that *record* leads to."""
-    decision = _DECISION.pack(record.offset, verdict.fingerprint) + verdict.code_bytes
-    return Row(record.key, record.value, verdict.at, [*record.headers, ("decision", decision)])
+    decision = _DECISION.pack(record.offset, expected.fingerprint) + expected.code_bytes
+    return Row(record.key, record.value, expected.at, [*record.headers, ("decision", decision)])
 
 
 def rejected_row(record: Any, reason: str) -> Row:

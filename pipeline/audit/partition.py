@@ -13,7 +13,7 @@ from pipeline.audit import join
 from pipeline.audit.findings import Balance, Finding, Findings, Kind
 from pipeline.audit.join import Output
 from pipeline.audit.log import Bounds, Committed, Reader
-from pipeline.audit.verdict import ACCEPTED, DUPLICATE, IGNORED, Judge, partition_of
+from pipeline.audit.reference_rules import ACCEPTED, DUPLICATE, IGNORED, ReferenceRules, partition_of
 from pipeline.service.settings import Settings
 
 CLOCK_RECORDS = 1000  # How many raw offsets before `start` tell the stream time: a broker's clock may have jumped back.
@@ -21,7 +21,7 @@ PROGRESS_RECORDS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class Scope:
     """
     What of one partition is judged: raw offsets [start, stop), with logs as they were when the audit began.
 
@@ -46,73 +46,75 @@ class Result:
     """
     What one partition gave.
 
-    `counts` are deletions by window and ErrorCode ("": success) in all that was read of `accepted`; `touched` are the
+    `counts` are deletions by window and ErrorCode ("": success) in all that was read of `accepted`; `judged` are the
     windows that judged records fell into. `watermark`: see README, "A failure-rate row"; -1 if it is not known.
     """
 
-    cut: Cut
+    scope: Scope
     balance: Balance = field(default_factory=Balance)
     findings: Findings = field(default_factory=Findings)
     notes: list[str] = field(default_factory=list)
     counts: Counter[tuple[int, str]] = field(default_factory=Counter)
-    touched: set[int] = field(default_factory=set)
+    judged: set[int] = field(default_factory=set)
     watermark: int = -1
     records: int = 0
 
 
-def audit_partition(settings: Settings, cut: Cut, progress: Callable[[int], None]) -> Result:
+def audit_partition(settings: Settings, scope: Scope, progress: Callable[[int], None]) -> Result:
     """
-    Judge the raw records of *cut*.
+    Judge the raw records of *scope*.
 
     Args:
-        progress: Is told now and then how many raw offsets more have been judged.
+        progress: Called now and then with how many raw offsets more have been judged.
 
     Raises:
         AuditError: Kafka fails.
     """
     reader = Reader(settings)
-    result = Result(cut, balance=Balance(in_flight=cut.in_flight))
-    judge = Judge.of(settings.worker)
-    raw = chain.from_iterable(reader.read(settings.kafka.topics.raw, cut.partition, cut.start, cut.stop))
+    result = Result(scope, balance=Balance(in_flight=scope.in_flight))
+    rules = ReferenceRules.of(settings.worker)
+    raw = chain.from_iterable(reader.read(settings.kafka.topics.raw, scope.partition, scope.start, scope.stop))
     first = next(raw, None)
-    _set_clock(reader, settings.kafka.topics.raw, cut, judge)
+    _set_clock(reader, settings.kafka.topics.raw, scope, rules)
     if first is not None:
-        judge.advance(first.timestamp)  # As judging it will; whatever expires by that need not be remembered.
+        rules.advance(first.timestamp)  # As judging it will; whatever expires by that need not be remembered.
         raw = chain((first,), raw)
-    accepted, rejected = _outputs(settings, reader, cut, judge, result)
+    accepted, rejected = _outputs(settings, reader, scope, rules, result)
 
     def count(record: Any) -> None:
         _, code = join.fingerprint_and_code(record)
-        result.counts[record.timestamp - record.timestamp % judge.width, code] += 1
+        result.counts[record.timestamp - record.timestamp % rules.width, code] += 1
 
-    def recall(record: Any) -> None:
+    def restore(record: Any) -> None:
         count(record)
-        judge.remember(record.key or b"", record.timestamp, join.fingerprint_and_code(record)[0])
+        rules.remember(record.key or b"", record.timestamp, join.fingerprint_and_code(record)[0])
 
-    accepted.skip_until(cut.start, recall)
-    rejected.skip_until(cut.start, lambda _: None)
-    last = _compare(settings, raw, judge, outputs=(accepted, rejected), result=result, progress=progress)
-    accepted.finish(cut.stop, last, cut.raw.end, count)
-    rejected.finish(cut.stop, last, cut.raw.end, lambda _: None)
-    result.watermark = min(judge.highest, judge.stream_time) - settings.worker.allowed_delay_seconds * 1000
+    accepted.skip_until(scope.start, restore)
+    rejected.skip_until(scope.start, lambda _: None)
+    last = _compare(settings, raw, rules, outputs=(accepted, rejected), result=result, progress=progress)
+    accepted.finish(scope.stop, last, scope.raw.end, count)
+    rejected.finish(scope.stop, last, scope.raw.end, lambda _: None)
+    result.watermark = min(rules.highest, rules.stream_time) - settings.worker.allowed_delay_seconds * 1000
     result.records = reader.records
-    _compare_totals(cut, result)
+    _compare_totals(scope, result)
     return result
 
 
-def _set_clock(reader: Reader, topic: str, cut: Cut, judge: Judge) -> None:
-    start = max(cut.raw.start, cut.start - CLOCK_RECORDS)
-    for records in reader.read(topic, cut.partition, start, cut.start):
-        judge.advance(max(record.timestamp for record in records))
+def _set_clock(reader: Reader, topic: str, scope: Scope, rules: ReferenceRules) -> None:
+    start = max(scope.raw.start, scope.start - CLOCK_RECORDS)
+    for records in reader.read(topic, scope.partition, start, scope.start):
+        rules.advance(max(record.timestamp for record in records))
 
 
-def _outputs(settings: Settings, reader: Reader, cut: Cut, judge: Judge, result: Result) -> tuple[Output, Output]:
-    topics, number, balance = settings.kafka.topics, cut.partition, result.balance
-    begins = {topics.accepted: cut.accepted.start, topics.rejected: cut.rejected.start}
-    if cut.since is not None:  # Timestamps are EventTimes in accepted, and raw's own in rejected.
+def _outputs(
+    settings: Settings, reader: Reader, scope: Scope, rules: ReferenceRules, result: Result
+) -> tuple[Output, Output]:
+    topics, number, balance = settings.kafka.topics, scope.partition, result.balance
+    begins = {topics.accepted: scope.accepted.start, topics.rejected: scope.rejected.start}
+    if scope.since is not None:  # Timestamps are EventTimes in accepted, and raw's own in rejected.
         for topic, bounds, at in (
-            (topics.accepted, cut.accepted, judge.expiry),
-            (topics.rejected, cut.rejected, cut.since),
+            (topics.accepted, scope.accepted, rules.expiry),
+            (topics.rejected, scope.rejected, scope.since),
         ):
             found = reader.offset_at(topic, number, at)
             begins[topic] = bounds.end if found is None else found
@@ -126,17 +128,17 @@ def _outputs(settings: Settings, reader: Reader, cut: Cut, judge: Judge, result:
     accepted = Output(
         topic=topics.accepted,
         partition=number,
-        records=chain.from_iterable(reader.read(topics.accepted, number, begins[topics.accepted], cut.accepted.end)),
+        records=chain.from_iterable(reader.read(topics.accepted, number, begins[topics.accepted], scope.accepted.end)),
         raw_offset_of=join.accepted_raw_offset,
         differs=join.accepted_differs,
         findings=result.findings,
         on_found=count_accepted,
-        is_known=lambda record: judge.knows(record.key, record.timestamp),
+        is_known=lambda record: rules.knows(record.key, record.timestamp),
     )
     rejected = Output(
         topic=topics.rejected,
         partition=number,
-        records=chain.from_iterable(reader.read(topics.rejected, number, begins[topics.rejected], cut.rejected.end)),
+        records=chain.from_iterable(reader.read(topics.rejected, number, begins[topics.rejected], scope.rejected.end)),
         raw_offset_of=join.rejected_raw_offset,
         differs=join.rejected_differs,
         findings=result.findings,
@@ -149,28 +151,28 @@ def _outputs(settings: Settings, reader: Reader, cut: Cut, judge: Judge, result:
 def _compare(
     settings: Settings,
     raw: Iterator[Any],
-    judge: Judge,
+    rules: ReferenceRules,
     *,
     outputs: tuple[Output, Output],
     result: Result,
     progress: Callable[[int], None],
 ) -> int:
-    """Judge each raw record and settle both outputs for it; return the last raw offset."""
+    """Judge each raw record and match both outputs with it; return the last raw offset."""
     accepted, rejected = outputs
-    balance, counts, touched = result.balance, result.counts, result.touched
-    number, partitions = result.cut.partition, settings.kafka.partitions
-    before, reported = result.cut.start - 1, result.cut.start
+    balance, counts, judged = result.balance, result.counts, result.judged
+    number, partitions = result.scope.partition, settings.kafka.partitions
+    before, reported = result.scope.start - 1, result.scope.start
     for record in raw:
         offset = record.offset
         if record.key is not None and partition_of(record.key, partitions) != number:
             result.findings.add(_misplaced(settings, record))
-        verdict = judge.judge(record)
-        outcome = verdict.outcome
+        expected = rules.decide(record)
+        outcome = expected.outcome
         accepted_row = rejected_row = None
         if outcome == ACCEPTED:
-            accepted_row = join.accepted_row(record, verdict)
-            counts[verdict.window, verdict.code] += 1
-            touched.add(verdict.window)
+            accepted_row = join.accepted_row(record, expected)
+            counts[expected.window, expected.code] += 1
+            judged.add(expected.window)
             balance.accepted_wanted += 1
         elif outcome == DUPLICATE:
             balance.duplicates += 1
@@ -179,14 +181,14 @@ def _compare(
         else:
             rejected_row = join.rejected_row(record, outcome)
             balance.rejected_wanted[outcome] += 1
-        accepted.settle(offset, before, accepted_row, outcome)
-        rejected.settle(offset, before, rejected_row, outcome)
+        accepted.match(offset, before, accepted_row, outcome)
+        rejected.match(offset, before, rejected_row, outcome)
         balance.received += 1
         before = offset
         if offset - reported >= PROGRESS_RECORDS:
             progress(offset - reported)
             reported = offset
-    progress(result.cut.stop - reported)
+    progress(result.scope.stop - reported)
     return before
 
 
@@ -198,19 +200,19 @@ def _misplaced(settings: Settings, record: Any) -> Finding:
     )  # fmt: skip
 
 
-def _compare_totals(cut: Cut, result: Result) -> None:
+def _compare_totals(scope: Scope, result: Result) -> None:
     """
     Compare the running totals that the worker committed with its offset, if all they count was judged.
 
     They start over when an operator sets the offset by hand, so a difference is a note and no finding.
     """
-    if cut.start > 0 or cut.committed is None or cut.stop != cut.committed.offset:
+    if scope.start > 0 or scope.committed is None or scope.stop != scope.committed.offset:
         return
     try:
-        totals = json.loads(cut.committed.metadata)["totals"]
+        totals = json.loads(scope.committed.metadata)["totals"]
         committed = Counter({str(name): int(number) for name, number in totals.items()})
     except (ValueError, KeyError, TypeError, AttributeError):
-        result.notes.append(f"raw[{cut.partition}]: no running totals beside the committed offset {cut.stop}")
+        result.notes.append(f"raw[{scope.partition}]: no running totals beside the committed offset {scope.stop}")
         return
     balance = result.balance
     recount = Counter({"accepted": balance.accepted_wanted, "duplicate": balance.duplicates})
@@ -221,4 +223,5 @@ def _compare_totals(cut: Cut, result: Result) -> None:
     if ignored != balance.ignored:
         differing["ignored"] = (ignored, balance.ignored)
     for name, (has, wanted) in differing.items():
-        result.notes.append(f"raw[{cut.partition}]: the worker's running total of {name} is {has}, a recount {wanted}")
+        what = f"the worker's running total of {name} is {has}, a recount {wanted}"
+        result.notes.append(f"raw[{scope.partition}]: {what}")

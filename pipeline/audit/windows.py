@@ -1,5 +1,5 @@
 """
-The windows as they settle: rows follow the deletions within a moment, so both are read on until they agree.
+The windows and their rows: rows follow the deletions within a moment, so both are read on until they agree.
 
 A row that differs is wrong only if there was nothing left for the report agent to do about it.
 """
@@ -48,29 +48,29 @@ class Windows:
     counts: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     read_until: dict[int, int] = field(default_factory=dict)
     rates_read_until: int | None = None
-    moved: set[int] = field(default_factory=set)
+    changing: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, settings: Settings, results: list[Result], report: Report, *, is_to_the_end: bool) -> Windows:
         """Begin with what the passes over the partitions counted."""
         since = int(time.time() * 1000) - KEPT_MS + HOUR_MS
         judged = None
-        if any(result.cut.since is not None for result in results) or not is_to_the_end:
-            judged = {window for result in results for window in result.touched if window >= since}
+        if any(result.scope.since is not None for result in results) or not is_to_the_end:
+            judged = {window for result in results for window in result.judged if window >= since}
             since = min(judged, default=since)
         topic, width = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
         watermark = min((result.watermark for result in results), default=-1) if is_to_the_end else -1
         rates = Rates(topic, width, since, report.findings)
         windows = cls(settings, Reader(settings), judged, watermark, rates)
         for result in results:
-            windows.read_until[result.cut.partition] = result.cut.accepted.end
+            windows.read_until[result.scope.partition] = result.scope.accepted.end
             for (window, code), number in result.counts.items():
                 windows.counts[window][code] += number
         return windows
 
-    def settle(self, report: Report, patience_seconds: float) -> None:
-        """Compare until all rows agree or *patience_seconds* are over, and write the outcome into *report*."""
-        deadline = time.monotonic() + patience_seconds
+    def wait_until_settled(self, report: Report, timeout_seconds: float) -> None:
+        """Compare until all rows agree or *timeout_seconds* are over, and write the outcome into *report*."""
+        deadline = time.monotonic() + timeout_seconds
         ahead = self.reader.bounds(self.settings.kafka.topics.partial_counts)[0]
         self._read_rates()
         judged = self._judged()
@@ -83,7 +83,7 @@ class Windows:
         waiting = self._waiting(ahead) if open_windows else Waiting(set(), is_watermark=False)
         for window in sorted(open_windows):
             problems = self._problems(window, watermark=-1 if waiting.is_watermark else self.watermark)
-            if window in self.moved or window in waiting.windows or not problems:
+            if window in self.changing or window in waiting.windows or not problems:
                 report.windows_pending += 1
                 continue
             for problem in problems:
@@ -114,14 +114,14 @@ class Windows:
         self.rates_read_until = bounds.end
 
     def _read_accepted(self) -> None:
-        """Count what came since: its windows are moving."""
+        """Count what came since: its windows are changing."""
         topic = self.settings.kafka.topics.accepted
         for partition, bounds in self.reader.bounds(topic).items():
             for records in self.reader.read(topic, partition, self.read_until[partition], bounds.end):
                 for record in records:
                     window = record.timestamp - record.timestamp % self.rates.width
                     self.counts[window][join.fingerprint_and_code(record)[1]] += 1
-                    self.moved.add(window)
+                    self.changing.add(window)
             self.read_until[partition] = bounds.end
 
     def _waiting(self, ahead: Bounds) -> Waiting:

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, wait
 from queue import Empty
 from typing import Any
 
-from pipeline.audit.partition import Cut, Result, audit_partition
+from pipeline.audit.partition import Result, Scope, audit_partition
 from pipeline.kafka import lenient_decoding
 from pipeline.service.settings import Settings
 
@@ -18,20 +18,20 @@ OFFSETS_ALONE_MAX = 50_000  # More takes longer than it takes to start a process
 POLL_SECONDS = 0.2
 GC_THRESHOLD = 1_000_000  # Tens of thousands of records are alive, in no cycles: the collector finds nothing there.
 
-_told: Any = None
+_judged_offsets: Any = None
 
 
-def audit_partitions(settings: Settings, cuts: list[Cut], progress: Callable[[int, int], None]) -> list[Result]:
+def audit_partitions(settings: Settings, scopes: list[Scope], progress: Callable[[int, int], None]) -> list[Result]:
     """
-    Judge each partition of *cuts*.
+    Judge each partition of *scopes*.
 
     Args:
-        progress: Is told how many raw offsets have been judged, and of how many.
+        progress: Called with how many raw offsets have been judged, and of how many.
 
     Raises:
         AuditError: Kafka fails.
     """
-    total = sum(cut.stop - cut.start for cut in cuts)
+    total = sum(scope.stop - scope.start for scope in scopes)
     done = 0
 
     def more(offsets: int) -> None:
@@ -39,37 +39,37 @@ def audit_partitions(settings: Settings, cuts: list[Cut], progress: Callable[[in
         done += offsets
         progress(done, total)
 
-    processes = min(len(cuts), os.cpu_count() or 1)
+    processes = min(len(scopes), os.cpu_count() or 1)
     if total <= OFFSETS_ALONE_MAX or processes == 1:
-        return [audit_partition(settings, cut, more) for cut in cuts]
+        return [audit_partition(settings, scope, more) for scope in scopes]
     # Spawned, as a fork would inherit whatever threads and sockets this process has.
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(told,)) as pool:
-        futures = [pool.submit(_audit_one, settings, cut) for cut in cuts]
+    judged_offsets = context.Queue()
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(judged_offsets,)) as pool:
+        futures = [pool.submit(_audit_one, settings, scope) for scope in scopes]
         while wait(futures, timeout=POLL_SECONDS).not_done:
-            _drain(told, more)
+            _drain(judged_offsets, more)
             if any(future.done() and future.exception() for future in futures):
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
-        _drain(told, more)
+        _drain(judged_offsets, more)
         return [future.result() for future in futures if not future.cancelled()]
 
 
-def _begin(told: Any) -> None:
-    global _told  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
-    _told = told
+def _begin(judged_offsets: Any) -> None:
+    global _judged_offsets  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
+    _judged_offsets = judged_offsets
     lenient_decoding.install()  # A spawned process has not come through the command line.
     gc.set_threshold(GC_THRESHOLD)
 
 
-def _audit_one(settings: Settings, cut: Cut) -> Result:
-    return audit_partition(settings, cut, _told.put)
+def _audit_one(settings: Settings, scope: Scope) -> Result:
+    return audit_partition(settings, scope, _judged_offsets.put)
 
 
-def _drain(told: Any, more: Callable[[int], None]) -> None:
+def _drain(judged_offsets: Any, more: Callable[[int], None]) -> None:
     try:
         while True:
-            more(told.get_nowait())
+            more(judged_offsets.get_nowait())
     except Empty:
         return

@@ -51,7 +51,7 @@ def judge(settings: Settings, taken: list[bytes], past: Past) -> Verdict:
 
 def _audited(settings: Settings) -> Verdict:
     try:
-        report = audit.run(settings, patience_seconds=0)
+        report = audit.run(settings, rows_timeout_seconds=0)
     except AuditError as error:
         return Verdict(0, 0, (f"no audit: {error}",))
     problems = [str(finding) for finding in report.findings.kept[:FINDINGS_TOLD]]

@@ -122,7 +122,7 @@ def audited(kafka: LocalKafka, run: Run) -> Callable[[Logs], Report]:
     def audited(logs: Logs) -> Report:
         settings = settings_of(kafka)
         copy(settings, logs, run)
-        return audit.run(settings, patience_seconds=0)
+        return audit.run(settings, rows_timeout_seconds=0)
 
     return audited
 
@@ -450,8 +450,8 @@ def test_between_two_times_only_those_records_are_judged(kafka: LocalKafka, run:
     copy(settings, logs, run)
     bursts = [sum(each.timestamp == middle + n * 1000 for part in logs[RAW] for each in part) for n in range(4)]
 
-    since = audit.run(settings, since=middle + 1000, patience_seconds=0)
-    between = audit.run(settings, since=middle + 1000, until=middle + 2000, patience_seconds=0)
+    since = audit.run(settings, since=middle + 1000, rows_timeout_seconds=0)
+    between = audit.run(settings, since=middle + 1000, until=middle + 2000, rows_timeout_seconds=0)
 
     assert unsettled(since) == unsettled(between) == []
     assert since.balance.received == sum(bursts[1:])
@@ -468,7 +468,7 @@ def test_raw_records_that_retention_took_are_remembered_from_accepted(kafka: Loc
     with ops_topics.connect(settings) as client:
         client.delete_records(gone)
 
-    report = audit.run(settings, patience_seconds=0)
+    report = audit.run(settings, rows_timeout_seconds=0)
 
     assert unsettled(report) == []
     assert report.balance.received == RECORDS - sum(gone.values())
@@ -480,7 +480,7 @@ def test_what_the_worker_has_not_committed_is_in_flight(kafka: LocalKafka, run: 
     committed = {number: found._replace(offset=found.offset - 10) for number, found in run.committed.items()}
     copy(settings, logs, replace(run, committed=committed))
 
-    report = audit.run(settings, patience_seconds=0)
+    report = audit.run(settings, rows_timeout_seconds=0)
 
     assert report.findings.kept == []
     assert report.balance.in_flight == 20

@@ -104,7 +104,7 @@ def test_what_no_client_of_ours_could_read_stops_nothing(settings: Settings, tmp
         worker.wait_until_working(records=count, seconds=60)
         counted = worker.records()
         eventually(lambda: differences(settings), seconds=40)
-        report = audit.run(settings, patience_seconds=0)
+        report = audit.run(settings, rows_timeout_seconds=0)
 
     accepted, rejected = (
         read(settings, topic)[0] for topic in (settings.kafka.topics.accepted, settings.kafka.topics.rejected)

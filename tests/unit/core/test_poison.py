@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.audit.verdict import Judge
+from pipeline.audit.reference_rules import ReferenceRules
 from pipeline.core.contract import DETAIL_BYTES_MAX, header
 from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
@@ -73,15 +73,15 @@ def test_the_corpus_is_large_and_every_reason_is_in_it() -> None:
 def test_a_hostile_record_has_its_outcome_from_worker_and_audit_alike() -> None:
     """Whatever it is, it is kept as it came or counted, and the audit finds the same with code of its own."""
     for record in CORPUS:
-        state, judge = new_state(), Judge.of(WorkerSettings())
+        state, rules = new_state(), ReferenceRules.of(WorkerSettings())
         if record.timestamp is None:
             decide(state, good(0))
-            judge.judge(good(0))
+            rules.decide(good(0))
 
         decisions, accepted = decide(state, raw(7, record))
 
         assert named(decisions.outcomes) == {outcome_of(record): 1}, record.name
-        assert judge.judge(raw(7, record)).outcome == record.outcome.split("/")[0], record.name
+        assert rules.decide(raw(7, record)).outcome == record.outcome.split("/")[0], record.name
         assert accepted == [], record.name
         assert [said_of(record, row) for row in decisions.rejected] == (
             [] if record.outcome.startswith("ignored/") else [(b"7", record.outcome.encode())]

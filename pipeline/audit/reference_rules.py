@@ -28,8 +28,12 @@ _EVENT_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 @dataclass(slots=True)
-class Verdict:
-    """`outcome` is ACCEPTED, DUPLICATE, IGNORED or the reason of a rejection; the rest is set for ACCEPTED alone."""
+class Expected:
+    """
+    What should become of a raw record.
+
+    `outcome` is ACCEPTED, DUPLICATE, IGNORED or the reason of a rejection; the rest is set for ACCEPTED alone.
+    """
 
     outcome: str
     at: int = 0
@@ -40,9 +44,9 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Judge:
+class ReferenceRules:
     """
-    Decides on the raw records of one partition in order.
+    What the contract makes of the raw records of one partition, in order.
 
     `seen` maps the start of a window to its events (key and EventTime) and their fingerprints. It holds what lies
     behind the dedupe horizon E only for as long as one window lasts: this bounds the audit's memory.
@@ -56,7 +60,7 @@ class Judge:
     _times: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, worker: WorkerSettings) -> Judge:
+    def of(cls, worker: WorkerSettings) -> ReferenceRules:
         return cls(worker.window_seconds * 1000, worker.dedupe_horizon_seconds * 1000)
 
     @property
@@ -82,35 +86,35 @@ class Judge:
                 for window in [window for window in self.seen if window < self.expiry]:
                     del self.seen[window]
 
-    def judge(self, record: Any) -> Verdict:  # noqa: PLR0911  # The rules in the order of the contract, each its answer.
-        """Say what should become of *record*, and remember it if that is to be accepted."""
+    def decide(self, record: Any) -> Expected:  # noqa: PLR0911  # The rules in the order of the contract, each its answer.
+        """Return what should become of *record*, and remember it if that is to be accepted."""
         self.advance(record.timestamp)
         body = record.value
         if body is not None and len(body) > BODY_BYTES_MAX:
-            return Verdict("body_too_large")
+            return Expected("body_too_large")
         try:
             event = validate(body or b"")
         except ValidationError as error:
-            return Verdict(_why_invalid(body, error))
+            return Expected(_why_invalid(body, error))
         time = self._times.get(event["EventTime"]) or self._understand(event["EventTime"])
         if event["MediaId"].encode() != record.key or time is None:
-            return Verdict("invalid_field")
+            return Expected("invalid_field")
         try:
             content = content_of(event)
         except ValueError:
-            return Verdict("invalid_json")  # A number that JSON does not have, NaN or Infinity.
+            return Expected("invalid_json")  # A number that JSON does not have, NaN or Infinity.
         at, window, suffix = time
         if at > self.stream_time + FUTURE_MS:
-            return Verdict("event_time_in_future")
+            return Expected("event_time_in_future")
         if at < self.expiry:
-            return Verdict("event_time_expired")
+            return Expected("event_time_expired")
         events, event_id = self.seen.setdefault(window, {}), record.key + suffix
         known = events.get(event_id)
         if known is None:
             events[event_id] = content.fingerprint
             self.highest = max(self.highest, at)
-            return Verdict(ACCEPTED, at, window, content.fingerprint, content.code, content.code_bytes)
-        return Verdict(DUPLICATE if known == content.fingerprint else "conflict")
+            return Expected(ACCEPTED, at, window, content.fingerprint, content.code, content.code_bytes)
+        return Expected(DUPLICATE if known == content.fingerprint else "conflict")
 
     def _understand(self, text: str) -> tuple[int, int, bytes] | None:
         """Return an EventTime in ms, the start of its window, and its suffix in `seen`; None if it is no such time."""
@@ -131,7 +135,7 @@ def _suffix(at: int) -> bytes:
 
 
 def _why_invalid(body: bytes | None, error: ValidationError) -> str:
-    """Say which rule comes first for a body that is not a valid event: the README's order of reasons."""
+    """Return the first rule that a body breaks which is not a valid event: the README's order of reasons."""
     try:
         parsed = from_json(body or b"")
     except ValueError:
