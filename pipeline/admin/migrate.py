@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pipeline.core.contract import Headers, Topics
-from pipeline.kafka import tools
+from pipeline.kafka.tools.cluster import connect
+from pipeline.kafka.tools.raw_writer import write_raw
+from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
 
 EXPIRY_MARGIN_MS = 3_600_000
@@ -32,13 +34,14 @@ def carry_over(settings: Settings, *, old_prefix: str, now_ms: int, progress: Ca
         How many records were published, all acknowledged.
 
     Raises:
-        LogError: the old topic can't be read, or raw not written. To do it again is harmless.
+        ClusterError: the old topic can't be read, or raw not written. To do it again is harmless.
     """
     since_ms = now_ms - settings.worker.dedupe_horizon_seconds * 1000 + EXPIRY_MARGIN_MS
-    return tools.write_raw(settings.kafka, _accepted(settings, old_prefix, since_ms), progress)
+    return write_raw(settings.kafka, _accepted(settings, old_prefix, since_ms), progress)
 
 
 def _accepted(settings: Settings, prefix: str, since_ms: int) -> Iterator[tuple[bytes | None, Headers]]:
-    for record in tools.read(settings.kafka, Topics.with_prefix(prefix).accepted, since_ms=since_ms):
-        if record.timestamp >= since_ms:
-            yield record.value, record.headers
+    with connect(settings.kafka) as cluster:
+        for record in Reader(cluster).read_since(Topics.with_prefix(prefix).accepted, since_ms):
+            if record.timestamp >= since_ms:
+                yield record.value, record.headers

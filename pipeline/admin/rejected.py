@@ -22,7 +22,9 @@ from pipeline.core.contract import (
     received_at_of,
 )
 from pipeline.core.outcome import Reason
-from pipeline.kafka import tools
+from pipeline.kafka.tools.cluster import connect
+from pipeline.kafka.tools.raw_writer import write_raw
+from pipeline.kafka.tools.reader import Reader
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import KafkaSettings
 
@@ -51,17 +53,18 @@ class RejectedRecord:
 
 def read(kafka: KafkaSettings, *, since_ms: int, reason: Reason | None = None) -> Iterator[RejectedRecord]:
     """
-    Yield what was rejected, a partition after the other, each in raw's order; see `log.read`.
+    Yield what was rejected, a partition after the other, each in raw's order; see Reader.read_since.
 
     Args:
         kafka: Where Kafka is.
         since_ms: The earliest time that raw took them, ms since the epoch.
         reason: Only these; None: all.
     """
-    for record in tools.read(kafka, kafka.topics.rejected, since_ms=since_ms):
-        found = _rejected(record)
-        if reason is None or found.reason == reason:
-            yield found
+    with connect(kafka) as cluster:
+        for record in Reader(cluster).read_since(kafka.topics.rejected, since_ms):
+            found = _rejected(record)
+            if reason is None or found.reason == reason:
+                yield found
 
 
 def newest(records: Iterator[RejectedRecord], count: int) -> list[RejectedRecord]:
@@ -89,8 +92,8 @@ def find(kafka: KafkaSettings, ids: list[str]) -> list[RejectedRecord]:
 
 
 def replay(kafka: KafkaSettings, records: Iterable[RejectedRecord], progress: Callable[[], None]) -> int:
-    """Publish *records* to raw again, with the headers they came with; see `log.write_raw`."""
-    return tools.write_raw(kafka, ((record.body, record.headers) for record in records), progress)
+    """Publish *records* to raw again, with the headers they came with; see `write_raw`."""
+    return write_raw(kafka, ((record.body, record.headers) for record in records), progress)
 
 
 def _rejected(record: Any) -> RejectedRecord:

@@ -15,6 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from pipeline.admin import offsets
 from pipeline.admin import topics as ops_topics
 from pipeline.core.contract import transactional_prefix
+from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.worker.partition import ExitCode
 from tests.chaos.faults import until
 
@@ -96,7 +97,7 @@ def _delete_raw(system: System) -> None:
 def _is_reset(system: System, number: int) -> bool:
     try:
         offsets.reset(system.settings, number, "earliest")
-    except offsets.OffsetsError:
+    except ClusterError:
         return False
     return True
 

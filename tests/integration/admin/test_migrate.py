@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.admin import migrate
 from pipeline.admin import topics as ops_topics
-from pipeline.kafka.tools import LogError, write_raw
+from pipeline.kafka.tools.cluster import ClusterError
+from pipeline.kafka.tools.raw_writer import write_raw
 from tests.harness.load import Load, deletion, mixture
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess
@@ -78,5 +79,5 @@ def test_what_the_horizon_is_about_to_forget_is_left_out(settings: Settings, tmp
 
 
 def test_a_prefix_without_topics_is_named(settings: Settings) -> None:
-    with pytest.raises(LogError, match=r"no topic nothing\.accepted"):
+    with pytest.raises(ClusterError, match=r"no topic nothing\.accepted"):
         migrate.carry_over(settings, old_prefix="nothing.", now_ms=0, progress=lambda: None)
