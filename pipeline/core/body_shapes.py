@@ -43,7 +43,7 @@ class Instant(NamedTuple):
 
 
 def suffix_of(at: int) -> bytes:
-    """Return what tells a MediaId's events apart: the time in 8 bytes."""
+    """Return what distinguishes the events of a MediaId: the time in 8 bytes."""
     return at.to_bytes(8, signed=True)
 
 

@@ -75,7 +75,7 @@ class Topics:
 
 
 class Decision(NamedTuple):
-    """What a fold needs of an accepted record beside its key and timestamp: no JSON has to be parsed again."""
+    """What a restore needs of an accepted record beside its key and timestamp: no JSON has to be parsed again."""
 
     raw_offset: int
     fingerprint: int

@@ -1,8 +1,8 @@
 """
 The accept transition: raw records of one partition in, decisions out.
 
-Pure: the state it changes is given to it, and all time it knows is in the records. Its state is a fold of its own
-output (`restore`), so it needs no store: what is not in `accepted` was not accepted.
+Pure: the state it changes is given to it, and all time it knows is in the records. Its state is
+restored from its own output (`restore`), so it needs no store: what is not in `accepted` was not accepted.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class AcceptState:
 
 @dataclass(slots=True)
 class Decisions:
-    """What a chunk led to beside accepted rows: the other topics' rows, and figures for once they are committed."""
+    """What a chunk led to beside accepted rows: the other topics' rows, and what is counted once they are committed."""
 
     rejected: list[Row] = field(default_factory=list)
     partial_counts: list[Row] = field(default_factory=list)
@@ -133,7 +133,7 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
         accepted: Takes the rows for `accepted`, while the records are still in the processor's cache.
 
     Returns:
-        The other rows to write and the figures to count. Every record is in exactly one of the outcomes.
+        The other rows to write, and what to count. Every record is in exactly one of the outcomes.
         If that made `state.rejection_limit.tripped`, nothing of it may be committed, and the state is of no more use.
     """
     policy, buckets = state.policy, state.buckets
@@ -203,7 +203,7 @@ def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: I
 
 
 def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int) -> None:
-    """Fold a chunk's tally into the counts, and write those that changed, cumulative: a reader replaces, never adds."""
+    """Add a chunk's tally to the counts, and write those that changed, cumulative: a reader replaces, never adds."""
     changed: dict[tuple[int, str], int] = {}
     for (window, content), number in tally.items():
         counts = state.buckets[window].counts
@@ -228,7 +228,7 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
 
 
 def to_metadata(state: AcceptState) -> str:
-    """Write what cannot be folded from `accepted`, for the offset commit: JSON, under 4 KB as its parts are bounded."""
+    """Write what `accepted` cannot restore, for the offset commit: JSON, under 4 KB as its parts are bounded."""
     totals = {str(key): number for key, number in state.totals.items()}
     return json.dumps(
         {"stream_time": state.stream_time, "watermark": state.watermark, "totals": totals}, separators=(",", ":")
@@ -239,8 +239,8 @@ def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptSt
     """
     Start a state from an offset commit's metadata; `restore` then fills it from `accepted`.
 
-    Empty or foreign metadata (an operator set the offset by hand) gives a state that has seen no time: the fold then
-    takes in all of `accepted`, and the next record's timestamp sets the stream time.
+    Empty or foreign metadata (an operator set the offset by hand) gives a state that has seen no time: the restore
+    then takes in all of `accepted`, and the next record's timestamp sets the stream time.
     """
     state = AcceptState(partition, policy)
     try:

@@ -1,5 +1,5 @@
 """
-The DeleteMediaComplete event: its schema, and what an invalid body is told.
+The DeleteMediaComplete event: its schema, and why a body is invalid.
 
 Source of the schema: ApsaraVideo VOD, "DeleteMediaComplete"; field order and examples in tests/vectors.
 """

@@ -1,7 +1,7 @@
 """
 The report transition: cumulative counts of all partitions in, failure-rate rows out.
 
-Pure, and a fold of its input and its own last rows: a reader replaces a count, never adds it, so reading one twice
+Pure. Its state follows from its input and its last rows: a reader replaces a count, never adds it, so reading one twice
 changes nothing.
 """
 
@@ -142,7 +142,7 @@ class ReportState:
 
 
 def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
-    """Fold records of partial-counts into the state; what they change becomes dirty."""
+    """Take records of partial-counts into the state; what they change becomes dirty."""
     before = state.watermark
     for record in records:
         key = unpack_partial_key(record.key)

@@ -62,7 +62,7 @@ class RejectionLimit:
     """
     Counts one partition's records by minute; `tripped` once a share was too high.
 
-    Its counts are not kept: whoever opens the partition again, after a mend or with another limit, begins at none.
+    Its counts are not kept: a partition that is opened again, after a fix or with another limit, begins at none.
     """
 
     policy: RejectionLimitPolicy

@@ -18,7 +18,7 @@ SIGNATURES_CACHED_MAX = 2048
 
 
 class Denial(StrEnum):
-    """Why a request is answered 403: a metric label, never told to the sender."""
+    """Why a request is answered 403: a metric label, never part of the answer."""
 
     MISSING = "signature_missing"
     MALFORMED_TIMESTAMP = "timestamp_malformed"

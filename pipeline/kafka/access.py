@@ -59,31 +59,31 @@ async def _ask(host: str, port: int, kafka: KafkaSettings, options: dict[str, ob
         async with asyncio.timeout(ASK_SECONDS_MAX):
             connection = await create_conn(host, port, **options)
     except (KafkaError, OSError) as error:
-        told = _told(error, kafka)
-        return told and f"Kafka at {host}:{port} {told}"
+        reason = _reason(error, kafka)
+        return reason and f"Kafka at {host}:{port} {reason}"
     closed = connection.close()
     await asyncio.wait([closed], timeout=ASK_SECONDS_MAX)
     return ""
 
 
-def _told(error: BaseException, kafka: KafkaSettings) -> str | None:
-    """Say what *error* tells of a refusal; None if it is none."""
-    told = None
+def _reason(error: BaseException, kafka: KafkaSettings) -> str | None:
+    """Return why *error* is a refusal; None if it is none."""
+    why = None
     cause: BaseException | None = error
     # The broker judges our certificate after the handshake: its alert is then the cause of a lost connection.
-    while cause is not None and told is None:
+    while cause is not None and why is None:
         reason = getattr(cause, "reason", None) or ""
         match cause:
             case SaslAuthenticationFailed():
-                told = f"refuses user {kafka.username!r} ({cause.args[0]}): see kafka.username and kafka.password"
+                why = f"refuses user {kafka.username!r} ({cause.args[0]}): see kafka.username and kafka.password"
             case UnsupportedSaslMechanismError():
-                told = f"does not offer {kafka.sasl_mechanism}: see kafka.sasl_mechanism"
+                why = f"does not offer {kafka.sasl_mechanism}: see kafka.sasl_mechanism"
             case ssl.SSLCertVerificationError():
-                why = cause.verify_message.rstrip(".")
-                told = f"shows a certificate we do not trust ({why}): see kafka.ca_file and kafka.bootstrap_servers"
+                problem = cause.verify_message.rstrip(".")
+                why = f"shows a certificate we do not trust ({problem}): see kafka.ca_file and kafka.bootstrap_servers"
             case ssl.SSLError() if "ALERT" in reason:
-                told = f"refuses our certificate ({reason}): see kafka.certificate_file and kafka.key_file"
+                why = f"refuses our certificate ({reason}): see kafka.certificate_file and kafka.key_file"
             case ssl.SSLError() if reason == "WRONG_VERSION_NUMBER":
-                told = "speaks no TLS: see kafka.security_protocol"
+                why = "speaks no TLS: see kafka.security_protocol"
         cause = cause.__cause__
-    return told
+    return why

@@ -15,7 +15,7 @@ class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
     """
     A batch for AIOKafkaProducer.send_batch.
 
-    BatchBuilder.append costs another 0.2 us a row for serializers and metadata that nobody here uses.
+    BatchBuilder.append costs another 0.2 us a row for serializers and metadata that are not used here.
     """
 
     def __init__(self, bytes_max: int, *, is_transactional: bool) -> None:

@@ -3,7 +3,7 @@ Has both Kafka clients read every record that Kafka takes, and read it as Java d
 
 A broker checks a record's structure, and no more. A header name that is no UTF-8, attributes of 128 or more, an offset
 that is another record's, a length with bits that Java drops: aiokafka and kafka-python raise in the middle of a batch,
-or read something else, and nobody could read the partition beyond it. From the first such record on, a batch is decoded
+or read something else, and the partition could not be read beyond it. From the first such record on, a batch is decoded
 here: bytes of a name that are no UTF-8 become `?`, attributes are passed over, as none is defined, and the offset is
 the one that Kafka counts.
 
@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 
 def install() -> None:
-    """Change how this process's clients read: neither has a place where one consumer alone could be told."""
+    """Change how this process's clients read: neither has a place where one consumer alone could be changed."""
     check_versions("aiokafka", "kafka-python")
     fetcher.MemoryRecords = _AiokafkaRecords
     memory_records.DefaultRecordBatch = _KafkaPythonBatch
@@ -112,7 +112,7 @@ def _read(records: Iterator[Any], data: bytes | memoryview) -> Iterator[Any]:
     """Yield a batch's *records*, as its client decodes them from *data*; from where it fails on, as we do."""
     base, attributes, last_delta, _, _, count = _HEAD.unpack_from(data)
     if attributes & _COMPRESSION or last_delta + 1 != count:
-        # The broker decompresses raw; and it has no gaps, as it is not compacted. What is, nobody writes but us.
+        # The broker decompresses raw; and it has no gaps, as it is not compacted. Only we write what is.
         yield from records
         return
     end, at = len(data), _HEAD.size

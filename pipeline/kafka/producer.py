@@ -90,7 +90,7 @@ class Producer:
                 left = await self._send(left)
 
     async def close(self) -> None:
-        """Close the connections, within bounds; nobody waits for an answer on them any more."""
+        """Close the connections, within bounds; no answer on them is waited for any more."""
         await close_client(self._client, seconds=CLOSE_SECONDS_MAX)
 
     def _rounds(self, records: Sequence[RawRecord]) -> Iterator[_Round]:

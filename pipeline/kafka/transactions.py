@@ -133,7 +133,7 @@ class TransactionalProducer:
         """
         Commit what hangs if its transaction was committed, and abort it otherwise.
 
-        It has the predecessors' producer id, so its markers end theirs. Where nothing tells, all that hangs are
+        It has the predecessors' producer id, so its markers end theirs. Where no record says it, all that hangs are
         cumulative counts: they are committed, as repeating them does no harm.
 
         Args:

@@ -17,7 +17,7 @@ class Backoff:
         """How many there were in a row, DOUBLINGS_MAX at most."""
 
     def fail(self, *, is_lasting: bool = False) -> float:
-        """Count a failure and return how many seconds to wait; *is_lasting*: it will not mend itself soon."""
+        """Count a failure and return how many seconds to wait; *is_lasting*: it will not pass soon."""
         longest = min(self._seconds_min * (1 << self.failures), self._seconds_max)
         self.failures = min(self.failures + 1, DOUBLINGS_MAX)
         return (self._seconds_max if is_lasting else longest) * random.uniform(0.5, 1)  # noqa: S311  # Jitter, no secret.

@@ -40,7 +40,7 @@ async def close(closing: Coroutine[Any, Any, None], *, seconds: float) -> bool:
     Run what closes a client, for *seconds* at most; returns whether that went well, and raises nothing of it.
 
     In a task of its own: a consumer of aiokafka 0.14.0 that stops while its broker is away lets a CancelledError out
-    (Fetcher.close awaits what it cancelled), which would end whoever stopped it.
+    (Fetcher.close awaits what it cancelled), which would end the task that stops it.
     """
     task = asyncio.ensure_future(closing)
     try:

@@ -76,7 +76,7 @@ class ProcessMetrics:
         ).set(started_at)
         not_after = Gauge(
             "pipeline_certificate_not_after_timestamp_seconds",
-            "Until when the certificates are valid that were read at the start; after that nobody connects any more.",
+            "Until when the certificates are valid that were read at the start; after that no client connects.",
             ["use", "subject"],
             registry=registry,
         )
@@ -137,7 +137,7 @@ class BridgeMetrics:
         )
         self.publish_seconds = Histogram(
             "pipeline_bridge_publish_seconds",
-            "From a group of callbacks being sent to Kafka to its acks=all; a rise means slow brokers.",
+            "From a batch of callbacks being sent to Kafka to its acks=all; a rise means slow brokers.",
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
@@ -159,7 +159,7 @@ class BridgeMetrics:
         )
         self.kafka_refusals = Counter(
             "pipeline_bridge_kafka_refusals",
-            "Times Kafka did not let us in, or we did not trust it; asked again every 15 s until somebody mends it.",
+            "Times Kafka did not let us in, or we did not trust it; asked again every 15 s until it does.",
             registry=registry,
         )
         self.reload_refused = Gauge(
@@ -177,7 +177,7 @@ class BridgeMetrics:
         )
         self.spool_failures = Counter(
             "pipeline_spool_failures",
-            "Groups of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",
+            "Batches of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",
             ["reason"],
             registry=registry,
         )
@@ -243,7 +243,7 @@ class MnsMetrics:
         )
         self.errors = Counter(
             "pipeline_mns_errors",
-            "Requests to MNS that failed; denied and no_queue do not mend themselves: compare the settings.",
+            "Requests to MNS that failed; denied and no_queue last: compare the settings.",
             ["queue", "reason"],
             registry=registry,
         )
@@ -387,7 +387,7 @@ class WorkerMetrics:
         )
         self.rebuild_seconds = Histogram(
             "pipeline_rebuild_seconds",
-            "Opening a partition: fencing, and folding its state back; it bounds how fast a restart is.",
+            "Opening a partition: fencing, and restoring its state; it bounds how fast a restart is.",
             ["stage"],
             buckets=SECONDS_BUCKETS,
             registry=registry,

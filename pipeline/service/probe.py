@@ -31,7 +31,7 @@ def ask(url: str, *, seconds: float = ANSWER_SECONDS_MAX) -> tuple[bool, str]:
     The service itself is asked, whatever proxies the environment names, and no redirect is followed.
 
     Raises:
-        OSError: nobody answers within *seconds*, or not in whole HTTP.
+        OSError: no answer comes within *seconds*, or not in whole HTTP.
     """
     parts = urlsplit(url)
     with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)) as connection:
@@ -49,16 +49,16 @@ def ask(url: str, *, seconds: float = ANSWER_SECONDS_MAX) -> tuple[bool, str]:
 def check(port: int) -> tuple[int, str]:
     """Return the exit code, 0 or 1, and what /readyz of the service at *port* says."""
     try:
-        is_ready, told = ask(url_of("127.0.0.1", port, "/readyz"))
+        is_ready, answer = ask(url_of("127.0.0.1", port, "/readyz"))
     except OSError as error:
         return 1, f"no answer at port {port}: {error}"
-    return int(not is_ready), told
+    return int(not is_ready), answer
 
 
 def main() -> None:
     """Print what the service says, and exit."""
-    code, told = check(int(sys.argv[1]))
-    print(told)
+    code, answer = check(int(sys.argv[1]))
+    print(answer)
     sys.exit(code)
 
 

@@ -77,7 +77,7 @@ class KafkaSecurity(Section):
         if self.uses_sasl and not sasl <= given:
             raise ValueError(f"security_protocol {self.security_protocol} needs {_names(sasl - given)}, too")
         idle = (set() if self.uses_sasl else sasl) | (set() if self.uses_tls else _TLS_KEYS)
-        # A password that is not used is a mistake, and the connection is less secure than somebody believes.
+        # A password that is not used is a mistake, and the connection is less secure than it seems.
         if idle & given:
             raise ValueError(f"security_protocol {self.security_protocol} makes no use of {_names(idle & given)}")
         if len(given & {"certificate_file", "key_file"}) == 1:

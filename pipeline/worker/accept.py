@@ -1,4 +1,4 @@
-"""The accept stage: core.accept, fed from `raw` and folded from `accepted`."""
+"""The accept stage: core.deduplication, fed from `raw` and restored from `accepted`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AcceptStage:
         self._metrics = metrics
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[AcceptState]:
-        """Fold `accepted` from the expiry on; without a committed offset, find out how far the output goes."""
+        """Restore from `accepted`, from the expiry on; without a committed offset, find out how far the output goes."""
         state = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "")
         state.rejection_limit = RejectionLimit(self._rejection_limit)
         expiry = self._policy.expiry(state.stream_time)

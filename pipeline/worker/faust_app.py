@@ -54,7 +54,7 @@ class WorkerApp:
     partitions: dict[TP, Partition[Any]]
 
     def problems(self) -> list[str]:
-        """Say why the worker is not ready: not a member yet, or still folding the state of what it owns."""
+        """Say why the worker is not ready: not a member yet, or still restoring the state of what it owns."""
         if self.faust.rebalancing or not self.faust.consumer.assignment():
             return ["no partitions assigned (yet)"]
         return [problem for tp in sorted(self.faust.consumer.assignment()) if (problem := self._problem(tp))]
@@ -183,7 +183,7 @@ def _app(settings: Settings) -> faust.App:
 
 
 def _source(app: faust.App, topic: str) -> Any:
-    """Declare a source without acks: offsets are committed in the stage's transactions, by nobody else."""
+    """Declare a source without acks: offsets are committed in the stage's transactions alone."""
     return app.topic(topic, value_type=bytes, value_serializer="raw", key_serializer="raw", acks=False)
 
 

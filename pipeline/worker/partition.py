@@ -96,7 +96,7 @@ class Partition(Generic[State]):
 
     @property
     def is_open(self) -> bool:
-        """Whether its state is folded and its producer works; if it was `paused`, that says why not."""
+        """Whether its state is restored and its producer works; if it was `paused`, that says why not."""
         return self._session is not None
 
     async def handle(self, chunk: Chunk) -> None:
@@ -104,7 +104,7 @@ class Partition(Generic[State]):
         Take *chunk* in, or have it fetched again, however often Kafka fails meanwhile; whatever it raises is a bug.
 
         It is committed while the next one is decided on. Should that fail, the next one finds out, and both are fetched
-        again: the state is folded anew.
+        again: the state is restored.
 
         A cancellation (rebalance, SIGTERM) lets a transaction in flight finish, for HANDOVER_SECONDS at most, and is
         raised then. Nothing depends on that: a successor fences this producer.
@@ -117,7 +117,7 @@ class Partition(Generic[State]):
                 self._crash(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: a Kafka client let a cancellation of its own out")
             seconds = self._handover_seconds()
             if self._session is None:
-                task.cancel()  # Nobody needs what is being opened, and partitions are taken away one after the other.
+                task.cancel()  # What is being opened is useless now, and partitions are taken away one after the other.
             try:
                 await asyncio.wait([task], timeout=seconds)
             finally:
@@ -210,7 +210,7 @@ class Partition(Generic[State]):
         return max(start, position)
 
     async def _require_same(self, resume: int, last_body: bytes) -> None:
-        """Whoever deletes a topic deletes the group's offset, too: then the output alone tells which log was read."""
+        """A deleted topic takes the group's offset with it: then the output alone says which log was read."""
         body = await self._reader.value_at(self._tp, resume - 1)
         if body is not None and body != last_body:
             self._stop_before_other_log(f"holds another record at {resume - 1} than the one that was read", resume)
@@ -239,7 +239,7 @@ class Partition(Generic[State]):
             session.committing = None
         if output is not None:
             session.committing = asyncio.create_task(self._commit(session.producer, chunk.end, output, began))
-            # Nobody waits for the last one of a session that is dropped: its failure is what dropped it.
+            # The last one of a session that is dropped is not waited for: its failure is what dropped it.
             session.committing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _pause(self, session: _Session[State], pause: Pause) -> None:
@@ -247,7 +247,7 @@ class Partition(Generic[State]):
         Stand still until the partition is taken away.
 
         What came before is committed first. The state has taken in what must not be committed, so it goes, and the
-        producer with it: an open partition is one that works. Nobody takes further chunks, so Faust fetches no more.
+        producer with it: an open partition is one that works. No further chunk is taken, so Faust fetches no more.
         """
         if session.committing is not None:
             await session.committing

@@ -1,4 +1,4 @@
-"""The report stage: core.report, fed from `partial-counts` and folded from it and its own last rows."""
+"""The report stage: core.rates, fed from `partial-counts` and restored from it and its own last rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReportStage:
         self._metrics = metrics
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[ReportState]:
-        """Fold both topics. Without a committed offset the whole input is folded, and the rows follow from that."""
+        """Restore from both topics. Without a committed offset all of the input is read, and rows follow from that."""
         state = ReportState(self._partitions, self._window_ms)
         source = TopicPartition(self.source, partition)
         _, end = await log.bounds(source)
@@ -72,9 +72,9 @@ class ReportStage:
         )
 
     def _on_committed(
-        self, last_complete: tuple[int, WindowRate] | None, chunk: Chunk, figures: tuple[int, int, int], seconds: float
+        self, last_complete: tuple[int, WindowRate] | None, chunk: Chunk, sizes: tuple[int, int, int], seconds: float
     ) -> None:
-        metrics, (records, rows, late) = self._metrics, figures
+        metrics, (records, rows, late) = self._metrics, sizes
         metrics.of_chunk(self.name, chunk.partition, records=records, seconds=seconds, behind=chunk.behind)
         metrics.rows.inc(rows)
         metrics.late.inc(late)

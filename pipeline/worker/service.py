@@ -1,4 +1,4 @@
-"""Runs the Faust application until it is told to stop, with its metrics on a port of their own."""
+"""Runs the Faust application until it is stopped, with its metrics on a port of their own."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def _collect_closed_clients() -> None:
 
 async def _stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
     """
-    Wait until the worker is told to stop; end the process where Faust can't go on.
+    Wait until *stop* is set; end the process where Faust can't go on.
 
     Faust says nothing of a rebalance that it does not finish: it keeps its partitions, and fetches no more.
     """

@@ -1,4 +1,4 @@
-"""What a stage is to the partition that runs it: how its state is folded, and what a chunk leads to."""
+"""What a stage is to the partition that runs it: how its state is restored, and what a chunk leads to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pause:
 
 @dataclass(slots=True)
 class Opened(Generic[State]):
-    """A folded state; if nothing was committed, where to go on (None: at the log start), and the body just before."""
+    """A restored state; if nothing was committed, where to go on (None: at the log start), and the body just before."""
 
     state: State
     resume: int | None = None
@@ -48,7 +48,7 @@ class Stage(Outputs, Protocol[State]):
     transactional_prefix: str
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[State]:
-        """Fold the state of *partition* as of *committed*."""
+        """Restore the state of *partition* as of *committed*."""
         ...
 
     def max_source_timestamp(self, state: State) -> int | None:

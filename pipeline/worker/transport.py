@@ -156,7 +156,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         """
         Raise what ended one of the consumer's own tasks.
 
-        Only a poll that happens to wait would be told, and whoever is busy would go on under an assignment of old.
+        Only a poll that happens to wait would raise it, and a busy worker would go on under an old assignment.
         """
         consumer._coordinator.check_errors()
         fetching = consumer._fetcher._fetch_task
@@ -266,7 +266,7 @@ class FixedConductor(Conductor):
     Routes what was fetched to the agents' channels, and keeps to the topics that it subscribed to at the start.
 
     Faust's subscribes anew 45 s after an actor ended, to the topics of the channels that are read just then. Where the
-    only actor of a topic ended, nobody in the group reads that topic any more; where all did, the process crashes.
+    only actor of a topic ended, that topic is read by no member of the group; where all did, the process crashes.
     """
 
     def _flag_changes(self) -> None:

@@ -1,7 +1,7 @@
 """
 A bound for log lines that repeat: so many of a kind in an interval, then one line that says how many there were.
 
-What fails fails again, often thousands of times a second: a disk full of one line tells less than the line. Knows no
+What fails fails again, often thousands of times a second: a disk full of one line says less than the line. Knows no
 clock and no logging library: time and what is done with a report are arguments.
 """
 
@@ -85,14 +85,14 @@ class RateLimit:
             else:
                 window.suppressed += 1
                 self._wait(window.ends_at - now)
-        self._tell(ended)
+        self._report_all(ended)
         return is_admitted
 
     def flush(self) -> None:
         """Report all that was suppressed so far, as the process ends."""
         with self._lock:
             ended = self._close(lambda _: True)
-        self._tell(ended)
+        self._report_all(ended)
 
     def _close(self, is_over: Callable[[_Window], bool]) -> list[tuple[Kind, _Window]]:
         ended = []
@@ -118,9 +118,9 @@ class RateLimit:
             waiting = [window.ends_at for window in self._windows.values() if window.suppressed]
             if waiting:
                 self._wait(max(0.0, min(waiting) - now))
-        self._tell(ended)
+        self._report_all(ended)
 
-    def _tell(self, ended: list[tuple[Kind, _Window]]) -> None:
+    def _report_all(self, ended: list[tuple[Kind, _Window]]) -> None:
         for kind, window in ended:
             if window.suppressed:
                 self._report(kind, window.suppressed)

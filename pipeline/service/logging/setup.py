@@ -105,13 +105,13 @@ def _filter_of(limit: RateLimit) -> Callable[[logging.LogRecord], bool]:
 
 def _report(kind: Kind, suppressed: int) -> None:
     logger = structlog.get_logger()
-    tell = logger.error if kind.level == "error" else logger.warning
-    tell(SUPPRESSED, of=kind.event, suppressed=suppressed, interval_seconds=INTERVAL_SECONDS)
+    write = logger.error if kind.level == "error" else logger.warning
+    write(SUPPRESSED, of=kind.event, suppressed=suppressed, interval_seconds=INTERVAL_SECONDS)
 
 
 def _call_later(seconds: float, then: Callable[[], None]) -> None:
     timer = threading.Timer(seconds, then)
-    timer.daemon = True  # It must not keep the process: `flush` tells what is left.
+    timer.daemon = True  # It must not keep the process: `flush` reports what is left.
     timer.start()
 
 
