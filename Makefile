@@ -10,7 +10,7 @@ JARS := .local/kafka-jars/.fetched
 TOOLS := .local/tools/.unpacked
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help setup run demo test test-long chaos fuzz lint check docs bench generate dashboards lock secrets
+.PHONY: help setup run demo test test-long chaos fuzz lint check docs bench generate lock secrets
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,11 +55,8 @@ bench: setup ## Measure the bridge and the worker, each on one core.
 	@config/setup.sh bench
 	@exec $(BIN)/python -m tests.bench
 
-generate: $(INSTALLED) ## Write what is made from code: docs/commands.md, configuration.md and metrics.md.
+generate: $(INSTALLED) ## Write what is made from code: the reference in docs/, and Grafana's dashboards.
 	@exec $(BIN)/python -m tests.generated
-
-dashboards: $(INSTALLED) ## Write Grafana's dashboards anew: config/grafana/dashboards/*.json from config/grafana/*.py.
-	@exec $(BIN)/python -m config.grafana.dashboards
 
 lock: $(INSTALLED) ## Pin the newest dependencies that pyproject.toml admits into config/requirements*.txt.
 	@config/setup.sh lock

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from config.grafana.dashboards import dashboards, to_json
+from tests.generated.grafana.dashboards import dashboards, to_json
 from tests.harness.grafana import fill_in, targets
 from tests.harness.tools import PROMTOOL
 

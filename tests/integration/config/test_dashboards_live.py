@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from config.grafana import internals, overview
-from config.grafana.dashboards import dashboards, to_json
 from pipeline.admin import topics as ops_topics
 from pipeline.core.signature import Callback
 from pipeline.local.load import Target as Receiver
 from pipeline.local.load import simulate
 from pipeline.local.simulator import Plan
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from tests.generated.grafana import internals, overview
+from tests.generated.grafana.dashboards import dashboards, to_json
 from tests.harness.bridge import KEY, URL, BridgeProcess, Sent, send
 from tests.harness.grafana import Target, fill_in, targets
 from tests.harness.load import deletion

@@ -5,7 +5,8 @@ from __future__ import annotations
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Panel
 
-from config.grafana.panels import (
+from pipeline.service.settings import WorkerSettings
+from tests.generated.grafana.panels import (
     lines,
     meaning,
     number,
@@ -20,7 +21,6 @@ from config.grafana.panels import (
     thresholds,
     warn,
 )
-from pipeline.service.settings import WorkerSettings
 
 TITLE = "vod-pipeline: overview"
 UID = "vod-pipeline-overview"

@@ -1,5 +1,5 @@
 """
-Writes the dashboards' JSON, which Grafana reads: `make dashboards`.
+Writes the dashboards' JSON, which Grafana reads: `make generate`.
 
 It knows what both have in common: variables, annotations, links. What they show is in overview.py and internals.py.
 """
@@ -7,9 +7,7 @@ It knows what both have in common: variables, annotations, links. What they show
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.builder import Builder
@@ -26,10 +24,9 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from config.grafana import internals, overview
-from config.grafana.panels import DATASOURCE, of
+from tests.generated.grafana import internals, overview
+from tests.generated.grafana.panels import DATASOURCE, of
 
-DIRECTORY = Path(__file__).parent / "dashboards"
 TAG = "vod-pipeline"
 # Where docs/runbooks.md can be read in a browser; only who deploys it knows. Typed in once, it stays in the URL.
 RUNBOOKS = "docs/runbooks.md"
@@ -124,14 +121,3 @@ def _annotation(name: str, expr: str, color: str, title: str, text: str) -> Anno
     annotation = _PrometheusAnnotation(name=name, datasource=DATASOURCE, expr=expr, icon_color=color)
     annotation.title_format, annotation.text_format = title, text
     return annotation
-
-
-def main(directory: Path) -> None:
-    """Write all dashboards into *directory*."""
-    directory.mkdir(exist_ok=True)
-    for name, dashboard in dashboards().items():
-        (directory / name).write_text(to_json(dashboard))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DIRECTORY)
