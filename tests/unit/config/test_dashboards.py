@@ -50,7 +50,7 @@ def family(name: str) -> str | None:
 
 
 def test_every_committed_dashboard_is_one_that_the_code_writes() -> None:
-    """What they hold is compared with the other generated files, in tests/unit/test_generated.py."""
+    """What they hold is compared with the other generated files, in tests/unit/docs/test_generated.py."""
     assert sorted(dashboards.dashboards()) == sorted(path.name for path in (GRAFANA / "dashboards").iterdir())
 
 

@@ -20,7 +20,7 @@ from tests.harness.commands import commands
 from tests.mutants import MUTANTS
 from tests.vectors.poison import corpus
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
