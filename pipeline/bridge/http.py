@@ -22,7 +22,7 @@ from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
-from pipeline.service.metrics import BridgeAnswer, BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeAnswer, BridgeMetrics
 from pipeline.service.settings import BridgeSettings, CallbackSettings, SettingsError
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from pipeline.service.metrics import MnsProblem
+from pipeline.service.metrics.mns import MnsProblem
 
 DETAIL_CHARACTERS_MAX = 200
 EMPTY = "MessageNotExist"  # The answer of a queue without a message: no error.

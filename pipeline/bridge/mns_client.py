@@ -20,7 +20,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, T
 from yarl import URL
 
 from pipeline.bridge.mns_answers import Message, MnsError, kept_of, messages_of
-from pipeline.service.metrics import MnsProblem
+from pipeline.service.metrics.mns import MnsProblem
 from pipeline.service.settings import MnsSettings
 
 VERSION = "2015-06-06"

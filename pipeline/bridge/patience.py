@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from pipeline.bridge.protocol import BoundedProtocol
-from pipeline.service.metrics import BridgeAnswer
+from pipeline.service.metrics.bridge import BridgeAnswer
 
 SWEEP_SECONDS = 1.0
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Protocol
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from pipeline.service.metrics import BridgeAnswer
+from pipeline.service.metrics.bridge import BridgeAnswer
 
 # VOD's heads have 300 bytes; proxies add some more, and allow as much themselves.
 HEAD_BYTES_MAX = 16 * 1024

@@ -24,7 +24,7 @@ from pipeline.core.contract import RawRecord
 from pipeline.kafka import access
 from pipeline.kafka.producer import Producer
 from pipeline.service.backoff import Backoff
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

@@ -25,7 +25,9 @@ from pipeline.bridge.spool_writer import Spooler
 from pipeline.bridge.workers import Membership, take_over
 from pipeline.service.certificates import in_use
 from pipeline.service.lifecycle import on_hangup, until
-from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.metrics.mns import MnsMetrics
+from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
 from pipeline.service.monitor import listen, monitoring, running
 from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 

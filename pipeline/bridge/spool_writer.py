@@ -13,7 +13,7 @@ import structlog
 from pipeline.bridge.errors import PublishError, SpoolFailedError
 from pipeline.bridge.spool import Spool, SpoolError, SpoolFullError, SpoolStatus
 from pipeline.core.contract import RawRecord
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 
 REPLAY_RECORDS = 256
 # What one key's partition takes in four requests, one after the other, all within the deadline of a callback.

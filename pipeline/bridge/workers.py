@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from pipeline.bridge.spool import adopt, left_behind
 from pipeline.service.errors import OperatorError
 from pipeline.service.lifecycle import on_hangup, until
-from pipeline.service.metrics import READY, show_ready
+from pipeline.service.metrics.process import READY, show_ready
 from pipeline.service.monitor import listen, monitoring
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import BridgeSettings, Settings, SettingsError

@@ -15,7 +15,7 @@ from rich.text import Text
 from pipeline.core.outcome import Outcome, Reason
 from pipeline.local.load import DELIVERED, Summary
 from pipeline.local.simulator import Kind
-from pipeline.service.metrics import BridgeAnswer
+from pipeline.service.metrics.bridge import BridgeAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.service.metrics import CertificateUse
+from pipeline.service.metrics.process import CertificateUse
 from pipeline.service.tls import KafkaSecurity, ServerCertificate
 
 

@@ -28,7 +28,7 @@ from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, Re
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output, Pause
 

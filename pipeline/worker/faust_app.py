@@ -22,7 +22,7 @@ from yarl import URL
 from pipeline.kafka.internals import check_versions
 from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import Settings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split

@@ -9,7 +9,7 @@ from pipeline.core.contract import Topics, transactional_prefix
 from pipeline.core.rates import ReportState, WindowRate
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output
 

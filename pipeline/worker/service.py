@@ -14,7 +14,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.service.certificates import in_use
-from pipeline.service.metrics import ProcessMetrics, WorkerMetrics, show_process, show_ready
+from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.monitor import listen, monitoring
 from pipeline.service.settings import Settings
 from pipeline.worker.faust_app import build_app

@@ -9,15 +9,10 @@ from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from pipeline.service.metrics import (
-    BridgeMetrics,
-    CertificateUse,
-    MnsMetrics,
-    ProcessMetrics,
-    WorkerMetrics,
-    show_process,
-    show_ready,
-)
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.metrics.mns import MnsMetrics
+from pipeline.service.metrics.process import CertificateUse, ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.worker import WorkerMetrics
 from tests.generated.markdown import code, joined, notice, prose, table
 
 INTRODUCTION = """

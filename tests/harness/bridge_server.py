@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.patience import Patience
 from pipeline.bridge.protocol import BoundedProtocol
-from pipeline.service.metrics import BridgeAnswer, BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeAnswer, BridgeMetrics
 from pipeline.service.monitor import listen, running
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 

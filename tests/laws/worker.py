@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.core.contract import Topics
 from pipeline.core.windows import TimePolicy
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Batch, Chunk
 from pipeline.worker.partition import ExitCode, Partition

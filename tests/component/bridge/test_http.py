@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
 from pipeline.bridge.http import BridgeApp
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishErro
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.signature import sign
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 
 NOW = 1519375990.5

@@ -16,7 +16,7 @@ from mns.mns_client import MNSClient
 
 from pipeline.bridge.mns_answers import MnsError
 from pipeline.bridge.mns_client import ANSWER_BYTES_MAX, MnsClient, sign
-from pipeline.service.metrics import MnsProblem
+from pipeline.service.metrics.mns import MnsProblem
 from tests.harness.mns import MnsEmulator
 from tests.harness.mns_poll import BODY, OTHER, queue_settings
 from tests.harness.mns_queues import Fault

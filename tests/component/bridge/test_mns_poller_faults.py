@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.mns_poller import MnsPoller, polling
-from pipeline.service.metrics import MnsMetrics
+from pipeline.service.metrics.mns import MnsMetrics
 from tests.harness.mns import MnsEmulator
 from tests.harness.mns_poll import BODY, STOP_SECONDS_MAX, Poll, Taken, queue_settings
 from tests.harness.mns_queues import Fault

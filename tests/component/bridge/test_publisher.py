@@ -19,7 +19,7 @@ from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.local.kafka import free_port
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
 
 if TYPE_CHECKING:

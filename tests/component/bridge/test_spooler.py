@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.errors import AckTimeoutError, PublishError, SpoolFailedError
 from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

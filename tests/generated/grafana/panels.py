@@ -40,7 +40,10 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from prometheus_client import CollectorRegistry
 
-from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, WorkerMetrics, show_process, show_ready
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.metrics.mns import MnsMetrics
+from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.worker import WorkerMetrics
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 CHOSEN = ('job=~"$job"', 'instance=~"$instance"')

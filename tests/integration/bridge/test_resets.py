@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.admin import topics
 from pipeline.bridge.errors import PublishError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.cluster import Cluster

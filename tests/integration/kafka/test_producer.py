@@ -14,7 +14,7 @@ from pipeline.admin import topics
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.kafka.producer import Producer
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.recount import read
 

@@ -30,7 +30,7 @@ from pipeline.core.contract import (
 )
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import TransactionalProducer
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
 from tests.harness.recount import read
 

@@ -27,7 +27,7 @@ from pipeline.admin import offsets
 from pipeline.core.contract import transactional_prefix
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import TransactionalProducer
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Chunk

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.bridge.mns_answers import Message, MnsError, kept_of, messages_of
-from pipeline.service.metrics import MnsProblem
+from pipeline.service.metrics.mns import MnsProblem
 
 Read = Callable[[int, bytes], object]  # One of the two.
 XMLNS = 'xmlns="http://mns.aliyuncs.com/doc/v1/"'

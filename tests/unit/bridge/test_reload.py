@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.http import BridgeApp
 from pipeline.bridge.server import _use_callbacks
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, Settings, load
 
 SIGNED = {"url": "https://a.example/signed", "auth_keys": ["Old1"]}

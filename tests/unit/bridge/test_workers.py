@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.registry import Collector
 
 from pipeline.bridge.workers import add_up
-from pipeline.service.metrics import CertificateUse, ProcessMetrics
+from pipeline.service.metrics.process import CertificateUse, ProcessMetrics
 
 
 def page(count: int, *, oldest: float = 0.0) -> str:

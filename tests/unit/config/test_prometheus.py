@@ -14,7 +14,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from pipeline.service.metrics import BridgeMetrics, MnsMetrics, ProcessMetrics, WorkerMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.metrics.mns import MnsMetrics
+from pipeline.service.metrics.process import ProcessMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from tests.harness.alert_stories import HEALTHY, STORIES, Story
 from tests.harness.tools import PROMTOOL
 

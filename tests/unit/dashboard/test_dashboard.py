@@ -16,7 +16,7 @@ from pipeline.dashboard.rates import CODES_KEPT_MAX, CODES_MAX, Share, Windows
 from pipeline.dashboard.rejections import DETAIL_CHARACTERS_MAX, REJECTIONS_MAX, Rejections, read_rejection
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.stats import Position, Raw, Spooled, read_spooled, stats_of
-from pipeline.service.metrics import BridgeMetrics
+from pipeline.service.metrics.bridge import BridgeMetrics
 
 NOON = "2026-11-22T12:00:00Z"
 MINUTE = 60_000

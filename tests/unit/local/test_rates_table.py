@@ -15,7 +15,8 @@ from pipeline.local.closing import Outcomes, closing, read_outcomes, verdict
 from pipeline.local.load import Summary
 from pipeline.local.rates_table import WINDOWS_KEPT_MAX, NewestRows, rates_table
 from pipeline.local.simulator import Kind
-from pipeline.service.metrics import BridgeMetrics, RecordTotals
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.metrics.worker import RecordTotals
 from tests.builders import keyed
 
 ROW = FailureRateRow(

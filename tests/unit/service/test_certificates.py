@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pipeline.service.certificates import in_use
-from pipeline.service.metrics import CertificateUse
+from pipeline.service.metrics.process import CertificateUse
 from pipeline.service.tls import KafkaSecurity, ServerCertificate
 
 SOON = datetime(2039, 3, 1, tzinfo=UTC)

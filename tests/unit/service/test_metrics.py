@@ -9,18 +9,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.core.event import content_of, validate
 from pipeline.core.rates import WindowRate
-from pipeline.service.metrics import (
-    BridgeMetrics,
-    CodeLabels,
-    MnsMetrics,
-    MnsProblem,
-    MnsStep,
-    ProcessMetrics,
-    RecordTotals,
-    WorkerMetrics,
-    show_process,
-    show_ready,
-)
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.metrics.mns import MnsMetrics, MnsProblem, MnsStep
+from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.worker import CodeLabels, RecordTotals, WorkerMetrics
 from tests.builders import keyed
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 

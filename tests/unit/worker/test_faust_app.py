@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.service.metrics import WorkerMetrics
+from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import Settings
 from pipeline.worker.faust_app import WorkerApp, build_app
 from pipeline.worker.partition import ExitCode

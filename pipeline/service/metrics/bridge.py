@@ -1,0 +1,100 @@
+"""What the bridge counts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.core.signature import Denial
+from pipeline.service.metrics.table import Table, counter, gauge, histogram
+
+
+class BridgeAnswer(StrEnum):
+    """How the bridge answered: the `outcome` label of pipeline_bridge_requests_total."""
+
+    PUBLISHED = "published"
+    SPOOLED = "spooled"
+    REPLAYED = "replayed"
+    DENIED = "denied"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    LENGTH_MISSING = "length_missing"
+    MALFORMED = "malformed"
+    HEAD_TOO_LARGE = "head_too_large"
+    BODY_TOO_LARGE = "body_too_large"
+    HEAD_TIMEOUT = "head_timeout"
+    BODY_TIMEOUT = "body_timeout"
+    UPGRADE_REFUSED = "upgrade_refused"
+    CLIENT_GONE = "client_gone"
+    SPOOL_FAILED = "spool_failed"
+    KAFKA_TIMEOUT = "kafka_timeout"
+    KAFKA_ERROR = "kafka_error"
+    OVERLOADED = "overloaded"
+
+
+class BridgeMetrics(Table):
+    """What the bridge counts."""
+
+    requests = counter(
+        "pipeline_bridge_requests",
+        "Requests by how they ended; anything but published is an event VOD may give up on, or not VOD at all.",
+        "outcome",
+    )
+    denials = counter(
+        "pipeline_bridge_denials",
+        "Requests answered 403 by reason; a rise after a key change means VOD still signs with a key we dropped.",
+        "reason",
+    )
+    publish_seconds = histogram(
+        "pipeline_bridge_publish_seconds",
+        "From a batch of callbacks being sent to Kafka to its acks=all; a rise means slow brokers.",
+    )
+    group_records = histogram(
+        "pipeline_bridge_group_records",
+        "Callbacks sent to Kafka together; grows with load, and with the time Kafka takes.",
+        buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),
+    )
+    in_flight = gauge(
+        "pipeline_bridge_in_flight", "Callbacks waiting for Kafka; at bridge.in_flight_max more are refused."
+    )
+    reconnects = counter(
+        "pipeline_bridge_reconnects",
+        "Connections to Kafka given up after a failure, and made anew; a rise means Kafka fails or refuses.",
+    )
+    kafka_refusals = counter(
+        "pipeline_bridge_kafka_refusals",
+        "Times Kafka did not let us in, or we did not trust it; asked again every 15 s until it does.",
+    )
+    reload_refused = gauge(
+        "pipeline_bridge_reload_refused",
+        "1 after a SIGHUP whose settings had mistakes, until one without: callbacks and keys are those before it.",
+    )
+    spooled = counter(
+        "pipeline_spool_written_records", "Callbacks that went to disk because Kafka did not take them in time."
+    )
+    replayed = counter("pipeline_spool_replayed_records", "Spooled callbacks that Kafka has taken since.")
+    spool_failures = counter(
+        "pipeline_spool_failures",
+        "Batches of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",
+        "reason",
+    )
+    spool_records = gauge("pipeline_spool_records", "Callbacks that wait on disk.")
+    spool_bytes = gauge("pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.")
+    spool_bytes_max = gauge("pipeline_spool_limit_bytes", "bridge.spool_bytes_max; 0 without a spool.")
+    spool_oldest = gauge(
+        "pipeline_spool_oldest_timestamp_seconds", "When the oldest callback on disk was received; 0 if none waits."
+    )
+    bursts = counter(
+        "pipeline_bridge_signature_bursts",
+        "Signatures that came with more than bridge.bodies_per_signature_max bodies in a second: stolen, perhaps.",
+    )
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        for reason in ("full", "disk"):
+            self.spool_failures.labels(reason)
+        for answer in BridgeAnswer:
+            self.requests.labels(answer.value)
+        for denial in Denial:
+            self.denials.labels(denial.value)

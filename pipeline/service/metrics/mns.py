@@ -1,0 +1,75 @@
+"""What the bridge counts of the queues that it polls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.service.metrics.table import Table, counter, histogram
+
+WAITED_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600, 21_600, 86_400, 345_600, 604_800)  # MNS: 7 days.
+
+
+class MnsStep(StrEnum):
+    """What became of a message: the `step` label of pipeline_mns_messages_total."""
+
+    RECEIVED = "received"
+    PUBLISHED = "published"
+    SPOOLED = "spooled"
+    REPLAYED = "replayed"
+    NOT_PUBLISHED = "not_published"
+    DELETED = "deleted"
+    NOT_DELETED = "not_deleted"
+
+
+class MnsProblem(StrEnum):
+    """Why a request to MNS failed: the `reason` label of pipeline_mns_errors_total."""
+
+    TIMEOUT = "timeout"
+    NETWORK = "network"
+    DENIED = "denied"
+    NO_QUEUE = "no_queue"
+    THROTTLED = "throttled"
+    DAMAGED = "damaged"
+    OTHER = "other"
+
+
+class MnsMetrics(Table):
+    """What the bridge counts of the queues it polls."""
+
+    messages = counter(
+        "pipeline_mns_messages",
+        "Messages by step; received is the sum of published, spooled, replayed (came again, although safe, and are "
+        "only deleted) and not_published (come again); not_deleted: safe, but come again, too.",
+        "queue",
+        "step",
+    )
+    errors = counter(
+        "pipeline_mns_errors",
+        "Requests to MNS that failed; denied and no_queue last: compare the settings.",
+        "queue",
+        "reason",
+    )
+    early = counter(
+        "pipeline_mns_early_answers",
+        "Long polls that MNS ended at once without a message; a rise means others poll the queue as well.",
+        "queue",
+    )
+    waited_seconds = histogram(
+        "pipeline_mns_waited_seconds",
+        "From a message entering its queue to its record being safe; a rise means the bridge was away, or Kafka.",
+        "queue",
+        buckets=WAITED_BUCKETS,
+    )
+
+    def __init__(self, registry: CollectorRegistry, queues: Iterable[str]) -> None:
+        super().__init__(registry)
+        for queue in queues:
+            for step in MnsStep:
+                self.messages.labels(queue, step.value)
+            for problem in MnsProblem:
+                self.errors.labels(queue, problem.value)
+            self.early.labels(queue)
+            self.waited_seconds.labels(queue)
