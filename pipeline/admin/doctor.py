@@ -93,11 +93,11 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
     """Say of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
     bridge, worker = settings.bridge, settings.worker
     bridge_page = _get(bridge.metrics_host, bridge.metrics_port, "/metrics") or ""
-    is_bridge = "pipeline_bridge_" in bridge_page
+    is_bridge = "vod_pipeline_bridge_" in bridge_page
     yield _port("bridge.port", bridge.host, bridge.port, holder="our bridge" if is_bridge else None)
     for name, host, port, metric in (
-        ("bridge", bridge.metrics_host, bridge.metrics_port, "pipeline_bridge_"),
-        ("worker", worker.metrics_host, worker.metrics_port, "pipeline_records_total"),
+        ("bridge", bridge.metrics_host, bridge.metrics_port, "vod_pipeline_bridge_"),
+        ("worker", worker.metrics_host, worker.metrics_port, "vod_pipeline_records_total"),
     ):
         page = bridge_page if name == "bridge" else _get(host, port, "/metrics") or ""
         is_ours = metric in page

@@ -34,7 +34,8 @@ RESTART_SECONDS = 1.0
 START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.
 ANSWER_SECONDS_MAX = 2.0
 TIMESTAMP_SUFFIX = "_timestamp_seconds"
-STARTS = ("pipeline_started_timestamp_seconds", "process_start_time_seconds")
+INFO_SUFFIX = "_info"  # Always 1: what it says is in its labels.
+STARTS = ("vod_pipeline_started_timestamp_seconds", "process_start_time_seconds")
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -151,7 +152,7 @@ def add_up(texts: Iterable[str]) -> list[Metric]:
 
 
 def _add(name: str, sum_so_far: float, value: float) -> float:
-    if name in STARTS:  # Any member that keeps ending itself must be seen.
+    if name in STARTS or name.endswith(INFO_SUFFIX):  # Any member that keeps ending itself must be seen.
         return max(sum_so_far, value)
     if name.endswith(TIMESTAMP_SUFFIX) and sum_so_far and value:
         return min(sum_so_far, value)

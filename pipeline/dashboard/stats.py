@@ -19,7 +19,7 @@ from pipeline.core import deduplication
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER, TimePolicy
 
-SPOOL_METRICS = "pipeline_spool_"
+SPOOL_METRICS = "vod_pipeline_spool_"
 _RECORDS, _BYTES, _OLDEST = (f"{SPOOL_METRICS}{name}" for name in ("records", "bytes", "oldest_timestamp_seconds"))
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-RECORDS_METRIC = "pipeline_records_total"
-REQUESTS_METRIC = "pipeline_bridge_requests_total"
+RECORDS_METRIC = "vod_pipeline_records_total"
+REQUESTS_METRIC = "vod_pipeline_bridge_requests_total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

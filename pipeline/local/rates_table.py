@@ -32,7 +32,7 @@ WINDOWS_SHOWN_MAX = 3
 CODES_SHOWN_MAX = 4  # Three windows then just fit into a terminal of 24 lines.
 WINDOWS_KEPT_MAX = 100
 POLL_MILLISECONDS = 250
-RECORDS_METRIC = "pipeline_records_total"
+RECORDS_METRIC = "vod_pipeline_records_total"
 
 
 class NewestRows:

@@ -96,7 +96,7 @@ async def test_five_times_what_it_takes_is_refused_at_once_and_full_speed_comes_
         kafka.pause()
         held = [asyncio.create_task(send(bridge.port, [body], waiting)) for body in bodies("held", in_flight_max)]
         async with asyncio.timeout(10):
-            while await bridge.metric("pipeline_bridge_in_flight") < in_flight_max:  # noqa: ASYNC110
+            while await bridge.metric("vod_pipeline_bridge_in_flight") < in_flight_max:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # Between two looks, not instead of one.
         more = bodies("more", callbacks - in_flight_max)
         await asyncio.gather(*(send(bridge.port, [body], refused) for body in more))

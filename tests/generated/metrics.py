@@ -1,4 +1,4 @@
-"""docs/metrics.md: every metric, from the catalogue in pipeline/service/metrics.py."""
+"""docs/metrics.md: every metric, from the catalogue in pipeline/service/metrics."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ listed where the set is closed, and each such series is shown as 0 from the star
 the first 50 codes that a worker sees keep their name, and later ones are `other`. Series of a partition end when it
 moves to another worker.
 
-`pipeline_records_total` is exactly once, as the records are: it is committed in the transaction that writes them, and
-a worker's successor goes on where it ended. The balance is `pipeline_received_records_total` = the sum of
-`pipeline_records_total` over its outcomes, per partition.
+`vod_pipeline_records_total` is exactly once, as the records are: it is committed in the transaction that writes them,
+and a worker's successor goes on where it ended. The balance is `vod_pipeline_received_records_total` = the sum of
+`vod_pipeline_records_total` over its outcomes, per partition.
 
 `vod-pipeline bridge --workers N` shows the sum of its processes: of a timestamp the oldest, of a start the newest.
 """
@@ -51,7 +51,7 @@ class _Recording(CollectorRegistry):
 def page() -> str:
     """Return the page."""
     sections = (part for title, show in _SECTIONS.items() for part in (f"## {title}", _section(show)))
-    return joined(notice("pipeline/service/metrics.py"), "# Metrics", INTRODUCTION, *sections)
+    return joined(notice("pipeline/service/metrics"), "# Metrics", INTRODUCTION, *sections)
 
 
 def _process(registry: CollectorRegistry) -> None:

@@ -106,7 +106,9 @@ class Server:
     def counted(self) -> Counter[str]:
         """Return the outcomes counted, without the zeros."""
         samples = [sample for metric in self.registry.collect() for sample in metric.samples]
-        requests = [sample for sample in samples if sample.name == "pipeline_bridge_requests_total" and sample.value]
+        requests = [
+            sample for sample in samples if sample.name == "vod_pipeline_bridge_requests_total" and sample.value
+        ]
         return Counter({sample.labels["outcome"]: int(sample.value) for sample in requests})
 
 

@@ -120,10 +120,10 @@ class Poll:
         await self.until(lambda: not self.emulator.messages("q"))
 
     def count(self, step: str) -> float | None:
-        return self.registry.get_sample_value("pipeline_mns_messages_total", {"queue": "q", "step": step})
+        return self.registry.get_sample_value("vod_pipeline_mns_messages_total", {"queue": "q", "step": step})
 
     def errors(self, reason: str) -> float | None:
-        return self.registry.get_sample_value("pipeline_mns_errors_total", {"queue": "q", "reason": reason})
+        return self.registry.get_sample_value("vod_pipeline_mns_errors_total", {"queue": "q", "reason": reason})
 
 
 def queue_settings(emulator: MnsEmulator, **changes: str) -> MnsSettings:

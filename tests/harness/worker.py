@@ -94,10 +94,10 @@ class WorkerProcess:
         return self._process is not None and self._process.poll() is None
 
     def records(self) -> dict[str, int]:
-        """Return pipeline_records_total by outcome, over the partitions it owns; empty if it does not answer."""
+        """Return vod_pipeline_records_total by outcome, over the partitions it owns; empty if it does not answer."""
         found: dict[str, int] = {}
         for family in self._metrics():
-            if family.name == "pipeline_records":
+            if family.name == "vod_pipeline_records":
                 for sample in family.samples:
                     outcome = sample.labels["outcome"]
                     found[outcome] = found.get(outcome, 0) + int(sample.value)
@@ -109,8 +109,8 @@ class WorkerProcess:
         decided: dict[str, float] = {}
         for family in self._metrics():
             for sample in family.samples:
-                if sample.name in ("pipeline_received_records_total", "pipeline_records_total"):
-                    shown = received if sample.name == "pipeline_received_records_total" else decided
+                if sample.name in ("vod_pipeline_received_records_total", "vod_pipeline_records_total"):
+                    shown = received if sample.name == "vod_pipeline_received_records_total" else decided
                     partition = sample.labels["partition"]
                     shown[partition] = shown.get(partition, 0.0) + sample.value
         assert received.keys() == decided.keys()
@@ -121,16 +121,16 @@ class WorkerProcess:
         return any(
             sample.labels.get("stage") == "report"
             for family in self._metrics()
-            if family.name == "pipeline_lag_offsets"
+            if family.name == "vod_pipeline_lag_offsets"
             for sample in family.samples
         )
 
     def lost_to_retention(self) -> int:
-        """Return pipeline_lost_records_total over its partitions."""
+        """Return vod_pipeline_lost_records_total over its partitions."""
         return sum(
             int(sample.value)
             for family in self._metrics()
-            if family.name == "pipeline_lost_records"
+            if family.name == "vod_pipeline_lost_records"
             for sample in family.samples
             if sample.name.endswith("_total")
         )

@@ -11,7 +11,7 @@ from pipeline.service.metrics.table import Table, counter, gauge, histogram
 
 
 class BridgeAnswer(StrEnum):
-    """How the bridge answered: the `outcome` label of pipeline_bridge_requests_total."""
+    """How the bridge answered: the `outcome` label of vod_pipeline_bridge_requests_total."""
 
     PUBLISHED = "published"
     SPOOLED = "spooled"
@@ -37,56 +37,56 @@ class BridgeMetrics(Table):
     """What the bridge counts."""
 
     requests = counter(
-        "pipeline_bridge_requests",
+        "vod_pipeline_bridge_requests",
         "Requests by how they ended; anything but published is an event VOD may give up on, or not VOD at all.",
         "outcome",
     )
     denials = counter(
-        "pipeline_bridge_denials",
+        "vod_pipeline_bridge_denials",
         "Requests answered 403 by reason; a rise after a key change means VOD still signs with a key we dropped.",
         "reason",
     )
     publish_seconds = histogram(
-        "pipeline_bridge_publish_seconds",
+        "vod_pipeline_bridge_publish_seconds",
         "From a batch of callbacks being sent to Kafka to its acks=all; a rise means slow brokers.",
     )
     group_records = histogram(
-        "pipeline_bridge_group_records",
+        "vod_pipeline_bridge_batch_records",
         "Callbacks sent to Kafka together; grows with load, and with the time Kafka takes.",
         buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),
     )
     in_flight = gauge(
-        "pipeline_bridge_in_flight", "Callbacks waiting for Kafka; at bridge.in_flight_max more are refused."
+        "vod_pipeline_bridge_in_flight", "Callbacks waiting for Kafka; at bridge.in_flight_max more are refused."
     )
     reconnects = counter(
-        "pipeline_bridge_reconnects",
+        "vod_pipeline_bridge_reconnects",
         "Connections to Kafka given up after a failure, and made anew; a rise means Kafka fails or refuses.",
     )
     kafka_refusals = counter(
-        "pipeline_bridge_kafka_refusals",
+        "vod_pipeline_bridge_kafka_refusals",
         "Times Kafka did not let us in, or we did not trust it; asked again every 15 s until it does.",
     )
     reload_refused = gauge(
-        "pipeline_bridge_reload_refused",
+        "vod_pipeline_bridge_reload_refused",
         "1 after a SIGHUP whose settings had mistakes, until one without: callbacks and keys are those before it.",
     )
     spooled = counter(
-        "pipeline_spool_written_records", "Callbacks that went to disk because Kafka did not take them in time."
+        "vod_pipeline_spool_written_records", "Callbacks that went to disk because Kafka did not take them in time."
     )
-    replayed = counter("pipeline_spool_replayed_records", "Spooled callbacks that Kafka has taken since.")
+    replayed = counter("vod_pipeline_spool_drained_records", "Spooled callbacks that Kafka has taken since.")
     spool_failures = counter(
-        "pipeline_spool_failures",
+        "vod_pipeline_spool_failures",
         "Batches of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",
         "reason",
     )
-    spool_records = gauge("pipeline_spool_records", "Callbacks that wait on disk.")
-    spool_bytes = gauge("pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.")
-    spool_bytes_max = gauge("pipeline_spool_limit_bytes", "bridge.spool_bytes_max; 0 without a spool.")
+    spool_records = gauge("vod_pipeline_spool_records", "Callbacks that wait on disk.")
+    spool_bytes = gauge("vod_pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.")
+    spool_bytes_max = gauge("vod_pipeline_spool_limit_bytes", "bridge.spool_bytes_max; 0 without a spool.")
     spool_oldest = gauge(
-        "pipeline_spool_oldest_timestamp_seconds", "When the oldest callback on disk was received; 0 if none waits."
+        "vod_pipeline_spool_oldest_timestamp_seconds", "When the oldest callback on disk was received; 0 if none waits."
     )
     bursts = counter(
-        "pipeline_bridge_signature_bursts",
+        "vod_pipeline_bridge_signature_bursts",
         "Signatures that came with more than bridge.bodies_per_signature_max bodies in a second: stolen, perhaps.",
     )
 

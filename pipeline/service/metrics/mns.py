@@ -13,7 +13,7 @@ WAITED_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600, 21_600, 86_
 
 
 class MnsStep(StrEnum):
-    """What became of a message: the `step` label of pipeline_mns_messages_total."""
+    """What became of a message: the `step` label of vod_pipeline_mns_messages_total."""
 
     RECEIVED = "received"
     PUBLISHED = "published"
@@ -25,7 +25,7 @@ class MnsStep(StrEnum):
 
 
 class MnsProblem(StrEnum):
-    """Why a request to MNS failed: the `reason` label of pipeline_mns_errors_total."""
+    """Why a request to MNS failed: the `reason` label of vod_pipeline_mns_errors_total."""
 
     TIMEOUT = "timeout"
     NETWORK = "network"
@@ -40,25 +40,25 @@ class MnsMetrics(Table):
     """What the bridge counts of the queues it polls."""
 
     messages = counter(
-        "pipeline_mns_messages",
+        "vod_pipeline_mns_messages",
         "Messages by step; received is the sum of published, spooled, replayed (came again, although safe, and are "
         "only deleted) and not_published (come again); not_deleted: safe, but come again, too.",
         "queue",
         "step",
     )
     errors = counter(
-        "pipeline_mns_errors",
+        "vod_pipeline_mns_errors",
         "Requests to MNS that failed; denied and no_queue last: compare the settings.",
         "queue",
         "reason",
     )
     early = counter(
-        "pipeline_mns_early_answers",
+        "vod_pipeline_mns_early_answers",
         "Long polls that MNS ended at once without a message; a rise means others poll the queue as well.",
         "queue",
     )
     waited_seconds = histogram(
-        "pipeline_mns_waited_seconds",
+        "vod_pipeline_mns_waited_seconds",
         "From a message entering its queue to its record being safe; a rise means the bridge was away, or Kafka.",
         "queue",
         buckets=WAITED_BUCKETS,

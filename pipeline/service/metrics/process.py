@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, ProcessCollector
 
-READY = "pipeline_ready"
+from pipeline import __version__
+
+READY = "vod_pipeline_ready"
 
 
 class CertificateUse(StrEnum):
-    """What a certificate is for: the `use` label of pipeline_certificate_not_after_timestamp_seconds."""
+    """What a certificate is for: the `use` label of vod_pipeline_certificate_not_after_timestamp_seconds."""
 
     BRIDGE = "bridge"
     KAFKA_CLIENT = "kafka_client"
@@ -35,12 +38,18 @@ class ProcessMetrics:
             certificates: Until when each certificate in use is valid, by use and subject, in seconds since the epoch.
         """
         Gauge(
-            "pipeline_started_timestamp_seconds",
+            "vod_pipeline_started_timestamp_seconds",
             "When the process started; one that changes again and again is one that keeps ending itself.",
             registry=registry,
         ).set(started_at)
+        Gauge(
+            "vod_pipeline_build_info",
+            "1; which version runs, and on which Python. Two versions at a time are a rollout, or a forgotten one.",
+            ["version", "python"],
+            registry=registry,
+        ).labels(__version__, platform.python_version()).set(1)
         not_after = Gauge(
-            "pipeline_certificate_not_after_timestamp_seconds",
+            "vod_pipeline_certificate_not_after_timestamp_seconds",
             "Until when the certificates are valid that were read at the start; after that no client connects.",
             ["use", "subject"],
             registry=registry,

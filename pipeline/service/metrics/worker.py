@@ -80,15 +80,15 @@ class RecordTotals(Collector):
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         received = CounterMetricFamily(
-            "pipeline_received_records",
-            "Raw records taken in, by Kafka's offsets; not the sum of pipeline_records_total means that one vanished.",
+            "vod_pipeline_received_records",
+            "Raw records taken in, by Kafka's offsets; not the sum of vod_pipeline_records_total: one vanished.",
             labels=["partition"],
         )
         for partition, number in sorted(self._received.items()):
             received.add_metric([str(partition)], number)
         yield received
         family = CounterMetricFamily(
-            "pipeline_records",
+            "vod_pipeline_records",
             "Raw records by what became of them; received is their sum. Exactly once, as committed with the records.",
             labels=["partition", "outcome", "reason"],
         )
@@ -104,7 +104,7 @@ class WorkerMetrics(Table):
     """What a worker shows. Series of a partition end when the partition moves on."""
 
     deletions = counter(
-        "pipeline_deletions",
+        "vod_pipeline_deletions",
         "Accepted deletions since this worker started; a rise of status=fail is what the product is for.",
         "status",
         "media_type",
@@ -112,59 +112,61 @@ class WorkerMetrics(Table):
         "error_code",
     )
     failure_ratio = gauge(
-        "pipeline_window_failure_ratio",
+        "vod_pipeline_window_failure_ratio",
         "Failures with this code among all deletions of the last complete window; error_code=all is every failure.",
         "error_code",
     )
-    failures = gauge("pipeline_window_failures", "Failures in the last complete window.", "error_code")
-    window_total = gauge("pipeline_window_deletions", "All deletions of the last complete window.")
+    failures = gauge("vod_pipeline_window_failures", "Failures in the last complete window.", "error_code")
+    window_total = gauge("vod_pipeline_window_deletions", "All deletions of the last complete window.")
     window_start = gauge(
-        "pipeline_window_start_seconds",
+        "vod_pipeline_window_start_timestamp_seconds",
         "Start of the last complete window; it stands still when a partition's watermark does.",
     )
-    rows = counter("pipeline_failure_rate_rows", "Rows written to failure-rates.")
+    rows = counter("vod_pipeline_failure_rate_rows", "Rows written to failure-rates.")
     late = counter(
-        "pipeline_late_events",
+        "vod_pipeline_late_events",
         "Deletions that came after their window was complete; a rise means allowed_delay_seconds is too short.",
     )
     accepted_seconds = histogram(
-        "pipeline_accepted_seconds",
+        "vod_pipeline_accepted_seconds",
         "From received by the bridge to committed in accepted, for the oldest event of each chunk.",
     )
     chunk_records = histogram(
-        "pipeline_chunk_records",
+        "vod_pipeline_chunk_records",
         "Records a transaction took in; grows with the lag.",
         "stage",
         buckets=(0, 1, 10, 100, 500, 1000, 2500, 5000, 10_000),
     )
     transaction_seconds = histogram(
-        "pipeline_transaction_seconds", "A chunk from decision to commit; a rise means slow brokers.", "stage"
+        "vod_pipeline_transaction_seconds", "A chunk from decision to commit; a rise means slow brokers.", "stage"
     )
     rebuild_seconds = histogram(
-        "pipeline_rebuild_seconds",
+        "vod_pipeline_rebuild_seconds",
         "Opening a partition: fencing, and restoring its state; it bounds how fast a restart is.",
         "stage",
     )
     failed_transactions = counter(
-        "pipeline_failed_transactions",
+        "vod_pipeline_failed_transactions",
         "Attempts that Kafka failed or fenced, each retried from the committed offset.",
         "stage",
     )
-    state_keys = gauge("pipeline_state_keys", "Events remembered for deduplication.", "partition")
+    state_keys = gauge("vod_pipeline_state_keys", "Events remembered for deduplication.", "partition")
     watermark = gauge(
-        "pipeline_watermark_seconds",
+        "vod_pipeline_watermark_timestamp_seconds",
         "Up to when event time is complete; behind the clock by more than a minute means late or no input.",
         "partition",
     )
-    lag = gauge("pipeline_lag_offsets", "Offsets between position and log end.", "stage", "partition")
-    partitions = gauge("pipeline_partitions", "kafka.partitions: how many partitions all workers together own.")
+    lag = gauge("vod_pipeline_lag_offsets", "Offsets between position and log end.", "stage", "partition")
+    partitions = gauge("vod_pipeline_partitions", "kafka.partitions: how many partitions all workers together own.")
     paused = gauge(
-        "pipeline_partition_paused",
+        "vod_pipeline_partition_paused",
         "1: the partition stands still, as rejections went over worker.rejected_share_max; /readyz says more.",
         "partition",
     )
     lost = counter(
-        "pipeline_lost_records", "Raw records that retention took before they were read: these are gone.", "partition"
+        "vod_pipeline_lost_records",
+        "Raw records that retention took before they were read: these are gone.",
+        "partition",
     )
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -126,7 +126,7 @@ class Bridge:
 
     def counted(self) -> dict[str, float]:
         """Return the outcomes and reasons counted, without the zeros."""
-        names = ("pipeline_bridge_requests_total", "pipeline_bridge_denials_total")
+        names = ("vod_pipeline_bridge_requests_total", "vod_pipeline_bridge_denials_total")
         samples = [sample for metric in self.registry.collect() for sample in metric.samples if sample.name in names]
         return {next(iter(sample.labels.values())): sample.value for sample in samples if sample.value}
 
@@ -218,7 +218,7 @@ async def test_too_many_bodies_under_one_signature_are_counted_once_and_still_ta
         sample.value
         for metric in bridge.registry.collect()
         for sample in metric.samples
-        if sample.name == "pipeline_bridge_signature_bursts_total"
+        if sample.name == "vod_pipeline_bridge_signature_bursts_total"
     ]
     assert bursts == 1
     assert len(bridge.publisher.records) == 6

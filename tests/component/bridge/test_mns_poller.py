@@ -40,7 +40,7 @@ async def test_the_time_a_message_waited_is_measured_from_its_queue(emulator: Mn
     async with Poll(emulator) as poll:
         await poll.until_empty()
 
-    waited = poll.registry.get_sample_value("pipeline_mns_waited_seconds_sum", {"queue": "q"})
+    waited = poll.registry.get_sample_value("vod_pipeline_mns_waited_seconds_sum", {"queue": "q"})
     assert waited is not None
     assert 3600 <= waited < 3630
 
@@ -251,7 +251,7 @@ async def test_an_immediate_empty_answer_is_followed_by_a_pause(emulator: MnsEmu
 
     assert len(poll.pauses.seconds) == 3
     assert all(0.5 < seconds <= 1 for seconds in poll.pauses.seconds)
-    assert poll.registry.get_sample_value("pipeline_mns_early_answers_total", {"queue": "q"}) == 3
+    assert poll.registry.get_sample_value("vod_pipeline_mns_early_answers_total", {"queue": "q"}) == 3
 
 
 async def test_an_empty_long_poll_is_followed_by_the_next_at_once(emulator: MnsEmulator) -> None:

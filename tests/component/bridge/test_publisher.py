@@ -67,7 +67,7 @@ async def test_a_disk_that_hangs_is_a_failing_one_and_holds_nothing(
 
         assert publisher.problems() == ["Kafka does not take records, and the spool fails"]
         assert [records for records, _ in spooler._pending] == [[], []]
-        failures = registry.get_sample_value("pipeline_spool_failures_total", {"reason": "disk"})
+        failures = registry.get_sample_value("vod_pipeline_spool_failures_total", {"reason": "disk"})
         assert failures == 3
 
         hangs.set()
@@ -128,7 +128,7 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
                 await asyncio.sleep(0)
 
     assert Failing.left == []
-    assert registry.get_sample_value("pipeline_bridge_reconnects_total") == 3
+    assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 3
     lost = [entry for entry in logs if entry["event"] == "kafka_lost"]
     assert [(entry["error"], entry["exc_info"]) for entry in lost] == [
         (f"ZeroDivisionError('{step}')", True) for step in ("create", "connect", "send")
@@ -171,7 +171,7 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
     publisher = Publisher(
         settings.kafka, settings.kafka.topics.raw, BridgeMetrics(registry), ack_timeout_seconds=10, in_flight_max=10
     )
-    failed = "pipeline_bridge_reconnects_total"
+    failed = "vod_pipeline_bridge_reconnects_total"
     with missing():
         await publisher.start()
         (task,) = publisher.tasks

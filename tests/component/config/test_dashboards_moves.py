@@ -71,7 +71,7 @@ def moved(name: str, **labels: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize(("at", "total"), [("45s", 450), ("60s", 900), ("90s", 1200), ("2m", 1500)])
 def test_a_partition_two_workers_show_is_in_the_totals_once(tmp_path: Path, at: str, total: float) -> None:
     """The old owner's total is frozen, the new one's goes on from it: the sum of both would be double."""
-    given = moved("pipeline_records_total", outcome="accepted", reason="")
+    given = moved("vod_pipeline_records_total", outcome="accepted", reason="")
 
     check(tmp_path, given, "Records since the beginning", at, {'{outcome="accepted"}': total})
 
@@ -82,28 +82,28 @@ def test_what_a_new_owner_took_in_before_its_first_scrape_is_in_the_rate(tmp_pat
 
     Series by series it would be 150 of a and 300 of b: the 450 between them are in neither.
     """
-    given = moved("pipeline_records_total", outcome="accepted", reason="")
+    given = moved("vod_pipeline_records_total", outcome="accepted", reason="")
 
     check(tmp_path, given, "Records a second, by outcome", "90s", {'{outcome="accepted"}': 15})
 
 
 def test_a_restart_under_the_same_name_is_no_fall(tmp_path: Path) -> None:
     """Deletions are counted from 0 by every process: 10 a second before and after the restart at 2 minutes."""
-    given = [series("pipeline_deletions_total", "a:1", "0+150x7 0+150x20", status="fail", error_code="X")]
+    given = [series("vod_pipeline_deletions_total", "a:1", "0+150x7 0+150x20", status="fail", error_code="X")]
 
     check(tmp_path, given, "Failures a second", "4m", {'{error_code="X"}': 10})
 
 
 def test_a_lag_two_workers_show_is_counted_once(tmp_path: Path) -> None:
-    given = [series("pipeline_lag_offsets", name, "7x20", stage="accept", partition="0") for name in ("a:1", "b:1")]
-    given += [series("pipeline_lag_offsets", "b:1", "5x20", stage="accept", partition="1")]
+    given = [series("vod_pipeline_lag_offsets", name, "7x20", stage="accept", partition="0") for name in ("a:1", "b:1")]
+    given += [series("vod_pipeline_lag_offsets", "b:1", "5x20", stage="accept", partition="1")]
 
     check(tmp_path, given, "Records not read yet", "1m", {'{stage="accept"}': 12})
 
 
 @pytest.mark.parametrize(("up", "ready", "expected"), [("1", "1", 2), ("1", "0", 1), ("0", "_", 0)])
 def test_a_process_is_ready_or_not_or_down(tmp_path: Path, up: str, ready: str, expected: float) -> None:
-    given = [series("up", "a:1", up), series("pipeline_ready", "a:1", ready)]
+    given = [series("up", "a:1", up), series("vod_pipeline_ready", "a:1", ready)]
 
     check(tmp_path, given, "Ready", "0s", {'{instance="a:1", job="worker"}': expected})
     check(tmp_path, given, "Processes not ready", "0s", {"{}": 0 if expected == 2 else 1})
@@ -111,8 +111,8 @@ def test_a_process_is_ready_or_not_or_down(tmp_path: Path, up: str, ready: str, 
 
 def test_the_oldest_callback_has_an_age_only_while_one_waits(tmp_path: Path) -> None:
     given = [
-        series("pipeline_spool_oldest_timestamp_seconds", "a:1", "0 10 10"),
-        series("pipeline_spool_records", "a:1", "0 1 1"),
+        series("vod_pipeline_spool_oldest_timestamp_seconds", "a:1", "0 10 10"),
+        series("vod_pipeline_spool_records", "a:1", "0 1 1"),
     ]
 
     check(tmp_path, given, "Oldest callback on disk", "0s", {'{instance="a:1"}': 0})
@@ -120,6 +120,9 @@ def test_the_oldest_callback_has_an_age_only_while_one_waits(tmp_path: Path) -> 
 
 
 def test_a_partition_without_an_owner_is_counted(tmp_path: Path) -> None:
-    given = [series("pipeline_partitions", "a:1", "4x9"), series("pipeline_state_keys", "a:1", "1x9", partition="2")]
+    given = [
+        series("vod_pipeline_partitions", "a:1", "4x9"),
+        series("vod_pipeline_state_keys", "a:1", "1x9", partition="2"),
+    ]
 
     check(tmp_path, given, "Partitions without an owner", "1m", {"{}": 3})

@@ -68,9 +68,9 @@ def _dashboard(
 def _variables() -> list[Builder[VariableModel]]:
     return [
         build.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        _choice("job", "Job", 'label_values(pipeline_ready, job)'),
-        _choice("instance", "Instance", 'label_values(pipeline_ready{job=~"$job"}, instance)'),
-        _choice("error_code", "ErrorCode", 'label_values(pipeline_deletions_total{status="fail"}, error_code)')
+        _choice("job", "Job", 'label_values(vod_pipeline_ready, job)'),
+        _choice("instance", "Instance", 'label_values(vod_pipeline_ready{job=~"$job"}, instance)'),
+        _choice("error_code", "ErrorCode", 'label_values(vod_pipeline_deletions_total{status="fail"}, error_code)')
         .all_value(".*"),
         build.TextBoxVariable("runbooks").label("Runbooks at").default_value(RUNBOOKS)
         .current(VariableOption(text=RUNBOOKS, value=RUNBOOKS)),
@@ -108,7 +108,7 @@ class _Annotation(Builder[AnnotationQuery]):
 
 def _annotations() -> list[AnnotationQuery]:
     # Over two steps, so that a start between two of them is in one; Grafana joins marks that follow each other.
-    started = f"changes({of('pipeline_started_timestamp_seconds')}[{2 * ANNOTATION_STEP_SECONDS}s]) > 0"
+    started = f"changes({of('vod_pipeline_started_timestamp_seconds')}[{2 * ANNOTATION_STEP_SECONDS}s]) > 0"
     # Some are of no one job: summed up over all instances, or of a service that is missing.
     firing = 'ALERTS{alertstate="firing", job=~"$job|"}'
     return [

@@ -51,62 +51,63 @@ def _quantiles(histogram: str, *, by: str = "") -> list[Query]:
 def _groups() -> list[Builder[Panel]]:
     return [
         lines(
-            "Publish seconds", *_quantiles("pipeline_bridge_publish_seconds"),
+            "Publish seconds", *_quantiles("vod_pipeline_bridge_publish_seconds"),
             unit="s", limits=warn(0.5, _bridge.ack_timeout_seconds), span=8, anchor="publishslow",
-            says=meaning("pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
+            says=meaning("vod_pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
         ),
         spread(
-            "Publish seconds, all groups", "pipeline_bridge_publish_seconds",
-            unit="s", span=8, anchor="publishslow", says=meaning("pipeline_bridge_publish_seconds"),
+            "Publish seconds, all groups", "vod_pipeline_bridge_publish_seconds",
+            unit="s", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_publish_seconds"),
         ),
         lines(
-            "Callbacks a group, on average", q(mean("pipeline_bridge_group_records"), "callbacks"),
-            unit="short", span=8, anchor="publishslow", says=meaning("pipeline_bridge_group_records"),
+            "Callbacks a group, on average", q(mean("vod_pipeline_bridge_batch_records"), "callbacks"),
+            unit="short", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_batch_records"),
         ),
         lines(
-            "Groups a second", q(rate("pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
+            "Groups a second", q(rate("vod_pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
             unit="ops", span=8, anchor="publishslow",
             says="Groups that Kafka took; one is in flight at a time. A fall at equal load means slow brokers.",
         ),
         lines(
-            "Waiting for Kafka", q(f"sum by (instance) ({of('pipeline_bridge_in_flight')})", "{{instance}}"),
+            "Waiting for Kafka", q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),
             unit="short", limits=warn(_bridge.in_flight_max // 2, _bridge.in_flight_max), span=8, anchor="publishslow",
-            says=meaning("pipeline_bridge_in_flight", "The red line is the default; a fleet has it once a member."),
+            says=meaning("vod_pipeline_bridge_in_flight", "The red line is the default; a fleet has it once a member."),
         ),
         lines(
             "Connections lost a second",
-            q(rate("pipeline_bridge_reconnects_total", by="instance"), "{{instance}}"),
-            q(rate("pipeline_bridge_kafka_refusals_total", by="instance"), "{{instance}}: refused"),
+            q(rate("vod_pipeline_bridge_reconnects_total", by="instance"), "{{instance}}"),
+            q(rate("vod_pipeline_bridge_kafka_refusals_total", by="instance"), "{{instance}}: refused"),
             unit="ops", span=8, anchor="kafkaunstable",
-            says=meaning("pipeline_bridge_reconnects", "Refused: wrong credentials or certificates."),
+            says=meaning("vod_pipeline_bridge_reconnects", "Refused: wrong credentials or certificates."),
         ),
     ]  # fmt: skip
 
 
 def _spool() -> list[Builder[Panel]]:
-    replayed = rate("pipeline_bridge_requests_total", 'outcome="replayed"')
+    replayed = rate("vod_pipeline_bridge_requests_total", 'outcome="replayed"')
     return [
         lines(
             "Spool written and replayed",
-            q(rate("pipeline_spool_written_records_total"), "written"),
-            q(rate("pipeline_spool_replayed_records_total"), "replayed"),
+            q(rate("vod_pipeline_spool_written_records_total"), "written"),
+            q(rate("vod_pipeline_spool_drained_records_total"), "replayed"),
             unit="ops", span=6, anchor="spoolgrowing",
-            says=meaning("pipeline_spool_written_records", "Replayed: Kafka has taken them since."),
+            says=meaning("vod_pipeline_spool_written_records", "Replayed: Kafka has taken them since."),
         ),
         lines(
-            "Spool failures", q(rate("pipeline_spool_failures_total", by="reason"), "{{reason}}"),
-            unit="ops", limits=warn(0.001), span=6, anchor="spoolfailing", says=meaning("pipeline_spool_failures"),
+            "Spool failures", q(rate("vod_pipeline_spool_failures_total", by="reason"), "{{reason}}"),
+            unit="ops", limits=warn(0.001), span=6, anchor="spoolfailing", says=meaning("vod_pipeline_spool_failures"),
         ),
         lines(
-            "Answered from the replay cache", q(f"{replayed} / {rate('pipeline_bridge_requests_total')}", "replayed"),
+            "Answered from the replay cache",
+            q(f"{replayed} / {rate('vod_pipeline_bridge_requests_total')}", "replayed"),
             unit="percentunit", span=6, anchor="callbacksrefused",
             says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
             "repeats: it did not get our 200 in 5 s; or somebody replays a signature.",
         ),
         lines(
-            "Signature bursts", q(rate("pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
+            "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
             unit="ops", limits=warn(0.001), span=6, anchor="signatureburst",
-            says=meaning("pipeline_bridge_signature_bursts"),
+            says=meaning("vod_pipeline_bridge_signature_bursts"),
         ),
     ]  # fmt: skip
 
@@ -115,21 +116,22 @@ def _mns() -> list[Builder[Panel]]:
     return [
         lines(
             "Messages a second, by step",
-            q(rate("pipeline_mns_messages_total", by="queue, step"), "{{queue}} {{step}}"),
-            unit="ops", span=6, anchor="queuefailing", says=meaning("pipeline_mns_messages"),
+            q(rate("vod_pipeline_mns_messages_total", by="queue, step"), "{{queue}} {{step}}"),
+            unit="ops", span=6, anchor="queuefailing", says=meaning("vod_pipeline_mns_messages"),
         ),
         lines(
             "Failed requests a second",
-            q(rate("pipeline_mns_errors_total", by="queue, reason"), "{{queue}} {{reason}}"),
-            unit="reqps", limits=warn(0.1), span=6, anchor="queuefailing", says=meaning("pipeline_mns_errors"),
+            q(rate("vod_pipeline_mns_errors_total", by="queue, reason"), "{{queue}} {{reason}}"),
+            unit="reqps", limits=warn(0.1), span=6, anchor="queuefailing", says=meaning("vod_pipeline_mns_errors"),
         ),
         lines(
-            "Time in the queue", *_quantiles("pipeline_mns_waited_seconds", by="queue"),
-            unit="s", limits=warn(60, 3600), span=6, anchor="messageskept", says=meaning("pipeline_mns_waited_seconds"),
+            "Time in the queue", *_quantiles("vod_pipeline_mns_waited_seconds", by="queue"),
+            unit="s", limits=warn(60, 3600), span=6, anchor="messageskept",
+            says=meaning("vod_pipeline_mns_waited_seconds"),
         ),
         lines(
-            "Polls answered early", q(rate("pipeline_mns_early_answers_total", by="queue"), "{{queue}}"),
-            unit="ops", span=6, anchor="queuefailing", says=meaning("pipeline_mns_early_answers"),
+            "Polls answered early", q(rate("vod_pipeline_mns_early_answers_total", by="queue"), "{{queue}}"),
+            unit="ops", span=6, anchor="queuefailing", says=meaning("vod_pipeline_mns_early_answers"),
         ),
     ]  # fmt: skip
 
@@ -137,37 +139,38 @@ def _mns() -> list[Builder[Panel]]:
 def _chunks() -> list[Builder[Panel]]:
     return [
         lines(
-            "Transactions a second", q(rate("pipeline_transaction_seconds_count", by="stage"), "{{stage}}"),
+            "Transactions a second", q(rate("vod_pipeline_transaction_seconds_count", by="stage"), "{{stage}}"),
             unit="ops", span=8, anchor="laggrowing",
             says="Chunks committed. An idle accept partition commits its watermark once a second; none means no owner.",
         ),
         lines(
-            "Commit seconds", *_quantiles("pipeline_transaction_seconds", by="stage"),
-            unit="s", limits=warn(0.5, 5), span=8, anchor="publishslow", says=meaning("pipeline_transaction_seconds"),
+            "Commit seconds", *_quantiles("vod_pipeline_transaction_seconds", by="stage"),
+            unit="s", limits=warn(0.5, 5), span=8, anchor="publishslow",
+            says=meaning("vod_pipeline_transaction_seconds"),
         ),
         spread(
-            "Commit seconds of accept, all chunks", "pipeline_transaction_seconds", 'stage="accept"',
-            unit="s", span=8, anchor="publishslow", says=meaning("pipeline_transaction_seconds"),
+            "Commit seconds of accept, all chunks", "vod_pipeline_transaction_seconds", 'stage="accept"',
+            unit="s", span=8, anchor="publishslow", says=meaning("vod_pipeline_transaction_seconds"),
         ),
         lines(
-            "Records a chunk, on average", q(mean("pipeline_chunk_records", by="stage"), "{{stage}}"),
-            unit="short", span=8, anchor="laggrowing", says=meaning("pipeline_chunk_records", "Ticks hold none."),
+            "Records a chunk, on average", q(mean("vod_pipeline_chunk_records", by="stage"), "{{stage}}"),
+            unit="short", span=8, anchor="laggrowing", says=meaning("vod_pipeline_chunk_records", "Ticks hold none."),
         ),
         spread(
-            "Records a chunk of accept, all chunks", "pipeline_chunk_records", 'stage="accept"',
-            unit="short", span=8, anchor="laggrowing", says=meaning("pipeline_chunk_records"),
+            "Records a chunk of accept, all chunks", "vod_pipeline_chunk_records", 'stage="accept"',
+            unit="short", span=8, anchor="laggrowing", says=meaning("vod_pipeline_chunk_records"),
         ),
         lines(
-            "Failed transactions a second", q(rate("pipeline_failed_transactions_total", by="stage"), "{{stage}}"),
+            "Failed transactions a second", q(rate("vod_pipeline_failed_transactions_total", by="stage"), "{{stage}}"),
             unit="ops", limits=warn(0.01), span=8, anchor="partitionreopened",
-            says=meaning("pipeline_failed_transactions"),
+            says=meaning("vod_pipeline_failed_transactions"),
         ),
     ]  # fmt: skip
 
 
 def _partitions() -> list[Builder[Panel]]:
-    by_partition, opening = "max by (partition)", "pipeline_rebuild_seconds"
-    keys = f"{by_partition} ({of('pipeline_state_keys')})"
+    by_partition, opening = "max by (partition)", "vod_pipeline_rebuild_seconds"
+    keys = f"{by_partition} ({of('vod_pipeline_state_keys')})"
     return [
         lines(
             "Partitions opened since each process began",
@@ -182,29 +185,32 @@ def _partitions() -> list[Builder[Panel]]:
             unit="s", limits=warn(10, 60), span=8, anchor="partitionreopened", says=meaning(opening),
         ),
         lines(
-            "Watermark", q(f"1000 * ({by_partition} ({of('pipeline_watermark_seconds')}) > 0)", "{{partition}}"),
-            unit="dateTimeAsIso", span=8, anchor="watermarkstuck", says=meaning("pipeline_watermark_seconds"),
+            "Watermark",
+            q(f"1000 * ({by_partition} ({of('vod_pipeline_watermark_timestamp_seconds')}) > 0)", "{{partition}}"),
+            unit="dateTimeAsIso", span=8, anchor="watermarkstuck",
+            says=meaning("vod_pipeline_watermark_timestamp_seconds"),
             from_zero=False,
         ),
         lines(
             "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "partition {{partition}}"),
             unit="bytes", stacked=True, span=8, anchor="",
-            says=meaning("pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
+            says=meaning("vod_pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
         ),
         lines(
-            "Paused by the ceiling", q(f"{by_partition} ({of('pipeline_partition_paused')})", "{{partition}}"),
-            unit="short", limits=warn(1), span=8, anchor="partitionpaused", says=meaning("pipeline_partition_paused"),
+            "Paused by the ceiling", q(f"{by_partition} ({of('vod_pipeline_partition_paused')})", "{{partition}}"),
+            unit="short", limits=warn(1), span=8, anchor="partitionpaused",
+            says=meaning("vod_pipeline_partition_paused"),
         ),
         lines(
             "Records not read yet, by partition",
-            q(f"max by (stage, partition) ({of('pipeline_lag_offsets')})", "{{stage}} {{partition}}"),
+            q(f"max by (stage, partition) ({of('vod_pipeline_lag_offsets')})", "{{stage}} {{partition}}"),
             unit="short", limits=warn(10_000, 100_000), span=8, anchor="laggrowing",
-            says=meaning("pipeline_lag_offsets", "One partition alone: a hot MediaId, or its worker is stuck."),
+            says=meaning("vod_pipeline_lag_offsets", "One partition alone: a hot MediaId, or its worker is stuck."),
         ),
         lines(
-            "Rows written a second", q(rate("pipeline_failure_rate_rows_total"), "rows"),
+            "Rows written a second", q(rate("vod_pipeline_failure_rate_rows_total"), "rows"),
             unit="ops", span=8, anchor="watermarkstuck",
-            says=meaning("pipeline_failure_rate_rows", "None with deletions coming in: no worker has the report."),
+            says=meaning("vod_pipeline_failure_rate_rows", "None with deletions coming in: no worker has the report."),
         ),
     ]  # fmt: skip
 
@@ -241,28 +247,31 @@ def _processes() -> list[Builder[Panel]]:
 
 
 def _upkeep() -> list[Builder[Panel]]:
-    ends = f"min by (use, subject) ({of('pipeline_certificate_not_after_timestamp_seconds')}) - time()"
-    began = f"max by (job, instance) ({of('pipeline_started_timestamp_seconds')})"
+    ends = f"min by (use, subject) ({of('vod_pipeline_certificate_not_after_timestamp_seconds')}) - time()"
+    began = f"max by (job, instance) ({of('vod_pipeline_started_timestamp_seconds')})"
+    version = f"max by (job, instance, version) ({of('vod_pipeline_build_info')})"
     return [
         lines(
-            "Running for", q(f"time() - {began}", "{{job}} {{instance}}"),
-            unit="s", span=6, anchor="processrestarting", says=meaning("pipeline_started_timestamp_seconds"),
+            "Running for",
+            q(f"(time() - {began}) * on (job, instance) group_left (version) {version}",
+              "{{job}} {{instance}} {{version}}"),
+            unit="s", span=6, anchor="processrestarting", says=meaning("vod_pipeline_started_timestamp_seconds"),
         ),
         states(
             "Keys and callbacks, last reload",
-            q(f"max by (instance) ({of('pipeline_bridge_reload_refused')})", "{{instance}}"),
+            q(f"max by (instance) ({of('vod_pipeline_bridge_reload_refused')})", "{{instance}}"),
             names=(("as in the settings", "green"), ("refused", "red")), span=6, anchor="reloadrefused",
-            says=meaning("pipeline_bridge_reload_refused"),
+            says=meaning("vod_pipeline_bridge_reload_refused"),
         ),
         lines(
             "Certificates are valid for", q(ends, "{{use}} {{subject}}"),
             unit="s", span=6, anchor="certificateexpiring",
-            says=meaning("pipeline_certificate_not_after_timestamp_seconds", "Empty without TLS."), from_zero=False,
+            says=meaning("vod_pipeline_certificate_not_after_timestamp_seconds", "Empty without TLS."), from_zero=False,
         ),
         number(
             "Raw records lost since the workers began",
-            q(f"sum({of('pipeline_lost_records_total')}) or vector(0)", "lost"),
+            q(f"sum({of('vod_pipeline_lost_records_total')}) or vector(0)", "lost"),
             unit="short", limits=thresholds((1, "red")), span=6, anchor="recordslost",
-            says=meaning("pipeline_lost_records"),
+            says=meaning("vod_pipeline_lost_records"),
         ),
     ]  # fmt: skip

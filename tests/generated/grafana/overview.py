@@ -46,57 +46,58 @@ def rows() -> list[tuple[str, list[Builder[Panel]]]]:
 
 
 def _now() -> list[Builder[Panel]]:
-    window_start = f"max({of('pipeline_window_start_seconds')})"
+    window_start = f"max({of('vod_pipeline_window_start_timestamp_seconds')})"
     return [
         number(
             "Failed, last complete window",
-            q(f"max({of('pipeline_window_failure_ratio', ALL_TOGETHER)})", "failed"),
+            q(f"max({of('vod_pipeline_window_failure_ratio', ALL_TOGETHER)})", "failed"),
             unit="percentunit", limits=warn(0.05, 0.2), anchor="deletionsfail",
-            says=meaning("pipeline_window_failure_ratio", "A rise is what the product is there to tell."),
+            says=meaning("vod_pipeline_window_failure_ratio", "A rise is what the product is there to tell."),
         ),
         number(
-            "Deletions in it", q(f"max({of('pipeline_window_deletions')})", "deletions"),
+            "Deletions in it", q(f"max({of('vod_pipeline_window_deletions')})", "deletions"),
             unit="short", anchor="nocallbacks",
-            says=meaning("pipeline_window_deletions", "The failure ratio of a few deletions says little."),
+            says=meaning("vod_pipeline_window_deletions", "The failure ratio of a few deletions says little."),
         ),
         number(
             "It began", q(f"time() - ({window_start} > 0)", "ago"),
             unit="s", limits=warn(WINDOW_AGE_SECONDS + 60, WINDOW_AGE_SECONDS + 300), anchor="watermarkstuck",
-            says=meaning("pipeline_window_start_seconds", f"Up to {WINDOW_AGE_SECONDS} s is as it should be."),
+            says=meaning("vod_pipeline_window_start_timestamp_seconds",
+                f"Up to {WINDOW_AGE_SECONDS} s is as it should be."),
         ),
         number(
-            "Callbacks taken", q(rate("pipeline_bridge_requests_total", TAKEN), "taken"),
+            "Callbacks taken", q(rate("vod_pipeline_bridge_requests_total", TAKEN), "taken"),
             unit="reqps", anchor="nocallbacks",
             says="Callbacks answered 200, a second, by all bridges; MNS not included. None: VOD does not reach us.",
         ),
         number(
-            "Records behind", q(f"sum(max by (stage, partition) ({of('pipeline_lag_offsets')}))", "behind"),
+            "Records behind", q(f"sum(max by (stage, partition) ({of('vod_pipeline_lag_offsets')}))", "behind"),
             unit="short", limits=warn(10_000, 100_000), anchor="laggrowing",
-            says=meaning("pipeline_lag_offsets", "A rise means the workers are too slow, or gone."),
+            says=meaning("vod_pipeline_lag_offsets", "A rise means the workers are too slow, or gone."),
         ),
         number(
-            "Callbacks on disk", q(f"sum({of('pipeline_spool_records')})", "spooled"),
+            "Callbacks on disk", q(f"sum({of('vod_pipeline_spool_records')})", "spooled"),
             unit="short", limits=warn(1, 100_000), anchor="spoolgrowing",
-            says=meaning("pipeline_spool_records", "A rise means Kafka does not take them."),
+            says=meaning("vod_pipeline_spool_records", "A rise means Kafka does not take them."),
         ),
     ]  # fmt: skip
 
 
 def _alarms() -> list[Builder[Panel]]:
-    up, ready = of("up"), of("pipeline_ready")
-    owned = f"count(max by (partition) ({of('pipeline_state_keys')}))"
-    received, decided = of("pipeline_received_records_total"), of("pipeline_records_total")
+    up, ready = of("up"), of("vod_pipeline_ready")
+    owned = f"count(max by (partition) ({of('vod_pipeline_state_keys')}))"
+    received, decided = of("vod_pipeline_received_records_total"), of("vod_pipeline_records_total")
     of_owner = "sum by (job, instance, partition)"
     return [
         number(
             "Processes not ready",
             q(f"sum(1 - ({up} * on (job, instance) {ready} or on (job, instance) {up}))", "not ready"),
             unit="short", limits=warn(1), span=6, anchor="processdown",
-            says=meaning("pipeline_ready", "One that does not answer is counted, too."),
+            says=meaning("vod_pipeline_ready", "One that does not answer is counted, too."),
         ),
         number(
             "Partitions without an owner",
-            q(f"max({of('pipeline_partitions')}) - ({owned} or vector(0))", "without owner"),
+            q(f"max({of('vod_pipeline_partitions')}) - ({owned} or vector(0))", "without owner"),
             unit="short", limits=warn(1), span=6, anchor="partitionwithoutowner",
             says="Partitions of raw that no worker shows. Nothing is read of them, and all windows stay incomplete. "
             "One scrape with some is a rebalance.",
@@ -105,27 +106,27 @@ def _alarms() -> list[Builder[Panel]]:
             "Records not accounted for",
             q(f"max(abs({of_owner} ({received}) - {of_owner} ({decided})))", "not accounted for"),
             unit="short", limits=thresholds((1, "red")), span=6, anchor="balancebroken",
-            says=meaning("pipeline_received_records", "Of the worst partition. Anything but 0 is a bug of ours."),
+            says=meaning("vod_pipeline_received_records", "Of the worst partition. Anything but 0 is a bug of ours."),
         ),
         number(
             "Fullest spool",
-            q(f"max({of('pipeline_spool_bytes')} / ({of('pipeline_spool_limit_bytes')} > 0))", "full"),
+            q(f"max({of('vod_pipeline_spool_bytes')} / ({of('vod_pipeline_spool_limit_bytes')} > 0))", "full"),
             unit="percentunit", limits=warn(0.5, 0.9), span=6, anchor="spoolnearlyfull",
-            says=meaning("pipeline_spool_bytes", "As a share of that."),
+            says=meaning("vod_pipeline_spool_bytes", "As a share of that."),
         ),
     ]  # fmt: skip
 
 
 def _failures() -> list[Builder[Panel]]:
     failed = 'status="fail"', 'error_code=~"$error_code"'
-    deletions = "pipeline_deletions_total"
+    deletions = "vod_pipeline_deletions_total"
     return [
         lines(
             "Failure ratio of the last complete window",
-            q(f"max({of('pipeline_window_failure_ratio', ALL_TOGETHER)})", "all"),
-            q(f"max by (error_code) ({of('pipeline_window_failure_ratio', *OF_A_CODE)})", "{{error_code}}"),
+            q(f"max({of('vod_pipeline_window_failure_ratio', ALL_TOGETHER)})", "all"),
+            q(f"max by (error_code) ({of('vod_pipeline_window_failure_ratio', *OF_A_CODE)})", "{{error_code}}"),
             unit="percentunit", span=16, windows=True, limits=warn(0.05, 0.2), anchor="deletionsfail",
-            says=meaning("pipeline_window_failure_ratio", "By event time. No point: no failure."),
+            says=meaning("vod_pipeline_window_failure_ratio", "By event time. No point: no failure."),
         ),
         ranking(
             "Top codes in the time shown",
@@ -137,18 +138,19 @@ def _failures() -> list[Builder[Panel]]:
         lines(
             "Failures a second", q(rate(deletions, *failed, by="error_code"), "{{error_code}}"),
             unit="ops", stacked=True, span=8, anchor="deletionsfail",
-            says=meaning("pipeline_deletions", "When the worker saw them, so a backlog shows as a peak."),
+            says=meaning("vod_pipeline_deletions", "When the worker saw them, so a backlog shows as a peak."),
         ),
         lines(
             "Deletions a second", q(rate(deletions, by="status"), "{{status}}"),
             unit="ops", stacked=True, span=8, anchor="nocallbacks",
-            says=meaning("pipeline_deletions", "Where both fall to nothing, no callbacks come, or none is decided on."),
+            says=meaning("vod_pipeline_deletions",
+                "Where both fall to nothing, no callbacks come, or none is decided on."),
         ),
         lines(
             "Failures in the last complete window",
-            q(f"max by (error_code) ({of('pipeline_window_failures', *OF_A_CODE)})", "{{error_code}}"),
+            q(f"max by (error_code) ({of('vod_pipeline_window_failures', *OF_A_CODE)})", "{{error_code}}"),
             unit="short", span=8, windows=True, anchor="deletionsfail",
-            says=meaning("pipeline_window_failures", "By event time; the numerator of the ratio above."),
+            says=meaning("vod_pipeline_window_failures", "By event time; the numerator of the ratio above."),
         ),
     ]  # fmt: skip
 
@@ -159,7 +161,7 @@ def _outcomes() -> list[Builder[Panel]]:
         lines(
             "Records a second, by outcome", q(records_rate(by="outcome"), "{{outcome}}"),
             unit="ops", stacked=True, span=8, anchor="balancebroken",
-            says=meaning("pipeline_records", "A partition is counted once, also while it moves between workers."),
+            says=meaning("vod_pipeline_records", "A partition is counted once, also while it moves between workers."),
         ),
         lines(
             "Rejected a second, by reason", q(records_rate(rejected, by="reason"), "{{reason}}"),
@@ -175,18 +177,18 @@ def _outcomes() -> list[Builder[Panel]]:
         ranking(
             "Records since the beginning", q(f"sum by (outcome) ({records()})", "{{outcome}}"),
             unit="short", span=12, anchor="balancebroken",
-            says=meaning("pipeline_records", "These totals survive restarts; they begin with the topic."),
+            says=meaning("vod_pipeline_records", "These totals survive restarts; they begin with the topic."),
         ),
         lines(
-            "Late deletions a second", q(rate("pipeline_late_events_total"), "late"),
+            "Late deletions a second", q(rate("vod_pipeline_late_events_total"), "late"),
             unit="ops", span=12, anchor="",
-            says=meaning("pipeline_late_events", "Their rows are corrected."),
+            says=meaning("vod_pipeline_late_events", "Their rows are corrected."),
         ),
     ]  # fmt: skip
 
 
 def _callbacks() -> list[Builder[Panel]]:
-    requests = "pipeline_bridge_requests_total"
+    requests = "vod_pipeline_bridge_requests_total"
     return [
         lines(
             "Answers 200 a second", q(rate(requests, TAKEN, by="outcome"), "{{outcome}}"),
@@ -196,60 +198,62 @@ def _callbacks() -> list[Builder[Panel]]:
         lines(
             "Other answers a second", q(rate(requests, TAKEN.replace("=~", "!~"), by="outcome"), "{{outcome}}"),
             unit="reqps", stacked=True, span=8, anchor="callbacksrefused",
-            says=meaning("pipeline_bridge_requests", "VOD gives up after three attempts."),
+            says=meaning("vod_pipeline_bridge_requests", "VOD gives up after three attempts."),
         ),
         lines(
-            "Answers 403 a second, by reason", q(rate("pipeline_bridge_denials_total", by="reason"), "{{reason}}"),
-            unit="reqps", stacked=True, span=8, anchor="signaturesdenied", says=meaning("pipeline_bridge_denials"),
+            "Answers 403 a second, by reason", q(rate("vod_pipeline_bridge_denials_total", by="reason"), "{{reason}}"),
+            unit="reqps", stacked=True, span=8, anchor="signaturesdenied", says=meaning("vod_pipeline_bridge_denials"),
         ),
     ]  # fmt: skip
 
 
 def _delays() -> list[Builder[Panel]]:
-    delay = f"time() - (max by (partition) ({of('pipeline_watermark_seconds')}) > 0)"
+    delay = f"time() - (max by (partition) ({of('vod_pipeline_watermark_timestamp_seconds')}) > 0)"
     usual = _worker.allowed_delay_seconds
     return [
         lines(
             "From the bridge to accepted",
-            *(q(quantile(share, "pipeline_accepted_seconds"), name)
+            *(q(quantile(share, "vod_pipeline_accepted_seconds"), name)
               for share, name in ((0.5, "p50"), (0.99, "p99"))),
             unit="s", limits=warn(1, 10), span=8, anchor="laggrowing",
-            says=meaning("pipeline_accepted_seconds", "A rise means lag, slow brokers, or a spool being emptied."),
+            says=meaning("vod_pipeline_accepted_seconds", "A rise means lag, slow brokers, or a spool being emptied."),
         ),
         lines(
             "Records not read yet",
-            q(f"sum by (stage) (max by (stage, partition) ({of('pipeline_lag_offsets')}))", "{{stage}}"),
+            q(f"sum by (stage) (max by (stage, partition) ({of('vod_pipeline_lag_offsets')}))", "{{stage}}"),
             unit="short", limits=warn(10_000, 100_000), span=8, anchor="laggrowing",
-            says=meaning("pipeline_lag_offsets", "A rise means the workers are too slow, or gone."),
+            says=meaning("vod_pipeline_lag_offsets", "A rise means the workers are too slow, or gone."),
         ),
         lines(
             "Watermark behind the clock", q(delay, "partition {{partition}}"),
             unit="s", limits=warn(usual + 60, usual + 300), span=8, anchor="watermarkstuck",
-            says=meaning("pipeline_watermark_seconds", "One partition that stands still keeps all windows incomplete."),
+            says=meaning("vod_pipeline_watermark_timestamp_seconds",
+                "One partition that stands still keeps all windows incomplete."),
         ),
     ]  # fmt: skip
 
 
 def _safety() -> list[Builder[Panel]]:
-    up, ready = of("up"), of("pipeline_ready")
-    oldest = f"time() - (min by (instance) ({of('pipeline_spool_oldest_timestamp_seconds')} > 0))"
+    up, ready = of("up"), of("vod_pipeline_ready")
+    oldest = f"time() - (min by (instance) ({of('vod_pipeline_spool_oldest_timestamp_seconds')} > 0))"
     return [
         lines(
             "Spool",
-            q(f"sum by (instance) ({of('pipeline_spool_bytes')})", "{{instance}}"),
-            q(f"sum by (instance) ({of('pipeline_spool_limit_bytes')})", "{{instance}}: full"),
-            unit="bytes", span=8, anchor="spoolnearlyfull", says=meaning("pipeline_spool_bytes"),
+            q(f"sum by (instance) ({of('vod_pipeline_spool_bytes')})", "{{instance}}"),
+            q(f"sum by (instance) ({of('vod_pipeline_spool_limit_bytes')})", "{{instance}}: full"),
+            unit="bytes", span=8, anchor="spoolnearlyfull", says=meaning("vod_pipeline_spool_bytes"),
         ),
         lines(
             "Oldest callback on disk",
-            q(f"{oldest} or 0 * sum by (instance) ({of('pipeline_spool_records')})", "{{instance}}"),
+            q(f"{oldest} or 0 * sum by (instance) ({of('vod_pipeline_spool_records')})", "{{instance}}"),
             unit="s", limits=warn(60, 3600), span=8, anchor="spoolgrowing",
-            says=meaning("pipeline_spool_oldest_timestamp_seconds", "Its age: so long has Kafka not taken everything."),
+            says=meaning("vod_pipeline_spool_oldest_timestamp_seconds",
+                "Its age: so long has Kafka not taken everything."),
         ),
         states(
             "Ready", q(f"max by (job, instance) ({up} + on (job, instance) {ready} or on (job, instance) {up})",
                        "{{job}} {{instance}}"),
             names=(("down", "red"), ("not ready", "orange"), ("ready", "green")), span=8, anchor="processdown",
-            says=meaning("pipeline_ready", "Down: Prometheus gets no answer at all."),
+            says=meaning("vod_pipeline_ready", "Down: Prometheus gets no answer at all."),
         ),
     ]  # fmt: skip

@@ -92,12 +92,12 @@ def mean(histogram: str, *matchers: str, by: str = "") -> str:
 
 def records(*matchers: str) -> str:
     """
-    Return pipeline_records_total, each partition once.
+    Return vod_pipeline_records_total, each partition once.
 
     A partition's totals are committed with its records and go on at its next owner. While it moves, two instances can
     show it for a scrape or longer (one that is cut off from Kafka does not know yet): the higher total is the newer.
     """
-    return f"max by ({', '.join(OUTCOMES)}) ({of('pipeline_records_total', *matchers)})"
+    return f"max by ({', '.join(OUTCOMES)}) ({of('vod_pipeline_records_total', *matchers)})"
 
 
 def records_rate(*matchers: str, by: str = "") -> str:

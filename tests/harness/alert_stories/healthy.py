@@ -15,57 +15,57 @@ W2 = 'job="worker",instance="worker-2:8082"'
 Q = f'{B},queue="q"'
 
 UP_BRIDGE, UP_WORKER = f"up{{{B}}}", f"up{{{W}}}"
-STARTED = f"pipeline_started_timestamp_seconds{{{W}}}"
-PUBLISHED = f'pipeline_bridge_requests_total{{{B},outcome="published"}}'
-OVERLOADED = f'pipeline_bridge_requests_total{{{B},outcome="overloaded"}}'
-DENIALS = f'pipeline_bridge_denials_total{{{B},reason="signature_wrong"}}'
-SPOOL = f"pipeline_spool_records{{{B}}}"
-SPOOL_BYTES = f"pipeline_spool_bytes{{{B}}}"
-ACCEPTED = f'pipeline_records_total{{{W},partition="0",outcome="accepted",reason=""}}'
-CONFLICT = f'pipeline_records_total{{{W},partition="0",outcome="rejected",reason="conflict"}}'
-INVALID = f'pipeline_records_total{{{W},partition="0",outcome="rejected",reason="invalid_json"}}'
-RECEIVED = f'pipeline_received_records_total{{{W},partition="0"}}'
-LOST = f'pipeline_lost_records_total{{{W},partition="0"}}'
-KEYS = f'pipeline_state_keys{{{W},partition="0"}}'
-WATERMARK = f'pipeline_watermark_seconds{{{W},partition="0"}}'
-LAG = f'pipeline_lag_offsets{{{W},stage="accept",partition="0"}}'
-PAUSED = f'pipeline_partition_paused{{{W},partition="0"}}'
-REOPENED = f'pipeline_failed_transactions_total{{{W},stage="accept"}}'
-SUCCESSES = f'pipeline_deletions_total{{{W},status="success",error_code=""}}'
+STARTED = f"vod_pipeline_started_timestamp_seconds{{{W}}}"
+PUBLISHED = f'vod_pipeline_bridge_requests_total{{{B},outcome="published"}}'
+OVERLOADED = f'vod_pipeline_bridge_requests_total{{{B},outcome="overloaded"}}'
+DENIALS = f'vod_pipeline_bridge_denials_total{{{B},reason="signature_wrong"}}'
+SPOOL = f"vod_pipeline_spool_records{{{B}}}"
+SPOOL_BYTES = f"vod_pipeline_spool_bytes{{{B}}}"
+ACCEPTED = f'vod_pipeline_records_total{{{W},partition="0",outcome="accepted",reason=""}}'
+CONFLICT = f'vod_pipeline_records_total{{{W},partition="0",outcome="rejected",reason="conflict"}}'
+INVALID = f'vod_pipeline_records_total{{{W},partition="0",outcome="rejected",reason="invalid_json"}}'
+RECEIVED = f'vod_pipeline_received_records_total{{{W},partition="0"}}'
+LOST = f'vod_pipeline_lost_records_total{{{W},partition="0"}}'
+KEYS = f'vod_pipeline_state_keys{{{W},partition="0"}}'
+WATERMARK = f'vod_pipeline_watermark_timestamp_seconds{{{W},partition="0"}}'
+LAG = f'vod_pipeline_lag_offsets{{{W},stage="accept",partition="0"}}'
+PAUSED = f'vod_pipeline_partition_paused{{{W},partition="0"}}'
+REOPENED = f'vod_pipeline_failed_transactions_total{{{W},stage="accept"}}'
+SUCCESSES = f'vod_pipeline_deletions_total{{{W},status="success",error_code=""}}'
 
 
-DENIED = f'pipeline_bridge_requests_total{{{B},outcome="denied"}}'
-BURSTS = f"pipeline_bridge_signature_bursts_total{{{B}}}"
-RELOAD = f"pipeline_bridge_reload_refused{{{B}}}"
-RECONNECTS = f"pipeline_bridge_reconnects_total{{{B}}}"
-REFUSALS = f"pipeline_bridge_kafka_refusals_total{{{B}}}"
+DENIED = f'vod_pipeline_bridge_requests_total{{{B},outcome="denied"}}'
+BURSTS = f"vod_pipeline_bridge_signature_bursts_total{{{B}}}"
+RELOAD = f"vod_pipeline_bridge_reload_refused{{{B}}}"
+RECONNECTS = f"vod_pipeline_bridge_reconnects_total{{{B}}}"
+REFUSALS = f"vod_pipeline_bridge_kafka_refusals_total{{{B}}}"
 ACCEPTED_2, CONFLICT_2, RECEIVED_2, LOST_2, KEYS_2, STARTED_2 = (
     series.replace(W, W2) for series in (ACCEPTED, CONFLICT, RECEIVED, LOST, KEYS, STARTED)
 )
 
 
 def failures(code: str, *, worker: str = W) -> str:
-    return f'pipeline_deletions_total{{{worker},status="fail",error_code="{code}"}}'
+    return f'vod_pipeline_deletions_total{{{worker},status="fail",error_code="{code}"}}'
 
 
 def spool_failures(reason: str) -> str:
-    return f'pipeline_spool_failures_total{{{B},reason="{reason}"}}'
+    return f'vod_pipeline_spool_failures_total{{{B},reason="{reason}"}}'
 
 
 def certificate(use: str) -> str:
-    return f'pipeline_certificate_not_after_timestamp_seconds{{{B},use="{use}",subject="CN=a"}}'
+    return f'vod_pipeline_certificate_not_after_timestamp_seconds{{{B},use="{use}",subject="CN=a"}}'
 
 
 def mns_errors(reason: str) -> str:
-    return f'pipeline_mns_errors_total{{{Q},reason="{reason}"}}'
+    return f'vod_pipeline_mns_errors_total{{{Q},reason="{reason}"}}'
 
 
 def mns_messages(step: str) -> str:
-    return f'pipeline_mns_messages_total{{{Q},step="{step}"}}'
+    return f'vod_pipeline_mns_messages_total{{{Q},step="{step}"}}'
 
 
 def publish_bucket(le: str) -> str:
-    return f'pipeline_bridge_publish_seconds_bucket{{{B},le="{le}"}}'
+    return f'vod_pipeline_bridge_publish_seconds_bucket{{{B},le="{le}"}}'
 
 
 # 60 callbacks a minute, all of them accepted, 1 in 200 a failure; the clock is 0 when a story begins.
@@ -87,7 +87,7 @@ HEALTHY = {
     certificate("bridge"): "9000000x{n}",
     SPOOL: "0x{n}",
     SPOOL_BYTES: "0x{n}",
-    f"pipeline_spool_limit_bytes{{{B}}}": "1000000x{n}",
+    f"vod_pipeline_spool_limit_bytes{{{B}}}": "1000000x{n}",
     spool_failures("full"): "0x{n}",
     spool_failures("disk"): "0x{n}",
     mns_errors("denied"): "0x{n}",
@@ -99,7 +99,7 @@ HEALTHY = {
     INVALID: "5x{n}",
     RECEIVED: "1010+60x{n}",
     LOST: "0x{n}",
-    f"pipeline_partitions{{{W}}}": "1x{n}",
+    f"vod_pipeline_partitions{{{W}}}": "1x{n}",
     KEYS: "1000+60x{n}",
     WATERMARK: "-30+{step}x{n}",
     LAG: "3x{n}",

@@ -254,7 +254,7 @@ async def test_stopping_answers_what_has_begun(settings: Settings, kafka: LocalK
         try:
             connection.send(b'{"MediaId":"in flight"}')
             async with asyncio.timeout(5):
-                while b"pipeline_bridge_in_flight 1.0" not in (await bridge.get("/metrics")).body:  # noqa: ASYNC110
+                while b"vod_pipeline_bridge_in_flight 1.0" not in (await bridge.get("/metrics")).body:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)  # Paces the polling; the gauge is what ends it.
             bridge.stop.set()
         finally:

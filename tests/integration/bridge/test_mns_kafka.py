@@ -76,7 +76,7 @@ async def running_bridge(settings: Settings) -> AsyncIterator[CollectorRegistry]
 
 def messages(registry: CollectorRegistry, step: str) -> float:
     labels = {"queue": "vod-events", "step": step}
-    return registry.get_sample_value("pipeline_mns_messages_total", labels) or 0
+    return registry.get_sample_value("vod_pipeline_mns_messages_total", labels) or 0
 
 
 async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -165,7 +165,7 @@ async def test_what_the_spool_takes_is_deleted_and_counted_as_spooled(
             rise = [count(step) - earlier for step, earlier in zip(steps, before, strict=True)]
         finally:
             kafka.resume()
-        await until(lambda: registry.get_sample_value("pipeline_spool_records") == 0)
+        await until(lambda: registry.get_sample_value("vod_pipeline_spool_records") == 0)
     raw = list(chain(*await asyncio.to_thread(read, settings, settings.kafka.topics.raw)))
 
     assert before[0] == before[1] + before[2] == 1  # Spooled, if the bridge was not connected yet.

@@ -65,14 +65,14 @@ async def test_a_key_is_rotated_under_load_without_a_refused_callback(settings: 
         assert [await status_with(bridge, key, 3) for key in (OLD, NEW)] == [403, 200]
 
         bridge.file.write_text("no JSON")
-        assert await bridge.metric("pipeline_bridge_reload_refused") == 0
+        assert await bridge.metric("vod_pipeline_bridge_reload_refused") == 0
         await bridge.use("reload_refused")
-        assert await bridge.metric("pipeline_bridge_reload_refused") == 1
+        assert await bridge.metric("vod_pipeline_bridge_reload_refused") == 1
         assert [await status_with(bridge, key, 4) for key in (OLD, NEW)] == [403, 200]
 
         bridge.write(NEW)
         await bridge.use("callbacks_reloaded")
-        assert await bridge.metric("pipeline_bridge_reload_refused") == 0
+        assert await bridge.metric("vod_pipeline_bridge_reload_refused") == 0
     finally:
         bridge.kill()
 

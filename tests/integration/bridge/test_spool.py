@@ -65,13 +65,13 @@ async def test_while_kafka_stands_still_callbacks_are_taken_and_reach_raw_later(
         kafka.pause()
         try:
             await asyncio.gather(*(send(bridge.port, bodies(20, name=f"c{number}-"), sent) for number in range(5)))
-            assert await bridge.metric("pipeline_spool_records") >= 100
+            assert await bridge.metric("vod_pipeline_spool_records") >= 100
         finally:
             kafka.resume()
         await until_in_raw(settings, sent.taken)
 
         async def is_empty() -> bool:
-            return await bridge.metric("pipeline_spool_records") == 0
+            return await bridge.metric("vod_pipeline_spool_records") == 0
 
         await until(is_empty)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.service.settings import Settings
 
 CONNECTIONS = 40
-PUBLISHED = 'pipeline_bridge_requests_total{outcome="published"}'
+PUBLISHED = 'vod_pipeline_bridge_requests_total{outcome="published"}'
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_both_take_callbacks_and_their_metrics_are_added_up(settings: Sett
 
     assert len(sent.taken) == CONNECTIONS * 5
     assert sorted(path.name for path in bridge.spool.iterdir()) == ["1", "2"]
-    spooled = await bridge.metric('pipeline_bridge_requests_total{outcome="spooled"}')
+    spooled = await bridge.metric('vod_pipeline_bridge_requests_total{outcome="spooled"}')
     assert await bridge.metric(PUBLISHED) + spooled == CONNECTIONS * 5
     if not spooled:  # A member whose producer was not connected yet publishes later.
         values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}

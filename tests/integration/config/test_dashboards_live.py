@@ -162,7 +162,7 @@ async def _trouble(bridge: BridgeProcess, kafka: LocalKafka, one: WorkerProcess,
     kafka.pause()
     try:
         async with asyncio.timeout(WAIT_SECONDS):
-            while await bridge.metric("pipeline_spool_written_records_total") < 20:  # noqa: ASYNC110
+            while await bridge.metric("vod_pipeline_spool_written_records_total") < 20:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)  # Paces the polling; the metric is what ends it.
     finally:
         kafka.resume()
@@ -185,7 +185,7 @@ async def _beside(bridge: BridgeProcess, emulator: MnsEmulator) -> None:
 def _unseen(prometheus: Prometheus, settings: Settings) -> list[str]:
     """Say what a scrape has not brought yet: of the records in raw, or of the time that a rate needs."""
     written = sum(len(records) for records in read(settings, settings.kafka.topics.raw))
-    total = "sum(max by (partition, outcome, reason) (pipeline_records_total))"
+    total = "sum(max by (partition, outcome, reason) (vod_pipeline_records_total))"
     found, rate = prometheus.query(total), prometheus.query(f"rate({total}[{RATE_SECONDS}s:{SCRAPE_SECONDS}s])")
     return [] if found and rate and found[0].points[0][1] == written else [f"{found} of {written}, {rate}"]
 

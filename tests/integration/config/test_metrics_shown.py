@@ -70,7 +70,9 @@ async def test_the_bridges_page_is_without_fault(settings: Settings, tmp_path: P
     bridge = BridgeProcess(settings, tmp_path, workers=workers)
     await bridge.start()
     try:
-        eventually(lambda: [] if "pipeline_spool_limit_bytes" in page(bridge.metrics_port) else ["not up"], seconds=60)
+        eventually(
+            lambda: [] if "vod_pipeline_spool_limit_bytes" in page(bridge.metrics_port) else ["not up"], seconds=60
+        )
         assert lint(bridge.metrics_port) == ""
     finally:
         bridge.kill()

@@ -149,7 +149,7 @@ async def test_after_a_refusal_the_publisher_goes_on(settings: Settings) -> None
             await publisher.publish(None, Authenticated(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
         await until_published(publisher)
 
-        assert registry.get_sample_value("pipeline_bridge_reconnects_total") == 1
+        assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 1
 
 
 async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and_publishing_resumes(
@@ -178,7 +178,7 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
         await asyncio.to_thread(own_kafka.start)
         await until_published(publisher)
 
-        assert registry.get_sample_value("pipeline_bridge_reconnects_total", {}) >= 1  # type: ignore[operator]
+        assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total", {}) >= 1  # type: ignore[operator]
     found = {body for bodies in bodies_in_raw(own_settings) for body in bodies}
     assert set(taken) <= found
     assert b"probe" in found

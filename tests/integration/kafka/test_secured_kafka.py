@@ -165,9 +165,9 @@ def test_a_callback_is_accepted_and_no_secret_is_said(secured: SecuredKafka, way
 
     assert status == 200
     assert {outcome: number for outcome, number in records.items() if number} == {"accepted": 1}
-    assert "pipeline_bridge_requests_total" in shown
+    assert "vod_pipeline_bridge_requests_total" in shown
     uses = set(
-        re.findall(r'^pipeline_certificate_not_after_timestamp_seconds{.*use="(.*)"} \d\.\d+e\+\d+$', shown, re.M)
+        re.findall(r'^vod_pipeline_certificate_not_after_timestamp_seconds{.*use="(.*)"} \d\.\d+e\+\d+$', shown, re.M)
     )
     assert uses == {"bridge", "kafka_ca", *(["kafka_client"] if way == "mTLS" else [])}
     assert "worker_stopped" in said
@@ -250,6 +250,6 @@ async def test_a_bridge_refused_while_it_runs_says_why_and_asks_rarely(secured: 
             await serving
 
     assert health == "alive\n"
-    assert "pipeline_bridge_kafka_refusals_total 1.0" in shown
+    assert "vod_pipeline_bridge_kafka_refusals_total 1.0" in shown
     assert [log["event"] for log in logs if log["log_level"] in ("warning", "error")] == ["kafka_refused"]
     assert_no_secret_in(repr(logs))

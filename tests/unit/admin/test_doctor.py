@@ -74,7 +74,7 @@ def test_a_bridge_without_tls_belongs_on_loopback(host: str, expected: list[Leve
 class Page(BaseHTTPRequestHandler):
     """Answers as a service of ours does."""
 
-    metric = "pipeline_bridge_requests_total 1"
+    metric = "vod_pipeline_bridge_requests_total 1"
     readiness = (200, "ready")
 
     def do_GET(self) -> None:  # Its name is http.server's.

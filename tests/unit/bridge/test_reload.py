@@ -33,7 +33,7 @@ def reload() -> Callable[..., tuple[set[bytes], float | None]]:
 
     def reloaded(*callbacks: dict[str, Any]) -> tuple[set[bytes], float | None]:
         _use_callbacks(app, lambda: settings(*callbacks), metrics)
-        return set(app._callbacks), registry.get_sample_value("pipeline_bridge_reload_refused")
+        return set(app._callbacks), registry.get_sample_value("vod_pipeline_bridge_reload_refused")
 
     return reloaded
 
@@ -57,7 +57,7 @@ def test_a_key_that_is_blank_changes_nothing(tmp_path: Path, key: str) -> None:
     _use_callbacks(app, lambda: load(None, environ), metrics)
 
     assert app._callbacks == before
-    assert registry.get_sample_value("pipeline_bridge_reload_refused") == 1
+    assert registry.get_sample_value("vod_pipeline_bridge_reload_refused") == 1
 
 
 @pytest.mark.parametrize(

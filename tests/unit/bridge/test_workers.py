@@ -15,7 +15,7 @@ def page(count: int, *, oldest: float = 0.0) -> str:
     requests.labels("published").inc(count)
     requests.labels(f"only-{count}").inc()
     Histogram("seconds", "Help.", buckets=(1, 2), registry=registry).observe(1.5)
-    Gauge("pipeline_spool_oldest_timestamp_seconds", "Help.", registry=registry).set(oldest)
+    Gauge("vod_pipeline_spool_oldest_timestamp_seconds", "Help.", registry=registry).set(oldest)
     return generate_latest(registry).decode()
 
 
@@ -39,7 +39,7 @@ def test_samples_of_one_name_and_labels_are_added() -> None:
 
 
 def test_of_timestamps_the_oldest_counts_and_none_is_no_timestamp() -> None:
-    name = "pipeline_spool_oldest_timestamp_seconds"
+    name = "vod_pipeline_spool_oldest_timestamp_seconds"
 
     assert added_up(page(1, oldest=30), page(1, oldest=20), page(1))[name] == 20
     assert added_up(page(1), page(1, oldest=30))[name] == 30
@@ -56,8 +56,8 @@ def test_of_starts_the_newest_counts() -> None:
 
     found = added_up(started(30), started(20))
 
-    assert found["pipeline_started_timestamp_seconds"] == 30
-    assert found['pipeline_certificate_not_after_timestamp_seconds{subject="CN=a",use="bridge"}'] == 20
+    assert found["vod_pipeline_started_timestamp_seconds"] == 30
+    assert found['vod_pipeline_certificate_not_after_timestamp_seconds{subject="CN=a",use="bridge"}'] == 20
 
 
 def test_the_newest_start_counts_so_that_one_members_restart_is_seen() -> None:
@@ -66,9 +66,16 @@ def test_the_newest_start_counts_so_that_one_members_restart_is_seen() -> None:
     assert added_up(*pages)["process_start_time_seconds"] == 50
 
 
+def test_what_is_said_in_labels_is_not_added_up() -> None:
+    """Two processes of one version are no version 2."""
+    page = '# TYPE vod_pipeline_build_info gauge\nvod_pipeline_build_info{version="1"} 1.0\n'
+
+    assert added_up(page, page) == {'vod_pipeline_build_info{version="1"}': 1}
+
+
 def test_readiness_is_not_added_up() -> None:
     """Four ready members would be a readiness of 4; the fleet says itself whether it is ready."""
-    ready = "# TYPE pipeline_ready gauge\npipeline_ready 1.0\n"
+    ready = "# TYPE vod_pipeline_ready gauge\nvod_pipeline_ready 1.0\n"
 
     assert added_up(ready, ready) == {}
 

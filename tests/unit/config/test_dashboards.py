@@ -80,7 +80,7 @@ def test_every_metric_of_the_catalogue_is_shown() -> None:
     """A metric nobody sees is one nobody knows; process_ and python_ ones are a library's choice."""
     shown = {family(metric) for name in FILES for query in queries(load(name)) for metric in metrics(query)}
 
-    assert {metric for metric in catalogue() if metric.startswith("pipeline_")} - shown == set()
+    assert {metric for metric in catalogue() if metric.startswith("vod_pipeline_")} - shown == set()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
+from pipeline import __version__
 from pipeline.core.event import content_of, validate
 from pipeline.core.rates import WindowRate
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -41,7 +44,7 @@ def worker(registry: CollectorRegistry) -> WorkerMetrics:
 
 def records(registry: CollectorRegistry, outcome: str, reason: str = "", *, partition: str = "0") -> float | None:
     labels = {"partition": partition, "outcome": outcome, "reason": reason}
-    return registry.get_sample_value("pipeline_records_total", labels)
+    return registry.get_sample_value("vod_pipeline_records_total", labels)
 
 
 def test_the_first_50_codes_keep_their_name_and_later_ones_are_other() -> None:
@@ -70,6 +73,15 @@ def test_there_are_never_more_labels_than_the_limit_and_other(codes: list[str]) 
 
     assert len(set(first) - {"other"}) <= 3
     assert [labels.label(code) for code in codes] == first
+
+
+def test_every_process_says_which_version_it_is() -> None:
+    """A rollout that stopped half way is seen, and which figures are of which version."""
+    registry = CollectorRegistry()
+    ProcessMetrics(registry, started_at=0, certificates={})
+
+    labels = {"version": __version__, "python": platform.python_version()}
+    assert registry.get_sample_value("vod_pipeline_build_info", labels) == 1
 
 
 def test_known_outcomes_are_shown_as_0() -> None:
@@ -126,7 +138,7 @@ def test_a_partition_that_moved_on_is_shown_no_more() -> None:
 
 
 def received(registry: CollectorRegistry, partition: str) -> float | None:
-    return registry.get_sample_value("pipeline_received_records_total", {"partition": partition})
+    return registry.get_sample_value("vod_pipeline_received_records_total", {"partition": partition})
 
 
 def test_received_goes_on_from_the_totals_and_is_counted_apart_from_them() -> None:
@@ -162,9 +174,9 @@ def test_every_partition_shows_that_it_lost_nothing(registry: CollectorRegistry,
     """A loss is found when a partition is opened, which may be before the first scrape."""
     worker.expect(2)
 
-    lost = [registry.get_sample_value("pipeline_lost_records_total", {"partition": p}) for p in ("0", "1", "2")]
+    lost = [registry.get_sample_value("vod_pipeline_lost_records_total", {"partition": p}) for p in ("0", "1", "2")]
     assert lost == [0.0, 0.0, None]
-    assert registry.get_sample_value("pipeline_partitions") == 2.0
+    assert registry.get_sample_value("vod_pipeline_partitions") == 2.0
 
 
 def test_every_metric_has_our_prefix_and_says_what_it_means(registry: CollectorRegistry) -> None:
@@ -176,11 +188,11 @@ def test_every_metric_has_our_prefix_and_says_what_it_means(registry: CollectorR
 
     families = list(registry.collect())
 
-    assert {"pipeline_records", "pipeline_deletions", "pipeline_bridge_requests"} <= {
+    assert {"vod_pipeline_records", "vod_pipeline_deletions", "vod_pipeline_bridge_requests"} <= {
         family.name for family in families
     }
     for family in families:
-        assert family.name.startswith("pipeline_")
+        assert family.name.startswith("vod_pipeline_")
         assert len(family.documentation) > 20
         assert family.documentation.endswith(".")
 
@@ -198,7 +210,7 @@ def test_the_bridges_answers_are_shown_as_0(registry: CollectorRegistry, answer:
     """As for the records: the first failure must be visible as a rise."""
     BridgeMetrics(registry)
 
-    assert registry.get_sample_value("pipeline_bridge_requests_total", {"outcome": answer}) == 0.0
+    assert registry.get_sample_value("vod_pipeline_bridge_requests_total", {"outcome": answer}) == 0.0
 
 
 def test_deletions_are_counted_by_what_they_say(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
@@ -208,12 +220,12 @@ def test_deletions_are_counted_by_what_they_say(registry: CollectorRegistry, wor
     labels = {"media_type": "video", "delete_type": "all"}
     success = {**labels, "status": "success", "error_code": ""}
     failure = {**labels, "status": "fail", "error_code": "InvalidVideo.NotFound"}
-    assert registry.get_sample_value("pipeline_deletions_total", success) == 3.0
-    assert registry.get_sample_value("pipeline_deletions_total", failure) == 2.0
+    assert registry.get_sample_value("vod_pipeline_deletions_total", success) == 3.0
+    assert registry.get_sample_value("vod_pipeline_deletions_total", failure) == 2.0
 
 
 def ratio(registry: CollectorRegistry, code: str) -> float | None:
-    return registry.get_sample_value("pipeline_window_failure_ratio", {"error_code": code})
+    return registry.get_sample_value("vod_pipeline_window_failure_ratio", {"error_code": code})
 
 
 def test_the_last_complete_window_is_shown(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
@@ -221,9 +233,9 @@ def test_the_last_complete_window_is_shown(registry: CollectorRegistry, worker: 
     worker.show_rates((NOON, WindowRate(total=10, failures={"A": 1, "B": 2}, complete=True, revision=0, late=0)))
 
     assert [ratio(registry, code) for code in ("all", "A", "B")] == [0.3, 0.1, 0.2]
-    assert registry.get_sample_value("pipeline_window_failures", {"error_code": "all"}) == 3.0
-    assert registry.get_sample_value("pipeline_window_deletions") == 10.0
-    assert registry.get_sample_value("pipeline_window_start_seconds") == 1_704_110_400.0
+    assert registry.get_sample_value("vod_pipeline_window_failures", {"error_code": "all"}) == 3.0
+    assert registry.get_sample_value("vod_pipeline_window_deletions") == 10.0
+    assert registry.get_sample_value("vod_pipeline_window_start_timestamp_seconds") == 1_704_110_400.0
 
 
 def test_codes_of_the_window_before_are_gone(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
@@ -235,7 +247,7 @@ def test_codes_of_the_window_before_are_gone(registry: CollectorRegistry, worker
 
     worker.show_rates(None)
     assert ratio(registry, "all") is None
-    assert registry.get_sample_value("pipeline_window_deletions") == 0.0
+    assert registry.get_sample_value("vod_pipeline_window_deletions") == 0.0
 
 
 def test_codes_without_a_label_of_their_own_add_up(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
@@ -244,15 +256,15 @@ def test_codes_without_a_label_of_their_own_add_up(registry: CollectorRegistry, 
 
     worker.show_rates((NOON, WindowRate(total=104, failures=failures, complete=True, revision=0, late=0)))
 
-    assert registry.get_sample_value("pipeline_window_failures", {"error_code": "other"}) == 2.0
-    assert registry.get_sample_value("pipeline_window_failures", {"error_code": "all"}) == 52.0
+    assert registry.get_sample_value("vod_pipeline_window_failures", {"error_code": "other"}) == 2.0
+    assert registry.get_sample_value("vod_pipeline_window_failures", {"error_code": "all"}) == 52.0
 
 
 def test_a_code_called_all_is_not_the_sum_of_all(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
     """A sender chooses its codes: the ratio an alert watches must stay a ratio."""
     worker.show_rates((NOON, WindowRate(total=4, failures={"all": 3}, complete=True, revision=0, late=0)))
 
-    assert registry.get_sample_value("pipeline_window_failures", {"error_code": "all"}) == 3.0
+    assert registry.get_sample_value("vod_pipeline_window_failures", {"error_code": "all"}) == 3.0
     assert ratio(registry, "all") == 0.75
 
 
@@ -260,9 +272,9 @@ def test_a_chunk_is_observed(registry: CollectorRegistry, worker: WorkerMetrics)
     """Stage and partition are labels; the sums are what a dashboard divides."""
     worker.of_chunk("accept", 2, records=10, seconds=0.5, behind=3)
 
-    assert registry.get_sample_value("pipeline_chunk_records_sum", {"stage": "accept"}) == 10.0
-    assert registry.get_sample_value("pipeline_transaction_seconds_sum", {"stage": "accept"}) == 0.5
-    assert registry.get_sample_value("pipeline_lag_offsets", {"stage": "accept", "partition": "2"}) == 3.0
+    assert registry.get_sample_value("vod_pipeline_chunk_records_sum", {"stage": "accept"}) == 10.0
+    assert registry.get_sample_value("vod_pipeline_transaction_seconds_sum", {"stage": "accept"}) == 0.5
+    assert registry.get_sample_value("vod_pipeline_lag_offsets", {"stage": "accept", "partition": "2"}) == 3.0
 
 
 @pytest.mark.parametrize("stage", ["accept", "report"])
@@ -275,10 +287,12 @@ def test_the_series_of_a_partition_end_with_it(registry: CollectorRegistry, work
     worker.forget(stage, 2)
     worker.forget(stage, 2)
 
-    assert registry.get_sample_value("pipeline_lag_offsets", {"stage": stage, "partition": "2"}) is None
+    assert registry.get_sample_value("vod_pipeline_lag_offsets", {"stage": stage, "partition": "2"}) is None
     is_kept = stage == "report"
     assert (records(registry, "accepted", partition="2") is not None) is is_kept
-    assert (registry.get_sample_value("pipeline_watermark_seconds", {"partition": "2"}) is not None) is is_kept
+    assert (
+        registry.get_sample_value("vod_pipeline_watermark_timestamp_seconds", {"partition": "2"}) is not None
+    ) is is_kept
 
 
 def test_any_code_can_be_exposed(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
@@ -287,7 +301,7 @@ def test_any_code_can_be_exposed(registry: CollectorRegistry, worker: WorkerMetr
 
     worker.show_rates((NOON, WindowRate(total=1, failures=failures, complete=True, revision=0, late=0)))
 
-    assert 'pipeline_window_failures{error_code="a\\"\\\\??é|b"} 1.0' in generate_latest(registry).decode()
+    assert 'vod_pipeline_window_failures{error_code="a\\"\\\\??é|b"} 1.0' in generate_latest(registry).decode()
 
 
 def test_every_queue_shows_its_zeros_from_the_start() -> None:
@@ -297,23 +311,26 @@ def test_every_queue_shows_its_zeros_from_the_start() -> None:
 
     for queue in ("one", "two"):
         for step in MnsStep:
-            assert registry.get_sample_value("pipeline_mns_messages_total", {"queue": queue, "step": step.value}) == 0
+            assert (
+                registry.get_sample_value("vod_pipeline_mns_messages_total", {"queue": queue, "step": step.value}) == 0
+            )
         for problem in MnsProblem:
             assert (
-                registry.get_sample_value("pipeline_mns_errors_total", {"queue": queue, "reason": problem.value}) == 0
+                registry.get_sample_value("vod_pipeline_mns_errors_total", {"queue": queue, "reason": problem.value})
+                == 0
             )
-        assert registry.get_sample_value("pipeline_mns_early_answers_total", {"queue": queue}) == 0
-        assert registry.get_sample_value("pipeline_mns_waited_seconds_count", {"queue": queue}) == 0
+        assert registry.get_sample_value("vod_pipeline_mns_early_answers_total", {"queue": queue}) == 0
+        assert registry.get_sample_value("vod_pipeline_mns_waited_seconds_count", {"queue": queue}) == 0
 
 
 def test_readiness_is_asked_for_at_each_scrape(registry: CollectorRegistry) -> None:
     problems = ["Kafka is away"]
     show_ready(registry, lambda: problems)
 
-    before = registry.get_sample_value("pipeline_ready")
+    before = registry.get_sample_value("vod_pipeline_ready")
     problems.clear()
 
-    assert (before, registry.get_sample_value("pipeline_ready")) == (0.0, 1.0)
+    assert (before, registry.get_sample_value("vod_pipeline_ready")) == (0.0, 1.0)
 
 
 def test_a_process_shows_what_it_uses(registry: CollectorRegistry) -> None:
