@@ -21,20 +21,14 @@ class _Ack(asyncio.Future[bool]):
 
 
 class Group:
-    """Records that are acknowledged, spooled or given up together. A replayed one is in the spool already."""
+    """Records that are acknowledged, spooled or given up together."""
 
-    __slots__ = ("acked", "closes_at", "deadline", "is_replay", "is_spooling", "records", "timer")
+    __slots__ = ("acked", "closes_at", "deadline", "is_spooling", "records", "timer")
 
     def __init__(
-        self,
-        expire: Callable[[Group], None],
-        loop: asyncio.AbstractEventLoop,
-        ack_timeout_seconds: float,
-        *,
-        is_replay: bool = False,
+        self, expire: Callable[[Group], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
     ) -> None:
         """*expire* is called with the group once *ack_timeout_seconds* have passed."""
-        self.is_replay = is_replay
         self.is_spooling = False
         now = loop.time()
         self.records: list[RawRecord] = []

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from itertools import chain
 from typing import NewType, NoReturn
 
@@ -18,11 +18,11 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from pipeline.bridge.batch import Group
+from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.core.contract import RawRecord
 from pipeline.kafka import access
-from pipeline.kafka.producer import Producer
+from pipeline.kafka.producer import BATCH_REFUSALS, Producer
 from pipeline.service.backoff import Backoff
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
@@ -33,7 +33,6 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # a request costs as much as 60 of them.
 REQUESTS_MAX = 4
 REQUEST_RECORDS_MIN = 32
-CONNECT_SECONDS_MAX = 10.0
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 2.0
 REFUSED_SECONDS = 15.0  # Somebody has to change a password or a certificate; asking more often may lock the account.
@@ -94,12 +93,16 @@ class Publisher:
         self._wake = asyncio.Event()
         self.tasks = [asyncio.create_task(self._run(), name="publisher")]
         if self._spooler is not None:
-            replay = self._spooler.replay(self._replay, self._connected)
-            self.tasks += [asyncio.create_task(self._spooler.write()), asyncio.create_task(replay)]
+            connect = partial(connected, self._kafka, self._topic, self._connected)
+            drain = Drain(self._spooler.thread, connect, self._metrics)
+            self.tasks += [
+                asyncio.create_task(self._spooler.write(), name="spooler"),
+                asyncio.create_task(drain.run(self._spooler.filled), name="drain"),
+            ]
 
     async def stop(self) -> None:
         """Wait for what is in flight, until its deadline at most, then close connections and spool."""
-        acks = [group.acked for group in chain(*self._sending.values(), self._waiting) if not group.is_replay]
+        acks = [group.acked for group in chain(*self._sending.values(), self._waiting)]
         if acks:
             await asyncio.wait(acks, timeout=self._ack_timeout_seconds)
         for task in self.tasks:
@@ -153,13 +156,6 @@ class Publisher:
             self._wake.set()
         return group.acked
 
-    async def _replay(self, records: Sequence[RawRecord]) -> None:
-        group = Group(self._expire, self._loop, self._ack_timeout_seconds, is_replay=True)
-        group.records = list(records)
-        self._waiting.append(group)
-        self._wake.set()
-        await group.acked
-
     def _expire(self, group: Group) -> None:
         """Stop waiting for Kafka to take *group*, whose deadline has passed."""
         self._fail(group, AckTimeoutError())
@@ -170,7 +166,7 @@ class Publisher:
         """Spool what Kafka did not take, or give it up because of *error*."""
         if group.is_over:
             return
-        if self._spooler is None or group.is_replay:
+        if self._spooler is None:
             self._settle(group, error)
             return
         group.is_spooling = True
@@ -190,8 +186,7 @@ class Publisher:
         group.timer.cancel()
         if self._open is group:
             self._open = None
-        if not group.is_replay:
-            self._in_flight -= len(group.records)
+        self._in_flight -= len(group.records)
         group.records.clear()  # The spooler may have the list still, behind a disk that hangs.
         if error is None:
             group.acked.set_result(is_spooled)
@@ -222,24 +217,20 @@ class Publisher:
         # A request that outlives its waiters only keeps a dead connection alive.
         producer = Producer(self._kafka, self._topic, request_timeout_seconds=max(1.0, self._ack_timeout_seconds))
         try:
-            await self._connect(producer)
+            partitions = await producer.connect()
+            self._connected.set()
+            logger.info("kafka_connected", topic=self._topic, partitions=partitions)
             await self._send_all(producer)
         finally:
             self._connected.clear()
-            for group in tuple(self._waiting):
-                if self._spooler is not None or group.is_replay:
+            if self._spooler is not None:
+                for group in tuple(self._waiting):
                     self._fail(group, AckTimeoutError())
             for task in self._sending:
                 task.cancel()
             closing = asyncio.create_task(producer.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-
-    async def _connect(self, producer: Producer) -> None:
-        async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            partitions = await producer.connect()
-        self._connected.set()
-        logger.info("kafka_connected", topic=self._topic, partitions=partitions)
 
     async def _send_all(self, producer: Producer) -> NoReturn:
         """Send what arrives, until a request fails; raise why once the others in flight have ended, too."""
@@ -301,7 +292,9 @@ class Publisher:
                 refused = RefusedError(repr(error))
                 refused.__cause__ = error
                 self._fail(group, refused)
-            raise
+            if not isinstance(error, BATCH_REFUSALS):
+                raise
+            logger.warning("batch_refused", error=repr(error), records=len(records))
         except Exception:
             for group in groups:
                 self._fail(group, AckTimeoutError())

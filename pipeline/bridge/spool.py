@@ -104,11 +104,12 @@ class Spool:
             raise SpoolError(f"the spool {self.directory} cannot be read: {error}") from error
         return found
 
-    def delete(self, through: int) -> None:
-        """Forget every record with an id up to *through*: Kafka has them."""
+    def delete(self, first: int, last: int) -> None:
+        """Forget the records with the ids *first* to *last*: Kafka has them."""
         with self._transaction() as database:
-            records, size = database.execute(f"{_COUNT} WHERE id <= ?", (through,)).fetchone()
-            database.execute("DELETE FROM records WHERE id <= ?", (through,))
+            query = f"{_COUNT} WHERE id BETWEEN ? AND ?"
+            records, size = database.execute(query, (first, last)).fetchone()
+            database.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, last))
         self._records -= records
         self._bytes -= size
         if self._records == 0:
@@ -181,7 +182,7 @@ def adopt(directory: Path, left: Iterable[Path], *, bytes_max: int) -> dict[Path
             with contextlib.suppress(SpoolError), contextlib.closing(Spool(folder, bytes_max=0)) as other:
                 while found := other.oldest(ADOPTED_RECORDS):
                     own.append([record for _, record in found])
-                    other.delete(found[-1][0])
+                    other.delete(found[0][0], found[-1][0])
                     moved[folder] = moved.get(folder, 0) + len(found)
     return moved
 

@@ -16,8 +16,11 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
@@ -33,15 +36,23 @@ from pipeline.service.settings import KafkaSettings
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ACKS_ALL = -1
+CONNECT_SECONDS_MAX = 10.0
 RETRY_SECONDS = 0.1  # An election takes about as long.
 CLOSE_SECONDS_MAX = 2.0  # A TLS connection to a silent broker closes when that says so.
+
+# What Kafka refuses for the batch's own sake, and for good; the connection is as good as before, and so is the topic.
+BATCH_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
 
 # What is sent together: a batch for each partition.
 _Round = Mapping[int, bytes]
 
 
 class Producer:
-    """Our connections to one cluster. Once anything raised, close it and make another: what is broken goes with it."""
+    """
+    Our connections to one cluster.
+
+    Once anything raised but BATCH_REFUSALS, close it and make another: what is broken goes with it.
+    """
 
     def __init__(self, kafka: KafkaSettings, topic: str, *, request_timeout_seconds: float) -> None:
         """
@@ -62,9 +73,12 @@ class Producer:
 
         Raises:
             KafkaError: no broker can be reached, or there is no such topic for us.
+            TimeoutError: that is not known after CONNECT_SECONDS_MAX.
         """
-        await self._client.bootstrap()
-        if not await self._client.set_topics([self._topic]):
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            await self._client.bootstrap()
+            is_reached = await self._client.set_topics([self._topic])
+        if not is_reached:
             raise KafkaConnectionError("the brokers cannot be reached where they say they are")
         partitions = self._client.cluster.partitions_for_topic(self._topic)
         if not partitions:
@@ -120,8 +134,13 @@ class Producer:
             leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
             if leader is not None and leader >= 0:  # -1: none is elected.
                 by_leader.setdefault(leader, []).append((partition, batch))
-        acked = await asyncio.gather(*(self._ask(leader, shares) for leader, shares in by_leader.items()))
-        done = set().union(*acked)
+        asked = (self._ask(leader, shares) for leader, shares in by_leader.items())
+        answers = await asyncio.gather(*asked, return_exceptions=True)  # None is in flight any more if one raises.
+        done = set()
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            done |= answer
         return {partition: batch for partition, batch in batches.items() if partition not in done}
 
     async def _ask(self, leader: int, shares: list[tuple[int, bytes]]) -> set[int]:

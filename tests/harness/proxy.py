@@ -29,6 +29,7 @@ class Fault(Enum):
     CUT = "cut"  # Half of the frame passes, then both sides are closed in order (FIN).
     RESET = "reset"  # Both sides are reset (RST): what was on its way is gone.
     SILENCE = "silence"  # Half-open: the connection stays, for ever, and swallows whatever either side says.
+    DELAY_ACK = "delay-ack"  # A write reaches Kafka at once, and its answer is held back: replicas that are slow.
     DROP_ACK = "drop-ack"  # A write reaches Kafka, and its answer does not reach the client.
 
 
@@ -36,8 +37,8 @@ class Proxy:
     """
     Forwards *port* to Kafka's *target_port*, both on loopback, under the `fault` in force.
 
-    `delay_seconds` is how long Fault.DELAY holds back a frame, `accepted` how many connections there were. A fault
-    marks a connection when a frame passes: what was cut, reset or silenced stays so after the fault has ended, as
+    `delay_seconds` is how long DELAY and DELAY_ACK hold back a frame, `accepted` how many connections there were. A
+    fault marks a connection when a frame passes: what was cut, reset or silenced stays so after the fault has ended, as
     frames are missing from it.
     """
 
@@ -109,11 +110,15 @@ class _Connection:
     async def _pass(self, frame: bytes, writer: asyncio.StreamWriter, *, is_request: bool) -> bool:
         """Forward *frame*, or not; returns whether the connection goes on."""
         fault = self._proxy.fault
-        is_dropped = self._is_answer_to_drop(frame, fault, is_request=is_request)
-        self._proxy.hits += fault not in (Fault.NONE, Fault.DROP_ACK) or is_dropped
+        is_ack = self._is_ack(frame, is_request=is_request)
+        if fault in (Fault.DELAY_ACK, Fault.DROP_ACK) and not is_ack:
+            fault = Fault.NONE
+        self._proxy.hits += fault is not Fault.NONE
         match fault:
-            case Fault.DELAY:
+            case Fault.DELAY | Fault.DELAY_ACK:
                 await asyncio.sleep(self._proxy.delay_seconds)
+                if writer.is_closing():  # uvloop would refuse to write.
+                    return False
             case Fault.CUT:
                 writer.write(frame[: len(frame) // 2])
                 self.end(is_reset=False)
@@ -123,12 +128,12 @@ class _Connection:
                 return False
             case Fault.SILENCE:
                 self._is_silent = True
-        if not self._is_silent and not is_dropped:
+        if not self._is_silent and fault is not Fault.DROP_ACK:
             writer.write(frame)
         return True
 
-    def _is_answer_to_drop(self, frame: bytes, fault: Fault, *, is_request: bool) -> bool:
-        """Note the writes among the requests, also before the fault begins: their answers may come within it."""
+    def _is_ack(self, frame: bytes, *, is_request: bool) -> bool:
+        """Note the writes among the requests, also before a fault begins: their answers may come within it."""
         if is_request:
             api, _, correlation = _REQUEST_HEAD.unpack_from(frame, _LENGTH.size)
             if api in WRITES:
@@ -137,7 +142,7 @@ class _Connection:
         (correlation,) = _LENGTH.unpack_from(frame, _LENGTH.size)
         is_write = correlation in self._writes
         self._writes.discard(correlation)
-        return is_write and fault is Fault.DROP_ACK
+        return is_write
 
     def end(self, *, is_reset: bool) -> None:
         """Close both sides."""

@@ -80,6 +80,10 @@ class BridgeMetrics(Table):
         "reason",
     )
     spool_records = gauge("vod_pipeline_spool_records", "Callbacks that wait on disk.")
+    spool_refused = gauge(
+        "vod_pipeline_spool_refused_records",
+        "Callbacks on disk that Kafka refused each by itself; they stay, and are offered again every minute.",
+    )
     spool_bytes = gauge("vod_pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.")
     spool_bytes_max = gauge("vod_pipeline_spool_limit_bytes", "bridge.spool_bytes_max; 0 without a spool.")
     spool_oldest = gauge(

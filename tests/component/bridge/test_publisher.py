@@ -49,14 +49,14 @@ async def test_a_disk_that_hangs_is_a_failing_one_and_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network volume may stand still for minutes: what was given up must not pile up behind it."""
-    spool, hangs = Spool(tmp_path, bytes_max=1 << 20), threading.Event()
-    append = spool.append
+    append, hangs = Spool.append, threading.Event()
 
-    def append_late(records: Any) -> None:
+    def append_late(spool: Spool, records: Any) -> None:
         hangs.wait(60)
-        append(records)
+        append(spool, records)
 
-    monkeypatch.setattr(spool, "append", append_late)
+    monkeypatch.setattr(Spool, "append", append_late)
+    spool = Spool(tmp_path, bytes_max=1 << 20)
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
     spooler = Spooler(spool, metrics)

@@ -1,4 +1,4 @@
-"""The spool in the event loop: grouped, replayed in order, and never the end of the bridge."""
+"""The spool in the event loop: written in groups, emptied in order, and never the end of the bridge."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.errors import AckTimeoutError, PublishError, SpoolFailedError
+from pipeline.bridge.drain import Drain, Send
+from pipeline.bridge.errors import PublishError, SpoolFailedError
 from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -26,26 +28,44 @@ def record(number: int) -> RawRecord:
 
 
 class Kafka:
-    """Takes what is published, or fails as told."""
+    """Takes what is sent, or fails as it should; more than `at_once` records are too many for it."""
 
     def __init__(self) -> None:
         self.is_up = asyncio.Event()
         self.is_up.set()
-        self.published: list[RawRecord] = []
-        self.failures = 0
+        self.taken: list[RawRecord] = []
+        self.sizes: list[int] = []
+        self.at_once = 10_000
+        self.too_many: Exception = TimeoutError()
+        self.never: set[RawRecord] = set()
+        self.failures: list[Exception] = []
         self.seen = asyncio.Condition()
 
-    async def publish(self, records: Sequence[RawRecord]) -> None:
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Send]:
+        await self.is_up.wait()
+        yield self.send
+
+    async def send(self, records: Sequence[RawRecord]) -> None:
+        self.sizes.append(len(records))
         if self.failures:
-            self.failures -= 1
-            raise AckTimeoutError
+            raise self.failures.pop()
+        if len(records) > self.at_once:
+            raise self.too_many
+        if self.never & set(records):
+            raise MessageSizeTooLargeError
         async with self.seen:
-            self.published += records
+            self.taken += records
             self.seen.notify_all()
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(10), self.seen:
-            await self.seen.wait_for(lambda: len(self.published) >= count)
+            await self.seen.wait_for(lambda: len(self.taken) >= count)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.bridge.drain.RETRY_SECONDS", 0)
 
 
 @pytest.fixture
@@ -53,10 +73,17 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path, bytes_max=1 << 20)
 
 
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
 @contextlib.asynccontextmanager
-async def running(spool: Spool, kafka: Kafka) -> AsyncIterator[Spooler]:
-    spooler = Spooler(spool, BridgeMetrics(CollectorRegistry()))
-    tasks = [asyncio.create_task(spooler.write()), asyncio.create_task(spooler.replay(kafka.publish, kafka.is_up))]
+async def running(spool: Spool, kafka: Kafka, registry: CollectorRegistry | None = None) -> AsyncIterator[Spooler]:
+    metrics = BridgeMetrics(registry or CollectorRegistry())
+    spooler = Spooler(spool, metrics)
+    drain = Drain(spooler.thread, kafka.connect, metrics)
+    tasks = [asyncio.create_task(spooler.write()), asyncio.create_task(drain.run(spooler.filled))]
     yield spooler
     for task in tasks:
         assert not task.done()  # Nothing a disk or Kafka does may end it.
@@ -71,7 +98,13 @@ async def put(spooler: Spooler, *records: RawRecord) -> PublishError | None:
     return await asyncio.wait_for(done, 10)
 
 
-async def test_what_is_put_is_on_disk_and_then_published_in_order(spool: Spool) -> None:
+async def until_shown(registry: CollectorRegistry, name: str, value: float) -> None:
+    async with asyncio.timeout(10):
+        while registry.get_sample_value(name) != value:  # noqa: ASYNC110  # A metric has no event.
+            await asyncio.sleep(0.001)
+
+
+async def test_what_is_put_is_on_disk_and_then_taken_in_order(spool: Spool) -> None:
     kafka = Kafka()
     kafka.is_up.clear()
     async with running(spool, kafka) as spooler:
@@ -82,36 +115,85 @@ async def test_what_is_put_is_on_disk_and_then_published_in_order(spool: Spool) 
         kafka.is_up.set()
         await kafka.until(3)
 
-    assert kafka.published == [record(1), record(2), record(3)]
+    assert kafka.taken == [record(1), record(2), record(3)]
 
 
-async def test_what_kafka_refused_is_published_again_before_what_came_later(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.bridge.spool_writer.RETRY_SECONDS", 0)
+@pytest.mark.parametrize("failure", [KafkaConnectionError(), TimeoutError(), ZeroDivisionError()])
+async def test_what_kafka_failed_is_sent_again_before_what_came_later(spool: Spool, failure: Exception) -> None:
     kafka = Kafka()
-    kafka.failures = 3
+    kafka.failures = [failure] * 3
     async with running(spool, kafka) as spooler:
         for number in range(5):
             assert await put(spooler, record(number)) is None
         await kafka.until(5)
 
-    assert kafka.published == [record(number) for number in range(5)]
+    assert kafka.taken == [record(number) for number in range(5)]
 
 
-async def test_each_record_that_comes_after_the_spool_ran_empty_is_published(spool: Spool) -> None:
+async def test_each_record_that_comes_after_the_spool_ran_empty_is_taken(spool: Spool) -> None:
     kafka = Kafka()
     async with running(spool, kafka) as spooler:
         for number in range(50):
             assert await put(spooler, record(number)) is None
             await kafka.until(number + 1)
 
-    assert kafka.published == [record(number) for number in range(50)]
+    assert kafka.taken == [record(number) for number in range(50)]
 
 
-async def test_a_disk_that_fails_is_an_answer_and_not_the_end(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("too_many", [TimeoutError(), MessageSizeTooLargeError()])
+async def test_what_is_too_much_at_once_is_sent_in_smaller_batches(spool: Spool, too_many: Exception) -> None:
+    """Kafka may be too slow for a large batch, or an operator may have lowered what the topic takes."""
+    spool.append([record(number) for number in range(64)])
+    kafka = Kafka()
+    kafka.at_once, kafka.too_many = 7, too_many
+    async with running(spool, kafka):
+        await kafka.until(64)
+
+    assert kafka.taken == [record(number) for number in range(64)]
+    first_taken = next(n for n, size in enumerate(kafka.sizes) if size <= 7)
+    assert kafka.sizes[first_taken] == 4  # 1024 at most, halved eight times.
+
+
+async def test_a_record_kafka_refuses_for_good_stays_and_holds_up_nothing(
+    spool: Spool, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.append([record(number) for number in range(20)])
+    kafka = Kafka()
+    kafka.never = {record(3), record(11)}
+    async with running(spool, kafka, registry) as spooler:
+        await until_shown(registry, "vod_pipeline_spool_refused_records", 2)
+        assert kafka.taken == [record(number) for number in range(20) if number not in (3, 11)]
+        assert await put(spooler, record(20)) is None
+        await kafka.until(19)
+        assert [found for _, found in spool.oldest(10)] == [record(3), record(11)]
+        assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 0
+
+        kafka.never = set()
+        monkeypatch.setattr("pipeline.bridge.drain.REFUSED_SECONDS", 0)
+        assert await put(spooler, record(21)) is None
+        await kafka.until(22)
+        await until_shown(registry, "vod_pipeline_spool_refused_records", 0)
+
+    assert sorted(kafka.taken[19:]) == sorted([record(3), record(11), record(21)])
+
+
+async def test_what_was_refused_is_offered_again_though_nothing_else_comes(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.bridge.drain.REFUSED_SECONDS", 0.01)
+    kafka = Kafka()
+    kafka.never = {record(1)}
+    async with running(spool, kafka) as spooler:
+        assert await put(spooler, record(1)) is None
+        async with asyncio.timeout(10):
+            while len(kafka.sizes) < 3:  # noqa: ASYNC110  # Offered, again and again.
+                await asyncio.sleep(0.001)
+        kafka.never = set()
+        await kafka.until(1)
+
+
+async def test_a_disk_that_fails_is_an_answer_and_not_the_end(spool: Spool) -> None:
     """SQLite's own error: the table is not there for a while."""
-    monkeypatch.setattr("pipeline.bridge.spool_writer.RETRY_SECONDS", 0.01)
     kafka = Kafka()
     async with running(spool, kafka) as spooler:
         spool._database.execute("ALTER TABLE records RENAME TO away")
@@ -123,27 +205,29 @@ async def test_a_disk_that_fails_is_an_answer_and_not_the_end(spool: Spool, monk
         assert spooler.is_working
         await kafka.until(1)
 
-    assert kafka.published == [record(2)]
+    assert kafka.taken == [record(2)]
 
 
-async def test_what_the_disk_would_not_delete_is_deleted_later(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_disk_would_not_delete_is_deleted_later_and_the_rest_is_taken(
+    spool: Spool, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full spool takes nothing: it must not wait for the next callback to be emptied."""
-    kafka, delete, failures = Kafka(), spool.delete, [SpoolError("no room")]
-    loop, is_deleted = asyncio.get_running_loop(), asyncio.Event()
+    kafka, delete, is_full = Kafka(), Spool.delete, True
 
-    def fail_once(through: int) -> None:
-        if failures:
-            raise failures.pop()
-        delete(through)
-        loop.call_soon_threadsafe(is_deleted.set)
+    def refuse(spool: Spool, first: int, last: int) -> None:
+        if is_full:
+            raise SpoolError("no room")
+        delete(spool, first, last)
 
-    monkeypatch.setattr(spool, "delete", fail_once)
-    monkeypatch.setattr("pipeline.bridge.spool_writer.RETRY_SECONDS", 0.01)
-    async with running(spool, kafka) as spooler:
-        assert await put(spooler, record(1)) is None
-        await asyncio.wait_for(is_deleted.wait(), 10)
+    monkeypatch.setattr(Spool, "delete", refuse)
+    async with running(spool, kafka, registry) as spooler:
+        for number in range(3):
+            assert await put(spooler, record(number)) is None
+            await kafka.until(number + 1)
+        is_full = False
+        await until_shown(registry, "vod_pipeline_spool_records", 0)
 
-    assert kafka.published == [record(1)]
+    assert kafka.taken == [record(number) for number in range(3)]
 
 
 async def test_what_was_put_last_is_written_on_close(spool: Spool, tmp_path: Path) -> None:

@@ -136,6 +136,20 @@ async def test_a_silent_connection_stays_open_and_silent_after_the_fault(
     other.writer.close()
 
 
+async def test_a_delayed_ack_is_of_a_write_that_arrived(proxy: Proxy, client: Client, peer: Peer) -> None:
+    """Kafka has the records at once; other answers come at once, too."""
+    proxy.fault, proxy.delay_seconds = Fault.DELAY_ACK, 0.1
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    client.ask(FETCH, 2)
+    client.ask(PRODUCE, 3)
+
+    assert await client.answer() == 2
+    assert len(peer.requests) == 3
+    assert await client.answer() == 3
+    assert round(loop.time() - began, 3) >= 0.1
+
+
 async def test_a_dropped_ack_is_of_a_write_that_arrived(proxy: Proxy, client: Client, peer: Peer) -> None:
     """Kafka has the records, and the client never hears of it; other answers pass."""
     proxy.fault = Fault.DROP_ACK

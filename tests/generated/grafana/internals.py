@@ -90,23 +90,29 @@ def _spool() -> list[Builder[Panel]]:
             "Spool written and replayed",
             q(rate("vod_pipeline_spool_written_records_total"), "written"),
             q(rate("vod_pipeline_spool_drained_records_total"), "replayed"),
-            unit="ops", span=6, anchor="spoolgrowing",
+            unit="ops", span=8, anchor="spoolgrowing",
             says=meaning("vod_pipeline_spool_written_records", "Replayed: Kafka has taken them since."),
         ),
         lines(
             "Spool failures", q(rate("vod_pipeline_spool_failures_total", by="reason"), "{{reason}}"),
-            unit="ops", limits=warn(0.001), span=6, anchor="spoolfailing", says=meaning("vod_pipeline_spool_failures"),
+            unit="ops", limits=warn(0.001), span=8, anchor="spoolfailing", says=meaning("vod_pipeline_spool_failures"),
+        ),
+        lines(
+            "Spooled callbacks that Kafka refuses",
+            q(f"sum by (instance) ({of('vod_pipeline_spool_refused_records')})", "{{instance}}"),
+            unit="none", limits=warn(1), span=8, anchor="spoolgrowing",
+            says=meaning("vod_pipeline_spool_refused_records"),
         ),
         lines(
             "Answered from the replay cache",
             q(f"{replayed} / {rate('vod_pipeline_bridge_requests_total')}", "replayed"),
-            unit="percentunit", span=6, anchor="callbacksrefused",
+            unit="percentunit", span=12, anchor="callbacksrefused",
             says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
             "repeats: it did not get our 200 in 5 s; or somebody replays a signature.",
         ),
         lines(
             "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
-            unit="ops", limits=warn(0.001), span=6, anchor="signatureburst",
+            unit="ops", limits=warn(0.001), span=12, anchor="signatureburst",
             says=meaning("vod_pipeline_bridge_signature_bursts"),
         ),
     ]  # fmt: skip

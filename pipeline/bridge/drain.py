@@ -1,0 +1,153 @@
+"""
+What waits on disk, on its way to Kafka.
+
+It has connections of its own, and time, as nobody waits for it: where Kafka takes longer than a callback may, the spool
+is emptied all the same, and neither closes the connection under the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from pipeline.bridge.spool import Spool, SpoolError
+from pipeline.bridge.spool_thread import SpoolThread
+from pipeline.core.contract import RawRecord
+from pipeline.kafka.producer import BATCH_REFUSALS, Producer
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.settings import KafkaSettings
+
+# Of one batch. So many records are packed in 3 ms, in which no callback is answered; so many bytes with one key are
+# eight requests, one after the other, all within SECONDS_MAX.
+RECORDS_MAX = 1024
+BYTES_MAX = 1 << 20
+SECONDS_MAX = 30.0
+HALVINGS_MAX = 10  # Down to a single record.
+RETRY_SECONDS = 1.0
+REFUSED_SECONDS = 60.0  # What Kafka refuses for good is offered again: an operator may have changed the topic.
+
+Send = Callable[[Sequence[RawRecord]], Awaitable[None]]
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def connected(kafka: KafkaSettings, topic: str, is_up: asyncio.Event) -> AsyncIterator[Send]:
+    """Wait until Kafka *is_up*, and have connections to it, for the spool alone, while the context lasts."""
+    await is_up.wait()
+    producer = Producer(kafka, topic, request_timeout_seconds=SECONDS_MAX)
+    try:
+        await producer.connect()
+        yield producer.send
+    finally:
+        await producer.close()
+
+
+class Drain:
+    """
+    Takes what one spool holds to Kafka, oldest first.
+
+    A record that Kafka refuses by itself stays on disk, and holds up nothing behind it.
+    """
+
+    def __init__(
+        self, spool: SpoolThread, connect: Callable[[], AbstractAsyncContextManager[Send]], metrics: BridgeMetrics
+    ) -> None:
+        """
+        Args:
+            spool: What is emptied.
+            connect: Connects to Kafka while its context lasts. What that, or sending, raises ends the context.
+            metrics: Counts what Kafka has taken, what it refuses, and lost connections.
+        """
+        self.refused = 0
+        """How many records Kafka refused, each by itself, the last time it was offered them."""
+        self._spool = spool
+        self._connect = connect
+        self._metrics = metrics
+        self._after = 0  # Behind which record to go on.
+        self._acked: list[tuple[int, int]] = []  # Ranges that Kafka has, and the disk would not delete so far.
+        self._halvings = 0
+        self._refused_at = 0.0
+        self._refusal: KafkaError | None = None
+
+    async def run(self, filled: asyncio.Event) -> None:
+        """Empty the spool whenever it was *filled*, until cancelled; whatever keeps it from that, it tries again."""
+        while True:
+            filled.clear()  # Before the look, or what comes right after it would wait for the next one.
+            try:
+                await self.empty()
+            except Exception as error:
+                is_known = isinstance(error, (KafkaError, OSError, SpoolError))
+                logger.warning("drain_failed", error=str(error) or repr(error), exc_info=not is_known)
+                if not isinstance(error, SpoolError):
+                    self._metrics.reconnects.inc()
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._metrics.spool_refused.set(self.refused)
+                await self._until_due(filled)
+
+    async def empty(self) -> None:
+        """Take all there is to Kafka, once; raises what Kafka, the connection or the disk raised."""
+        if self.refused and not self._acked and self._now() >= self._refused_at + REFUSED_SECONDS:
+            self._after = self.refused = 0
+        if found := await self._look():
+            async with self._connect() as send:
+                while found:
+                    await self._offer(send, found)
+                    await self._delete()
+                    found = await self._look()
+        await self._delete()
+        if self.refused:
+            spool, last = str(self._spool.directory), repr(self._refusal)
+            logger.error("records_refused", spool=spool, records=self.refused, last_error=last)
+
+    async def _look(self) -> list[tuple[int, RawRecord]]:
+        count, size = RECORDS_MAX >> self._halvings, BYTES_MAX >> self._halvings
+        return await self._spool.run(partial(Spool.oldest, count=count, after=self._after, bytes_max=size))
+
+    async def _offer(self, send: Send, found: list[tuple[int, RawRecord]]) -> None:
+        """Send *found*, and go on behind it; or with less, where that was too much for Kafka."""
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                await send([record for _, record in found])
+        except TimeoutError:
+            self._halve()
+            raise
+        except BATCH_REFUSALS as error:
+            if len(found) > 1:
+                self._halve()
+                return
+            self.refused, self._refused_at, self._refusal = self.refused + 1, self._now(), error
+        else:
+            self._halvings = max(0, self._halvings - 1)
+            self._acked.append((found[0][0], found[-1][0]))
+            self._metrics.replayed.inc(len(found))
+        self._after = found[-1][0]
+
+    def _halve(self) -> None:
+        self._halvings = min(self._halvings + 1, HALVINGS_MAX)
+
+    async def _delete(self) -> None:
+        """Forget what Kafka has. Should the disk refuse, it is not published again, unless the process ends first."""
+        while self._acked:
+            first, last = self._acked[0]
+            await self._spool.run(partial(Spool.delete, first=first, last=last))
+            del self._acked[0]
+
+    async def _until_due(self, filled: asyncio.Event) -> None:
+        """Wait for more, or until what was refused is to be offered again."""
+        at = self._refused_at + REFUSED_SECONDS if self.refused else None
+        try:
+            async with asyncio.timeout_at(at):
+                await filled.wait()
+        except TimeoutError:
+            return
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
