@@ -11,7 +11,7 @@ from queue import Empty
 from typing import Any
 
 from pipeline.audit.partition import Result, Scope, audit_partition
-from pipeline.kafka import lenient_decoding
+from pipeline.kafka import clients, lenient_decoding
 from pipeline.service.settings import Settings
 
 OFFSETS_ALONE_MAX = 50_000  # More takes longer than it takes to start a process, about 1 s.
@@ -60,6 +60,7 @@ def _begin(judged_offsets: Any) -> None:
     global _judged_offsets  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
     _judged_offsets = judged_offsets
     lenient_decoding.install()  # A spawned process has not come through the command line.
+    clients.install()
     gc.set_threshold(GC_THRESHOLD)
 
 

@@ -1,7 +1,7 @@
 """
-What aiokafka's clients do otherwise than this product needs, changed once for every client of the process.
+What the libraries' Kafka clients do otherwise than this product needs, changed once for every client of the process.
 
-The names used here are aiokafka's own; its version is pinned, and checked when they are changed.
+The names used here are the libraries' own; their versions are pinned, and checked when they are changed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+import aiokafka.admin.client
+import aiokafka.client
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
+from kafka.cluster import ClusterMetadata
 
 from pipeline.kafka.internals import check_versions
 from pipeline.service.lifecycle import close
@@ -21,8 +25,12 @@ _send = AIOKafkaConnection.send
 
 def install() -> None:
     """Change how this process's clients behave. Once, at the start: what is installed on disk may change later."""
-    check_versions("aiokafka")
+    check_versions("aiokafka", "kafka-python")
     AIOKafkaConnection.send = _send_or_lose
+    # Kafka's default is to make a topic that is asked for, with its own settings instead of the contract's.
+    aiokafka.client.MetadataRequest = aiokafka.admin.client.MetadataRequest = _Lookup
+    # Of all its clients: 3.0.12 overlooks the option of the same name that a consumer or producer is given.
+    ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 
 def is_closed_handle(error: BaseException) -> bool:
@@ -41,6 +49,13 @@ async def close_client(client: AIOKafkaClient, *, seconds: float) -> None:
         metadata.add_done_callback(lambda task: task.cancelled() or task.exception())
         metadata.cancel()
     await close(client.close(), seconds=seconds)
+
+
+class _Lookup(MetadataRequest):  # type: ignore[misc]  # aiokafka is untyped.
+    """Asks for topics (None: for all there are), and makes none."""
+
+    def __init__(self, topics: list[str] | None = None) -> None:
+        super().__init__(topics, allow_auto_topic_creation=False)
 
 
 def _send_or_lose(connection: AIOKafkaConnection, request: Any, expect_response: bool = True) -> Awaitable[Any]:

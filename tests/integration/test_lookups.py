@@ -1,0 +1,134 @@
+"""Looking changes nothing: where Kafka makes a topic for who asks for it, nothing of ours makes one by asking."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka.errors import KafkaError
+
+from pipeline.admin import topics as ops_topics
+from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from tests.conftest import KAFKA_JARS
+from tests.harness.bridge import BridgeProcess
+from tests.harness.dashboard import DashboardProcess
+from tests.harness.recount import eventually
+from tests.harness.worker import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+COMMAND_SECONDS_MAX = 90
+RATES_SECONDS = 5  # It asks within the first, and never ends.
+
+
+@pytest.fixture(scope="module")
+def creating_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A broker with Kafka's own default, which makes what is asked for."""
+    with LocalKafka(
+        jars=KAFKA_JARS,
+        directory=tmp_path_factory.mktemp("kafka"),
+        port=free_port(),
+        controller_port=free_port(),
+        extra={"auto.create.topics.enable": "true"},
+    ) as broker:
+        yield broker
+
+
+@pytest.fixture
+def bare_settings(creating_kafka: LocalKafka) -> Settings:
+    """Settings whose topics do not exist."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=creating_kafka.bootstrap_servers, topic_prefix=f"{name}."),
+        worker=WorkerSettings(group=name, session_timeout_seconds=6),
+    )
+
+
+def created(settings: Settings) -> list[str]:
+    with ops_topics.connect(settings) as admin:
+        return [topic for topic in admin.list_topics() if topic.startswith(settings.kafka.topic_prefix)]
+
+
+def logged(path: Path, text: str) -> list[str]:
+    """Return nothing once the log at *path* has *text* twice, else what is missing: a session began anew."""
+    return [] if path.exists() and path.read_text().count(text) > 1 else [f"not twice in {path}: {text}"]
+
+
+def test_the_bridge_waits_for_its_topic(bare_settings: Settings, tmp_path: Path) -> None:
+    bridge = BridgeProcess(bare_settings, tmp_path)
+    bridge.launch()
+    try:
+        eventually(lambda: logged(bridge.log, "UnknownTopicOrPartitionError"), seconds=60)
+    finally:
+        bridge.kill()
+
+    assert created(bare_settings) == []
+
+
+def test_the_live_page_waits_for_its_topics(bare_settings: Settings, tmp_path: Path) -> None:
+    with DashboardProcess(bare_settings, tmp_path) as page:
+        eventually(lambda: [] if "there is no topic" in page.log.read_text() else ["not read"], seconds=60)
+
+    assert created(bare_settings) == []
+
+
+def test_the_worker_waits_for_its_topics(bare_settings: Settings, tmp_path: Path) -> None:
+    with WorkerProcess(bare_settings, tmp_path) as worker, ops_topics.connect(bare_settings) as admin:
+
+        def is_joined() -> bool:
+            with contextlib.suppress(KafkaError):  # A new broker makes its own topic of groups first.
+                (group,) = admin.describe_groups([bare_settings.worker.group]).values()
+                return bool(group["members"])
+            return False
+
+        eventually(lambda: [] if is_joined() else [f"no member: {worker.tail()}"], seconds=90)
+
+    assert created(bare_settings) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "topics plan",
+        "topics migrate --old-prefix {prefix}old.",
+        "doctor",
+        "audit",
+        "rates",
+        "offsets show",
+        "offsets reset --partition 0",
+        "rejected list",
+        "rejected show 0:0",
+        "rejected replay 0:0 --yes",
+        "rejected replay --reason conflict --yes",
+    ],
+)
+def test_no_command_makes_a_topic_by_asking(command: str, bare_settings: Settings) -> None:
+    kafka = bare_settings.kafka
+    environ = {
+        **os.environ,
+        "VOD_PIPELINE_CONFIG": os.devnull,
+        "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": kafka.topic_prefix,
+        "VOD_PIPELINE_WORKER__GROUP": bare_settings.worker.group,
+    }
+    arguments = command.format(prefix=kafka.topic_prefix).split()
+    seconds = RATES_SECONDS if command == "rates" else COMMAND_SECONDS_MAX
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run = subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments],
+            env=environ,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+        print(run.returncode, run.stdout.decode(), run.stderr.decode())
+
+    assert created(bare_settings) == []
