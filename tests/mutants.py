@@ -127,8 +127,8 @@ MUTANTS = (
     Mutant(
         "a chunk's count is written, not the sum",
         ACCEPT,
-        'b"%d" % number, None, []))\n    if tally',
-        'b"%d" % tally.get((window, code), 1), None, []))\n    if tally',
+        'b"%d" % number, NO_TIMESTAMP, []))\n    if tally',
+        'b"%d" % tally.get((window, code), 1), NO_TIMESTAMP, []))\n    if tally',
     ),
     Mutant(
         "events are forgotten early",

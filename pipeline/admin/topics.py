@@ -43,6 +43,8 @@ VISIBLE_TIMEOUT_SECONDS = 30  # Takes under 1 s on one node.
 METADATA_VERSION_4_0 = 22
 
 UNLIMITED = "-1"
+NO_LIMIT = str(2**63 - 1)  # What -1 is elsewhere, as Kafka has it for differences of time.
+BROKERS_CLOCK = {"message.timestamp.type": "LogAppendTime"}
 RETENTION_KEY = "retention.ms"
 REPLICAS_KEY = "min.insync.replicas"
 # Values that Kafka reports in any order: `compact,delete` is `delete,compact`.
@@ -128,9 +130,16 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
         REPLICAS_KEY: "2" if kafka.replication_factor > 2 else "1",
         "unclean.leader.election.enable": "false",  # An unclean leader drops acknowledged records.
         "max.message.bytes": str(OUTPUT_MESSAGE_BYTES_MAX),
+        "compression.type": "producer",  # Ours compresses nothing; zstd, lz4 and snappy have no decoder here.
     }
-    # Outputs carry the event's time or raw's, which may lie any time back.
-    create_time = {"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": str(2**63 - 1)}
+    # Outputs carry the event's time or raw's. Those lie any time back, and ahead where a broker's clock is wrong, or
+    # was wrong when it stamped raw. The worker judges them by the log; a second judge would refuse what it decided on
+    # until that time has come, and stop the partition for as long.
+    create_time = {
+        "message.timestamp.type": "CreateTime",
+        "message.timestamp.before.max.ms": NO_LIMIT,
+        "message.timestamp.after.max.ms": NO_LIMIT,
+    }
     delete, compact = {"cleanup.policy": "delete"}, {"cleanup.policy": "compact,delete"}
 
     def spec(name: str, partitions: int, retention_seconds: int, *configs: Mapping[str, str]) -> TopicSpec:
@@ -151,12 +160,9 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
             RAW_RETENTION_SECONDS,
             delete,
             # Uncompressed: the broker then checks the size of what is in a batch, not of the batch. A little gzip can
-            # hold a record that no transaction could move to rejected; zstd, lz4 and snappy have no decoder here.
-            {
-                "message.timestamp.type": "LogAppendTime",
-                "max.message.bytes": str(RAW_MESSAGE_BYTES_MAX),
-                "compression.type": "uncompressed",
-            },
+            # hold a record that no transaction could move to rejected, and others' producers may compress.
+            BROKERS_CLOCK,
+            {"max.message.bytes": str(RAW_MESSAGE_BYTES_MAX), "compression.type": "uncompressed"},
         ),
         spec(topics.accepted, kafka.partitions, OUTPUT_RETENTION_SECONDS, delete, create_time),
         spec(
@@ -172,7 +178,7 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
             1,
             counts_retention_seconds,
             compact,
-            create_time,
+            BROKERS_CLOCK,  # Nobody reads when a count was written, but compaction and retention go by it.
             {
                 "min.compaction.lag.ms": _milliseconds(COMPACTION_LAG_SECONDS),
                 # The open segment is never compacted: with the default of 7 d a rebuild would read all of them.

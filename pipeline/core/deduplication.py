@@ -20,6 +20,7 @@ from pipeline.core.contract import (
     HEADER_DETAIL,
     HEADER_RAW_OFFSET,
     HEADER_REASON,
+    NO_TIMESTAMP,
     Decision,
     Headers,
     Row,
@@ -210,7 +211,8 @@ def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Cont
         changed[window, content.code] = counts[content.code] = counts.get(content.code, 0) + number
         decisions.deletions[content] += number
     for (window, code), number in changed.items():
-        decisions.partial_counts.append((pack_count_key(state.partition, window, code), b"%d" % number, None, []))
+        key = pack_count_key(state.partition, window, code)
+        decisions.partial_counts.append((key, b"%d" % number, NO_TIMESTAMP, []))
     if tally:
         decisions.outcomes[OutcomeKey(Outcome.ACCEPTED)] += sum(tally.values())
     if duplicates:
@@ -224,7 +226,8 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
         return
     state.watermark = watermark
     value = {"watermark": watermark, "expiry": state.policy.final_before(state.stream_time, watermark)}
-    decisions.partial_counts.append((pack_watermark_key(state.partition), json.dumps(value).encode(), None, []))
+    key = pack_watermark_key(state.partition)
+    decisions.partial_counts.append((key, json.dumps(value).encode(), NO_TIMESTAMP, []))
 
 
 def to_metadata(state: AcceptState) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-CLOCK_SKEW = 3_600_000  # The most by which the broker itself lets a timestamp run ahead.
+CLOCK_SKEW = 3_600_000  # The most by which two clocks of a deployment differ while rows stay right.
 NEVER = -1  # A time before any other: no record seen, nothing passed.
 
 _EVENT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -25,7 +25,7 @@ class TimePolicy:
     Args:
         window: Width of the tumbling windows, aligned to the epoch.
         horizon: How far behind the stream time an event is still accepted and remembered.
-        future: How far ahead of the stream time an event may be (the broker refuses timestamps over 1 h ahead).
+        future: How far ahead of the stream time an event may be.
         delay: How long a window waits for late events once event time has passed its end.
     """
 

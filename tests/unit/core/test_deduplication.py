@@ -46,7 +46,7 @@ class Out(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    timestamp: int | None
+    timestamp: int
     headers: list[tuple[str, bytes]]
 
     @property
@@ -229,8 +229,8 @@ def test_the_same_content_again_is_a_duplicate() -> None:
     assert decisions.rejected == []
     assert decisions.outcomes == {"accepted": 1, "duplicate": 2}
     assert outs(decisions.partial_counts) == [
-        Out(b"3|1704110400000|", b"1", None, []),
-        Out(b"watermark|3", b'{"watermark": 1704110370000, "expiry": 1704103200000}', None, []),
+        Out(b"3|1704110400000|", b"1", -1, []),
+        Out(b"watermark|3", b'{"watermark": 1704110370000, "expiry": 1704103200000}', -1, []),
     ]
 
 
@@ -401,7 +401,7 @@ def test_the_watermark_is_30_s_behind_event_time(event_time: str, watermark: int
     decisions = run(raw(0, body(at=event_time)), state=state)
 
     row = outs(decisions.partial_counts)[-1]
-    assert (row.key, row.timestamp) == (b"watermark|3", None)
+    assert (row.key, row.timestamp) == (b"watermark|3", -1)
     assert json.loads(row.value or b"") == {"watermark": watermark, "expiry": NOON - 7_200_000}
     assert state.watermark == watermark
 
@@ -425,7 +425,7 @@ def test_a_tick_moves_the_watermark_of_an_idle_partition() -> None:
     decisions = tick(state, NOON + 3_630_000)
 
     assert outs(decisions.partial_counts) == [
-        Out(b"watermark|3", b'{"watermark": 1704114000000, "expiry": 1704106800000}', None, [])
+        Out(b"watermark|3", b'{"watermark": 1704114000000, "expiry": 1704106800000}', -1, [])
     ]
     assert (decisions.rejected, decisions.outcomes) == ([], {})
     assert (state.watermark, state.stream_time) == (NOON + 3_600_000, NOON)
