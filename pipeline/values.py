@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
+
+_NAME = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
+_SERVER = re.compile(rf"(?:({_NAME}\.?)|\[([^\[\]]+)\]):([0-9]{{1,5}})")
 
 
 def _require_shown(text: str) -> str:
@@ -52,6 +56,53 @@ def _require_url(url: str) -> str:
         raise ValueError("its port is not a number from 1 to 65535")
     return url
 
+
+def _ipv6(text: str) -> str | None:
+    """Return the address as everyone writes it; None if it is none."""
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        return None
+
+
+def _require_host(host: str) -> str:
+    if not re.fullmatch(rf"{_NAME}\.?", host) and _ipv6(host) is None:
+        raise ValueError("not a name or an address such as localhost, 127.0.0.1 or ::1")
+    return host
+
+
+def _as_a_browser_sends_it(host: str) -> str:
+    address = _ipv6(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+    if address is not None:
+        return f"[{address}]"
+    if not re.fullmatch(_NAME, host):
+        raise ValueError(
+            "not a name or an address alone, as a browser sends it:"
+            " no scheme, port, path or wildcard, and xn--... for what is not ASCII"
+        )
+    return host.lower()
+
+
+def _require_servers(text: str) -> str:
+    servers = [server.strip(" ") for server in text.split(",")]
+    for number, server in enumerate(servers, 1):
+        parts = _SERVER.fullmatch(server)
+        if parts is None or not 0 < int(parts[3]) < 1 << 16 or (parts[2] and _ipv6(parts[2]) is None):
+            raise ValueError(
+                f"number {number} is not host:port, such as kafka-1.example.com:9092 or [::1]:9092;"
+                " several are separated by commas"
+            )
+    return ",".join(servers)
+
+
+Host = Annotated[str, AfterValidator(_require_host)]
+"""Where to listen: a name or an address, IPv6 without brackets."""
+
+BrowserHost = Annotated[str, AfterValidator(_as_a_browser_sends_it)]
+"""A host as it stands in a browser's request, IPv6 with brackets, without a port."""
+
+Servers = Annotated[str, AfterValidator(_require_servers)]
+"""host:port, several separated by commas."""
 
 HttpUrl = Annotated[str, AfterValidator(_require_url)]
 """A URL that a request can have, to the letter."""

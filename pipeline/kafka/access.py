@@ -13,6 +13,7 @@ import ssl
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
 
+from pipeline.service.probe import address_of
 from pipeline.service.settings import KafkaSettings, SettingsError
 
 ASK_SECONDS_MAX = 5.0  # A broker answers in 0.1 s, and delays a refusal by as much; one that takes longer is not there.
@@ -59,8 +60,8 @@ async def _ask(host: str, port: int, kafka: KafkaSettings, options: dict[str, ob
         async with asyncio.timeout(ASK_SECONDS_MAX):
             connection = await create_conn(host, port, **options)
     except (KafkaError, OSError) as error:
-        reason = _reason(error, kafka)
-        return reason and f"Kafka at {host}:{port} {reason}"
+        told = _told(error, kafka)
+        return told and f"Kafka at {address_of(host, port)} {told}"
     closed = connection.close()
     await asyncio.wait([closed], timeout=ASK_SECONDS_MAX)
     return ""

@@ -21,6 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.service.errors import OperatorError
+from pipeline.service.probe import address_of
 
 BACKLOG = 2048  # Connections the kernel holds for us while the loop is busy; Linux caps it at net.core.somaxconn.
 STOP_SECONDS_MAX = 2
@@ -55,13 +56,13 @@ def listen(host: str, port: int, *, setting: str, is_shared: bool = False) -> so
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
+        raise ListenError(f"cannot listen on {address_of(host, port)} ({setting}): {error.strerror}") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if is_shared else socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise ListenError(f"cannot listen on {host}:{port} ({setting}): {error.strerror}") from error
+        raise ListenError(f"cannot listen on {address_of(host, port)} ({setting}): {error.strerror}") from error
     bound.setblocking(False)
     return bound
 

@@ -18,10 +18,14 @@ ANSWER_BYTES_MAX = 4 << 20  # A page of metrics has some 20 KB.
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # Where a service listens everywhere.
 
 
+def address_of(host: str, port: int) -> str:
+    """Return host and port as people and URLs write them, IPv6 in brackets."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def url_of(host: str, port: int, path: str = "", *, scheme: str = "http") -> str:
     """Return the URL by which a service that listens on *host* and *port* is reached from this machine."""
-    reached = LOOPBACK_OF.get(host, host)
-    return f"{scheme}://{f'[{reached}]' if ':' in reached else reached}:{port}{path}"
+    return f"{scheme}://{address_of(LOOPBACK_OF.get(host, host), port)}{path}"
 
 
 def ask(url: str, *, seconds: float = ANSWER_SECONDS_MAX) -> tuple[bool, str]:

@@ -32,7 +32,7 @@ from pipeline.core.windows import TimePolicy
 from pipeline.service.errors import OperatorError
 from pipeline.service.probe import url_of
 from pipeline.service.tls import KafkaSecurity, Section, ServerCertificate
-from pipeline.values import HttpUrl, Token
+from pipeline.values import BrowserHost, Host, HttpUrl, Servers, Token
 
 ENV_PREFIX = "VOD_PIPELINE_"
 CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
@@ -56,7 +56,7 @@ class SettingsError(OperatorError):
 class KafkaSettings(KafkaSecurity):
     """Where Kafka is, who we are there, and the topics."""
 
-    bootstrap_servers: str = "127.0.0.1:9092"
+    bootstrap_servers: Servers = "127.0.0.1:9092"
     """Brokers as host:port, several separated by commas; version 4.0 or newer."""
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)] = "vod-deletions."
     """In front of the names raw, accepted, rejected, partial-counts and failure-rates."""
@@ -119,7 +119,7 @@ class MnsSettings(Section):
 class BridgeSettings(ServerCertificate):
     """The bridge: its HTTP server, and the queues it polls."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address of the callback port; TLS here or in front of it before it is anything but loopback."""
     port: Port = 8080
     """The callback port."""
@@ -145,7 +145,7 @@ class BridgeSettings(ServerCertificate):
     """Memory for recent requests, so that a repeated one is answered and published once; 0: none."""
     bodies_per_signature_max: Annotated[int, Field(ge=1)] = 2000
     """Bodies under one signature in a second; more are counted and logged."""
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     """Address of /healthz, /readyz and /metrics; plain HTTP, so loopback or a private network."""
     metrics_port: Port = 8081
     """Port of /healthz, /readyz and /metrics."""
@@ -183,7 +183,7 @@ class WorkerSettings(Section):
 
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] = "vod-pipeline"
     """The consumer group, and a part of each transactional id."""
-    instance_id: Annotated[str, Field(max_length=200)] | None = None
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=200)] | None = None
     """Static membership: a worker restarted under its id resumes at once; each process needs its own id."""
     session_timeout_seconds: Annotated[int, Field(ge=6, le=300)] = 10
     """How long after a crash others take the partitions over, where there is no instance_id."""
@@ -197,7 +197,7 @@ class WorkerSettings(Section):
     """A partition pauses when a larger share of a minute's records is rejected; 1.0: never."""
     rejected_share_records_min: Annotated[int, Field(ge=1)] = 1000
     """How many records a minute must have, by raw's timestamps, before its share counts."""
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     """Address of /healthz, /readyz and /metrics; plain HTTP, so loopback or a private network."""
     metrics_port: Port = 8082
     """Port of /healthz, /readyz and /metrics."""
@@ -224,11 +224,11 @@ class WorkerSettings(Section):
 class DashboardSettings(Section):
     """The live page; it only reads."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address of the live page, which asks for no password: anything but loopback needs a proxy that does."""
     port: Port = 8083
     """Port of the live page."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[BrowserHost, ...] = ()
     """Names a browser may use for the page besides host and localhost, such as a proxy's."""
     windows: Annotated[int, Field(ge=1, le=240)] = 30
     """How many windows the page shows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import sys
@@ -16,7 +17,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
-from pipeline.service.monitor import CONNECTIONS_MAX, HEAD_BYTES_MAX, listen, monitoring
+from pipeline.service.monitor import CONNECTIONS_MAX, HEAD_BYTES_MAX, ListenError, listen, monitoring
 from tests.harness.bridge_server import until
 
 if TYPE_CHECKING:
@@ -236,6 +237,17 @@ def test_a_client_that_resets_while_its_answer_is_made_is_no_error(run: Callable
         run(reset())
 
     assert logs == []
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_a_taken_port_is_named(host: str, shown: str) -> None:
+    with listen(host, 0, setting="-") as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            ListenError, match=re.escape(f"cannot listen on {shown}:{port} (bridge.port): Address already")
+        ):
+            listen(host, port, setting="bridge.port")
 
 
 def test_stopping_lets_an_answer_go_out_and_does_not_wait_for_the_silent(run: Callable[..., None]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.local.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, parts_of
-from pipeline.service.settings import Settings
+from pipeline.local.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, curl_line, parts_of
+from pipeline.service.settings import BridgeSettings, DashboardSettings, Settings, WorkerSettings
 
 NOWHERE = "http://127.0.0.1:1/readyz"
 
@@ -54,6 +54,20 @@ def test_a_key_is_made_once_and_an_empty_file_is_none(directory: Path) -> None:
     assert re.fullmatch(r"Aa1[0-9a-f]{24}", made[0])
     assert callback_of(Settings()).callback.auth_keys == made
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_ipv6_address_has_brackets_wherever_it_is_part_of_a_url() -> None:
+    settings = Settings(
+        bridge=BridgeSettings(host="::1", metrics_host="::1"),
+        worker=WorkerSettings(metrics_host="::1"),
+        dashboard=DashboardSettings(host="::1"),
+    )
+
+    urls = [part.ready_url for part in parts_of(settings, {}, "[::1]:9092")]
+
+    assert urls == ["http://[::1]:8081/readyz", "http://[::1]:8082/readyz", "http://[::1]:8083/readyz"]
+    assert callback_of(settings).url == "http://[::1]:8080/vod/callback"
+    assert curl_line(callback_of(settings), settings).endswith(" http://[::1]:8080/vod/callback")
 
 
 def test_without_an_essential_part_nothing_goes_on() -> None:

@@ -14,6 +14,7 @@ from pipeline.core.windows import TimePolicy
 from pipeline.service.settings import (
     BridgeSettings,
     CallbackSettings,
+    DashboardSettings,
     KafkaSettings,
     Settings,
     SettingsError,
@@ -169,6 +170,7 @@ def test_a_secret_can_come_from_a_file(config: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('[worker]\ninstance_id = ""', "worker.instance_id: String should match pattern '^[A-Za-z0-9._-]+$'"),
         ("nope = 1", "nope: unknown key"),
         ("[nope]", "nope: unknown key"),
         ("[bridge]\nnope = 1", "bridge.nope: unknown key"),
@@ -556,8 +558,98 @@ def test_seconds_become_the_milliseconds_of_the_policy() -> None:
     assert WorkerSettings().policy == TimePolicy()
 
 
-def test_bootstrap_servers_are_separated_by_commas() -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        " ",
+        "127.0.0.1 ",
+        "127.0.0.1\n",
+        "127.0.0.1:8080",
+        "http://127.0.0.1",
+        "[::1]",
+        "::1::",
+        "*",
+        "a b",
+        "h/",
+        "é.example",
+    ],
+)
+@pytest.mark.parametrize("key", ["bridge.host", "bridge.metrics_host", "worker.metrics_host", "dashboard.host"])
+def test_a_host_that_cannot_be_listened_on_is_refused(config: Path, key: str, host: str) -> None:
+    """An empty one would be every address of the machine."""
+    section, _, name = key.partition(".")
+
+    assert problem(config, f"[{section}]\n{name} = {json.dumps(host)}") == (
+        f"{key}: Value error, not a name or an address such as localhost, 127.0.0.1 or ::1"
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "192.0.2.1", "::", "::1", "fe80::1%eth0", "bridge-1.my_net.example", "h."]
+)
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
+    assert BridgeSettings(host=host, metrics_host=host).host == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "", "dash.example.com:8443", "https://dash.example.com", "*.example.com", "dash.example.com ",
+        "dash.example.com.", "dash.example.com/", "[::1]:8083", "[::1", "点播.example", "a,b",
+    ],
+)  # fmt: skip
+def test_an_allowed_host_that_no_browser_sends_is_refused(config: Path, host: str) -> None:
+    """The page would be refused under every name."""
+    text = f'[dashboard]\nallowed_hosts = ["ops.example", {json.dumps(host)}]'
+
+    assert problem(config, text) == (
+        "dashboard.allowed_hosts.1: Value error, not a name or an address alone, as a browser sends it:"
+        " no scheme, port, path or wildcard, and xn--... for what is not ASCII"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [
+        ("Dash.Example.com", "dash.example.com"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("fd00::1", "[fd00::1]"),
+        ("[FD00:0:0::1]", "[fd00::1]"),
+        ("xn--5nqv22n.example", "xn--5nqv22n.example"),
+    ],
+)
+def test_an_allowed_host_is_kept_as_a_browser_sends_it(host: str, sent: str) -> None:
+    assert DashboardSettings(allowed_hosts=(host,)).allowed_hosts == (sent,)
+
+
+@pytest.mark.parametrize(
+    ("servers", "number"),
+    [
+        ("", 1), ("kafka.example.com", 1), ("kafka.example.com:", 1), (":9092", 1), ("::1:9092", 1), ("[::1]", 1),
+        ("PLAINTEXT://kafka:9092", 1), ('["kafka:9092"]', 1), ("kafka:0", 1), ("kafka:65536", 1), ("kafka:port", 1),
+        ("kafka:9092\n", 1), ("a:1,b", 2), ("a:1,", 2), ("a:1,,b:2", 2), ("a:1;b:2", 1), ("a:1 b:2", 1), ("a:1/", 1),
+        ("a:\N{FULLWIDTH DIGIT ONE}", 1),
+    ],
+)  # fmt: skip
+def test_bootstrap_servers_are_whole(config: Path, servers: str, number: int) -> None:
+    """Without a port one half of the product took 9092, and the other found no Kafka."""
+    assert problem(config, f"[kafka]\nbootstrap_servers = {json.dumps(servers)}") == (
+        f"kafka.bootstrap_servers: Value error, number {number} is not host:port, such as kafka-1.example.com:9092"
+        " or [::1]:9092; several are separated by commas"
+    )
+
+
+def test_bootstrap_servers_are_separated_by_commas_and_blanks_do_not_matter() -> None:
     """Both clients take a list."""
+    several = KafkaSettings(bootstrap_servers=" a.example:1, [::1]:65535 ,10.0.0.1:9092")
+
+    assert several.bootstrap_servers == "a.example:1,[::1]:65535,10.0.0.1:9092"
+    assert several.client_options() == {"bootstrap_servers": ["a.example:1", "[::1]:65535", "10.0.0.1:9092"]}
+
+
+def test_bootstrap_servers_are_a_list_for_the_clients() -> None:
+    """Both clients take one."""
     kafka = KafkaSettings(bootstrap_servers="a:1,b:2", topic_prefix="x.")
 
     assert kafka.client_options() == {"bootstrap_servers": ["a:1", "b:2"]}
