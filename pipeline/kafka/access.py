@@ -60,8 +60,8 @@ async def _ask(host: str, port: int, kafka: KafkaSettings, options: dict[str, ob
         async with asyncio.timeout(ASK_SECONDS_MAX):
             connection = await create_conn(host, port, **options)
     except (KafkaError, OSError) as error:
-        told = _told(error, kafka)
-        return told and f"Kafka at {address_of(host, port)} {told}"
+        reason = _reason(error, kafka)
+        return reason and f"Kafka at {address_of(host, port)} {reason}"
     closed = connection.close()
     await asyncio.wait([closed], timeout=ASK_SECONDS_MAX)
     return ""

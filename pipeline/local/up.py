@@ -23,7 +23,8 @@ from pipeline.admin import topics
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
 from pipeline.service.probe import ask, url_of
-from pipeline.service.settings import ENV_PREFIX, CallbackSettings, Settings
+from pipeline.service.settings import CallbackSettings, Settings
+from pipeline.service.settings_source import ENV_PREFIX
 
 DATA = Path(".local")
 KEY_FILE = DATA / "auth-key"

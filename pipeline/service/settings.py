@@ -9,37 +9,24 @@ key, a missing file or a wrong unit stops the start with one line that names it.
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings import SettingsError as PydanticSettingsError
 
 from pipeline.core.contract import OUTPUT_RETENTION_SECONDS, Topics
 from pipeline.core.rejection_limit import RejectionLimitPolicy
 from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
-from pipeline.service.errors import OperatorError
+from pipeline.service.errors import SettingsError as SettingsError  # noqa: PLC0414  # All others take it from here.
 from pipeline.service.probe import url_of
+from pipeline.service.settings_source import CONFIG_VARIABLE, read_environment, read_file
 from pipeline.service.tls import KafkaSecurity, Section, ServerCertificate
 from pipeline.values import BrowserHost, Host, HttpUrl, Servers, Token
 
-ENV_PREFIX = "VOD_PIPELINE_"
-CONFIG_VARIABLE = "VOD_PIPELINE_CONFIG"
 DEFAULT_CONFIG = Path("config/pipeline.toml")
-FILE_SUFFIX = "_FILE"
-# What Kubernetes has in VOD_PIPELINE_BRIDGE_PORT for a Service named vod-pipeline-bridge.
-_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 MNS_HORIZON_SECONDS_MIN = (
     7 * 86_400 + 3600
 )  # A queue keeps a message for 7 days at most; an hour for clocks and handling.
@@ -47,10 +34,6 @@ HORIZON_SECONDS_MAX = OUTPUT_RETENTION_SECONDS  # accepted's; `config check` and
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[int, Field(gt=0)]
-
-
-class SettingsError(OperatorError):
-    """The settings can't be used."""
 
 
 class KafkaSettings(KafkaSecurity):
@@ -276,89 +259,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     chosen = path or (Path(environ[CONFIG_VARIABLE]) if CONFIG_VARIABLE in environ else None)
     if chosen is None and DEFAULT_CONFIG.exists():
         chosen = DEFAULT_CONFIG
-    tree = _read_toml(chosen) if chosen else {}
-    variables = _variables(environ)
-
-    class Loaded(Settings, BaseSettings):
-        model_config = SettingsConfigDict(
-            env_prefix=ENV_PREFIX, env_nested_delimiter="__", nested_model_default_partial_update=True
-        )
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            env = EnvSettingsSource(settings_cls)
-            env.env_vars = variables
-            return (env, init_settings)
-
+    sections = {name: type(value) for name, value in Settings()}
+    tree = read_file(chosen) if chosen else {}
+    for section, keys in read_environment(environ, sections).items():
+        if isinstance(tree.setdefault(section, {}), dict):  # What else it may be in the file, is refused below.
+            tree[section] |= keys
     try:
-        loaded = Loaded(**tree)
+        return Settings.model_validate(tree)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
-    except PydanticSettingsError as error:
-        raise SettingsError(f"{error}: a list or table in the environment is written as JSON") from None
-    return Settings(**{section: getattr(loaded, section) for section in Settings.model_fields})
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"the configuration {path} is not valid TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"the configuration {path} is not UTF-8 text") from None
-
-
-def _variables(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return our variables under lower-case names, with every `<KEY>_FILE` replaced by what its file holds."""
-    ours: dict[str, str | None] = {}
-    for name, value in environ.items():
-        if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
-            continue
-        section, is_ours, _ = name.removeprefix(ENV_PREFIX).lower().partition("__")
-        if not is_ours:
-            _require_no_typo(name, value)
-            continue
-        if section not in Settings.model_fields:
-            raise SettingsError(f"{name}: no such section; there are {', '.join(Settings.model_fields)}")
-        if name.endswith(FILE_SUFFIX) and not _is_a_key(name):
-            try:
-                text = Path(value).read_text().strip()
-            except OSError as error:
-                raise SettingsError(f"{name}: cannot read {value}: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise SettingsError(f"{name}: what {value} holds is not UTF-8 text") from None
-            if not text:
-                raise SettingsError(f"{name}: {value} holds nothing")
-            value = text  # noqa: PLW2901  # The file's text is the variable's value.
-            name = name.removesuffix(FILE_SUFFIX)  # noqa: PLW2901  # As above.
-        ours[name.lower()] = value
-    return ours
-
-
-def _require_no_typo(name: str, value: str) -> None:
-    """Refuse one of our settings with an underscore too few; any other name without two belongs to somebody else."""
-    section, _, key = name.removeprefix(ENV_PREFIX).partition("_")
-    meant = f"{ENV_PREFIX}{section}__{key}"
-    if section.lower() not in Settings.model_fields or _KUBERNETES_ADDRESS.match(value):
-        return
-    if _is_a_key(meant) or _is_a_key(meant.removesuffix(FILE_SUFFIX)):
-        raise SettingsError(f"{name}: is {meant} meant, with two underscores?")
-
-
-def _is_a_key(name: str) -> bool:
-    """Whether *name* is a setting that is itself a file, such as ..._KAFKA__CA_FILE: there is no kafka.ca."""
-    section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
-    return key in type(getattr(Settings(), section)).model_fields
 
 
 def _one_line(error: ValidationError) -> str:

@@ -104,7 +104,7 @@ def test_records_that_a_wrong_broker_clock_stamped_are_decided_on(
 
     with WorkerProcess(settings, tmp_path) as worker:
         decides(settings, worker, len(records))
-        report = audit.run(settings, patience_seconds=0)
+        report = audit.run(settings, rows_timeout_seconds=0)
 
     (rejected,) = read(settings, settings.kafka.topics.rejected)[0]
     assert (rejected.key, rejected.timestamp) == (b"0:2", ahead)

@@ -239,7 +239,7 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(config: Path, te
     ("name", "value", "message"),
     [
         ("BRIDGE__NOPE", "1", "bridge.nope: unknown key"),
-        ("BRIDGE__PORT__NOPE", "1", "bridge.port: Input should be a valid integer"),
+        ("BRIDGE__PORT__NOPE", "1", "bridge.port__nope: unknown key"),
         ("NOPE__A", "1", "VOD_PIPELINE_NOPE__A: no such section; there are kafka, bridge, worker, dashboard"),
         (
             "_BRIDGE__PORT",
@@ -270,14 +270,57 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(config: Path, te
         (
             "BRIDGE__CALLBACKS",
             "https://example.com",
-            'error parsing value for field "bridge" from source "EnvSettingsSource": '
-            "a list or table in the environment is written as JSON",
+            "VOD_PIPELINE_BRIDGE__CALLBACKS is no JSON (line 1, column 1), as which a list is written there",
         ),
+        (
+            "DASHBOARD__ALLOWED_HOSTS",
+            '["a.example",\n"b.example"',
+            "VOD_PIPELINE_DASHBOARD__ALLOWED_HOSTS is no JSON (line 2, column 12), as which a list is written there",
+        ),
+        ("BRIDGE__CALLBACKS", '{"url": "https://a.example"}', "bridge.callbacks: Input should be a valid tuple"),
     ],
 )
 def test_a_wrong_variable_is_refused_in_one_line(config: Path, name: str, value: str, message: str) -> None:
     """The same for the environment, where a typo is easier still."""
     assert problem(config, "", **{f"VOD_PIPELINE_{name}": value}) == message
+
+
+def test_broken_json_in_a_file_is_refused_by_the_name_of_variable_and_file(config: Path, tmp_path: Path) -> None:
+    """A bridge has two that are written by hand."""
+    file = tmp_path / "callbacks.json"
+    file.write_text('[{"url": "https://example.com/vod", "auth_keys": ["s3cret"]},]')
+
+    assert problem(config, "", VOD_PIPELINE_BRIDGE__CALLBACKS_FILE=str(file)) == (
+        f"VOD_PIPELINE_BRIDGE__CALLBACKS_FILE: {file} holds no JSON (line 1, column 62), "
+        "as which a list is written there"
+    )
+
+
+def test_a_variable_and_its_file_are_not_both_given(config: Path, tmp_path: Path) -> None:
+    """Which of them counted was a matter of their order."""
+    file = tmp_path / "group"
+    file.write_text("one")
+    environ = {"VOD_PIPELINE_WORKER__GROUP": "two", "VOD_PIPELINE_WORKER__GROUP_FILE": str(file)}
+
+    for order in (environ, dict(reversed(environ.items()))):
+        assert problem(config, "", **order) == (
+            "VOD_PIPELINE_WORKER__GROUP and VOD_PIPELINE_WORKER__GROUP_FILE: only one of them"
+        )
+
+
+@pytest.mark.parametrize("variable", ["BRIDGE__CALLBACKS_FILE", "WORKER__GROUP_FILE"])
+def test_the_mark_that_some_editors_put_first_is_not_part_of_a_file(
+    config: Path, tmp_path: Path, variable: str
+) -> None:
+    """A byte order mark: TOML and JSON were refused for it, and a password had it in front."""
+    file = tmp_path / "file"
+    file.write_text('[{"url": "https://example.com/vod"}]' if "CALLBACKS" in variable else "group", "utf-8-sig")
+    config.write_text("[kafka]\npartitions = 7\n", "utf-8-sig")
+
+    settings = load(config, {f"VOD_PIPELINE_{variable}": str(file)})
+
+    assert settings.kafka.partitions == 7
+    assert [settings.worker.group, len(settings.bridge.callbacks)] in (["group", 0], ["vod-pipeline", 1])
 
 
 def test_an_unreadable_file_is_refused_by_name(config: Path, tmp_path: Path) -> None:
