@@ -23,7 +23,7 @@ from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.service.metrics.bridge import BridgeAnswer, BridgeMetrics
-from pipeline.service.settings import BridgeSettings, CallbackSettings, SettingsError
+from pipeline.service.settings import BridgeSettings, CallbackSettings, SettingsError, by_target
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -135,7 +135,7 @@ class BridgeApp:
 
     def use(self, callbacks: Iterable[CallbackSettings]) -> None:
         """Serve *callbacks*, with their keys, from the next request on."""
-        self._callbacks = {entry.path.encode(): entry.callback for entry in callbacks}
+        self._callbacks = by_target(callbacks)
 
     def require_no_less(self, callbacks: Iterable[CallbackSettings]) -> None:
         """
@@ -145,12 +145,12 @@ class BridgeApp:
             SettingsError: no callback would be left, or one with keys would accept unsigned bodies: a file that was cut
                 off, or is being written, reads like that. Whoever means it restarts the bridge.
         """
-        keys = {entry.path.encode(): entry.callback.auth_keys for entry in callbacks}
-        if self._callbacks and not keys:
+        instead = by_target(callbacks)
+        if self._callbacks and not instead:
             raise SettingsError("bridge.callbacks: none are left; restart the bridge if that is meant")
-        for path, callback in self._callbacks.items():
-            if callback.auth_keys and not keys.get(path, callback.auth_keys):
-                raise SettingsError(f"bridge.callbacks: {callback.url} has no keys any more; restart if that is meant")
+        for target, served in self._callbacks.items():
+            if served[0].auth_keys and not instead.get(target, served)[0].auth_keys:
+                raise SettingsError(f"bridge.callbacks: {served[0].url} has no keys any more; restart if that is meant")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, answer: Answer | None = None) -> None:
         """Answer one request; *answer*: the server's short way, if it has one."""
@@ -231,8 +231,8 @@ class BridgeApp:
         """Return the answer to a request that is refused for its head alone; None: its sender is authenticated."""
         query = scope["query_string"]
         path = scope["raw_path"]
-        callback = self._callbacks.get(path + b"?" + query if query else path)
-        if callback is None:
+        callbacks = self._callbacks.get(path + b"?" + query if query else path)
+        if callbacks is None:
             return self._not_found
         if scope["method"] != "POST":
             return self._not_post
@@ -242,7 +242,7 @@ class BridgeApp:
         unfit = self._unfit_length(headers)
         if unfit is not None:
             return unfit
-        denial = self._denial(callback, headers)
+        denial = self._denial(callbacks, headers)
         if denial is not None:
             self._denials[denial]()
             logger.warning(
@@ -261,14 +261,14 @@ class BridgeApp:
             return None  # Nothing a server lets through.
         return self._too_large if len(length) > LENGTH_DIGITS_MAX or int(length) > self._body_bytes_max else None
 
-    def _denial(self, callback: Callback, headers: Mapping[bytes, bytes]) -> Denial | None:
-        return deny(
-            callback,
-            headers.get(b"x-vod-signature"),
-            headers.get(b"x-vod-timestamp"),
-            now=self._clock(),
-            tolerance_seconds=self._tolerance_seconds,
-        )
+    def _denial(self, callbacks: Iterable[Callback], headers: Mapping[bytes, bytes]) -> Denial | None:
+        now = self._clock()
+        signature, timestamp = headers.get(b"x-vod-signature"), headers.get(b"x-vod-timestamp")
+        denials = [
+            deny(callback, signature, timestamp, now=now, tolerance_seconds=self._tolerance_seconds)
+            for callback in callbacks
+        ]
+        return None if None in denials else denials[0]
 
     async def _read(self, receive: Receive) -> Authenticated:
         """Read the body of an authenticated request, within its cap; how long it may take is for `patience` to say."""

@@ -9,7 +9,7 @@ key, a missing file or a wrong unit stops the start with one line that names it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -76,6 +76,19 @@ class CallbackSettings(Section):
         return Callback(url=self.url, auth_keys=tuple(key.get_secret_value() for key in self.auth_keys))
 
 
+def by_target(callbacks: Iterable[CallbackSettings]) -> dict[bytes, tuple[Callback, ...]]:
+    """
+    Return the callbacks that a request's target may be meant for: several URLs can have one path.
+
+    A request is authentic if any of them does not deny it. Of one target either all have keys, or none.
+    """
+    found: dict[bytes, tuple[Callback, ...]] = {}
+    for entry in callbacks:
+        target = entry.path.encode()
+        found[target] = (*found.get(target, ()), entry.callback)
+    return found
+
+
 class MnsSettings(Section):
     """One MNS queue that VOD writes its callbacks to, and the credentials that may read it."""
 
@@ -140,11 +153,14 @@ class BridgeSettings(ServerCertificate):
 
     @field_validator("callbacks")
     @classmethod
-    def _have_different_paths(cls, callbacks: tuple[CallbackSettings, ...]) -> tuple[CallbackSettings, ...]:
-        paths = [callback.path for callback in callbacks]
-        twice = {path for path in paths if paths.count(path) > 1}
-        if twice:
-            raise ValueError("two callbacks share a path: put the keys of both into one entry")
+    def _are_clear(cls, callbacks: tuple[CallbackSettings, ...]) -> tuple[CallbackSettings, ...]:
+        if len({callback.url for callback in callbacks}) < len(callbacks):
+            raise ValueError("two entries have the same URL: put the keys of both into one")
+        for served in by_target(callbacks).values():
+            if len({bool(callback.auth_keys) for callback in served}) > 1:
+                raise ValueError(
+                    "of two entries with one path only one has auth_keys: what it refuses, the other would take"
+                )
         return callbacks
 
     @field_validator("mns")
@@ -154,6 +170,11 @@ class BridgeSettings(ServerCertificate):
         if len({entry.queue for entry in mns}) < len(mns):
             raise ValueError("two entries name the same queue")
         return mns
+
+    @property
+    def callbacks_by_target(self) -> dict[bytes, tuple[Callback, ...]]:
+        """See `by_target`."""
+        return by_target(self.callbacks)
 
     @property
     def base_url(self) -> str:

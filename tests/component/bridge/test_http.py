@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
 from pipeline.bridge.http import BridgeApp
+from pipeline.core.signature import sign
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 
@@ -25,6 +26,9 @@ SIGNED = [(b"x-vod-timestamp", b"1519375990"), (b"x-vod-signature", b"c72b608941
 WRONG = [(b"x-vod-timestamp", b"1519375990"), (b"x-vod-signature", b"0" * 32)]
 BODY = b'{ "MediaId" : "abc", "Extra":"\xc3\xa9" }\n'
 BODY_BYTES_MAX = 1024
+# Another URL with the path of TARGET, such as the one before a move to https, and its own key.
+OLD_URL = "http://old.example.com/your/callback"
+OLD_KEY = "Old1Key"
 
 
 class RecordingPublisher:
@@ -106,6 +110,7 @@ class Bridge:
         callbacks = [
             {"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]},
             {"url": "https://www.example.com/secret?token=1", "auth_keys": []},
+            {"url": OLD_URL, "auth_keys": [OLD_KEY]},
         ]
         self.registry = CollectorRegistry()
         self.publisher = RecordingPublisher(error)
@@ -144,6 +149,20 @@ async def test_an_authentic_callback_is_published_verbatim_and_answered_200(brid
     assert exchange.sent[1:] == [{"type": "http.response.body", "body": b""}]
     assert bridge.publisher.records == [(b"abc", BODY, b"http", 1519375990500)]
     assert bridge.counted() == {"published": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "status"),
+    [(OLD_URL, OLD_KEY, 200), (OLD_URL, "test123", 403), ("https://www.example.com/your/callback", OLD_KEY, 403)],
+)
+async def test_on_a_path_of_two_urls_each_counts_with_its_own_key(
+    bridge: Bridge, url: str, key: str, status: int
+) -> None:
+    """VOD signs the URL, and a request has the path alone."""
+    headers = [(b"x-vod-timestamp", b"1519375990"), (b"x-vod-signature", sign(url, "1519375990", key).encode())]
+
+    assert (await bridge.handle(Exchange(BODY, headers=headers))).status == status
+    assert len(bridge.publisher.records) == (status == 200)
 
 
 async def test_no_answer_is_given_before_the_acknowledgement(bridge: Bridge) -> None:

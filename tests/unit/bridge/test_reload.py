@@ -16,6 +16,7 @@ from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, Settings, load
 
 SIGNED = {"url": "https://a.example/signed", "auth_keys": ["Old1"]}
+MOVED = {"url": "https://b.example/signed", "auth_keys": ["New1"]}
 OPEN = {"url": "https://a.example/open", "auth_keys": []}
 
 
@@ -38,7 +39,11 @@ def reload() -> Callable[..., tuple[set[bytes], float | None]]:
     return reloaded
 
 
-@pytest.mark.parametrize("callbacks", [[], [SIGNED | {"auth_keys": []}, OPEN]], ids=["none", "no key"])
+@pytest.mark.parametrize(
+    "callbacks",
+    [[], [SIGNED | {"auth_keys": []}, OPEN], [MOVED | {"auth_keys": []}, OPEN]],
+    ids=["none", "no key", "no key under another URL of the path"],
+)
 def test_what_would_lose_callbacks_or_their_keys_changes_nothing(reload: Any, callbacks: list[dict[str, Any]]) -> None:
     assert reload(*callbacks) == ({b"/signed", b"/open"}, 1)
 
@@ -65,10 +70,12 @@ def test_a_key_that_is_blank_changes_nothing(tmp_path: Path, key: str) -> None:
     [
         ([SIGNED | {"auth_keys": ["New1", "Old1"]}, OPEN], {b"/signed", b"/open"}),
         ([SIGNED], {b"/signed"}),
+        ([SIGNED, MOVED], {b"/signed"}),
+        ([MOVED], {b"/signed"}),
         ([OPEN], {b"/open"}),
         ([SIGNED, OPEN | {"auth_keys": ["New1"]}], {b"/signed", b"/open"}),
     ],
-    ids=["another key", "one less", "the other one", "a key more"],
+    ids=["another key", "one less", "another URL beside it", "another URL", "the other one", "a key more"],
 )
 def test_any_other_change_is_made(reload: Any, callbacks: list[dict[str, Any]], served: set[bytes]) -> None:
     assert reload(*callbacks) == (served, 0)

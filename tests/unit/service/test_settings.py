@@ -554,13 +554,32 @@ def test_the_secrets_of_a_queue_can_come_from_a_file_and_are_never_shown(config:
     assert "t0ken" not in shown
 
 
-@pytest.mark.parametrize(
-    "other", ["https://example.com/vod", "https://other.example.com/vod", "http://example.com:80/vod"]
-)
-def test_two_callbacks_on_one_path_are_refused(config: Path, other: str) -> None:
-    """A request names a path alone, so it would be anybody's guess which keys may sign it."""
-    assert problem(config, CALLBACK + f'[[bridge.callbacks]]\nurl = "{other}"') == (
-        "bridge.callbacks: Value error, two callbacks share a path: put the keys of both into one entry"
+def test_callbacks_on_one_path_are_served_by_the_same_target() -> None:
+    """VOD signs the whole URL: another domain, or https instead of http, is another signature under the same path."""
+    old = CallbackSettings(url="http://old.example.com/vod", auth_keys=(SecretStr("Key1"),))
+    new = CallbackSettings(url="https://new.example.com/vod", auth_keys=(SecretStr("Key2"), SecretStr("Key1")))
+    other = CallbackSettings(url="https://new.example.com/vod?tenant=7")
+
+    assert BridgeSettings(callbacks=(old, other, new)).callbacks_by_target == {
+        b"/vod": (old.callback, new.callback),
+        b"/vod?tenant=7": (other.callback,),
+    }
+
+
+def test_one_url_in_two_entries_is_refused(config: Path) -> None:
+    """Keys that rotate belong into one entry: who finds two may take out the wrong one."""
+    assert problem(config, CALLBACK + CALLBACK) == (
+        "bridge.callbacks: Value error, two entries have the same URL: put the keys of both into one"
+    )
+
+
+def test_an_unsigned_callback_on_the_path_of_a_signed_one_is_refused(config: Path) -> None:
+    """It would take what the other refuses."""
+    signed = '[[bridge.callbacks]]\nurl = "https://other.example.com/vod"\nauth_keys = ["Key1"]'
+
+    assert problem(config, CALLBACK + signed) == (
+        "bridge.callbacks: Value error, of two entries with one path only one has auth_keys: what it refuses, the other"
+        " would take"
     )
 
 
