@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.service.settings import ENV_PREFIX, Settings
+from pipeline.service.settings import Settings
+from pipeline.service.settings_source import ENV_PREFIX
 from tests.generated.markdown import code, joined, notice, prose, table
 
 INTRODUCTION = """
@@ -19,7 +20,8 @@ One TOML file holds the settings, the environment overrides it, and each process
 - **Secrets**: `VOD_PIPELINE_<SECTION>__<KEY>_FILE` names a file that holds the value, such as
   `VOD_PIPELINE_KAFKA__PASSWORD_FILE=/run/secrets/kafka-password`. `vod-pipeline config show` masks secrets.
 - **Mistakes**: an unknown key, a missing file or a wrong value stops the start with one line that names it, and exit
-  code 2. `vod-pipeline config check` finds them without a start.
+  code 2. So does a secret that is empty or has a blank or a line end at either end. Variables without two underscores,
+  such as those that Kubernetes makes of a Service's name, are left alone. `vod-pipeline config check` finds them without a start.
 - **Changes** take effect at a restart, except `bridge.callbacks`, which the bridge reads again on SIGHUP
   ([how](operating.md#a-new-authkey)).
 """
@@ -30,7 +32,8 @@ RULES = """
 - `worker.dedupe_horizon_seconds` is at least `window_seconds` + `allowed_delay_seconds`.
 - With an entry in `bridge.mns` it is at least 608400: a queue may keep a message for 7 days, and an hour is for
   clocks and handling.
-- Two entries of `bridge.callbacks` have different paths, and two of `bridge.mns` name different queues.
+- Two entries of `bridge.callbacks` have different URLs; they may share a path, and each URL is then tried with its own
+  keys. Two of `bridge.mns` name different queues.
 - `kafka.sasl_mechanism`, `username` and `password` come together with `SASL_SSL` or `SASL_PLAINTEXT`, and `ca_file`,
   `certificate_file`, `key_file` and `key_password` with `SSL` or `SASL_SSL`. What the protocol makes no use of is
   refused.
