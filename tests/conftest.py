@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka import clients, lenient_decoding
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from tests.harness.admin import admin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,7 @@ def fresh_settings(kafka: LocalKafka) -> Settings:
 @pytest.fixture
 def settings(fresh_settings: Settings) -> Settings:
     """Settings whose topics exist as the contract has them."""
-    with ops_topics.connect(fresh_settings) as client:
-        ops_topics.apply(client, ops_topics.plan(client, fresh_settings))
+    reconcile(fresh_settings)
     return fresh_settings
 
 
@@ -66,5 +66,5 @@ def topics(settings: Settings) -> Topics:
 @pytest.fixture
 def admin(fresh_settings: Settings) -> Iterator[KafkaAdminClient]:
     """An admin client of the shared broker."""
-    with ops_topics.connect(fresh_settings) as client:
+    with admin_of(fresh_settings) as client:
         yield client

@@ -13,10 +13,12 @@ from rich.table import Table
 
 from pipeline.admin import migrate
 from pipeline.admin import offsets as group_offsets
-from pipeline.admin import topics as kafka_topics
+from pipeline.admin.topics.apply import plan, reconcile
+from pipeline.admin.topics.diff import Change, Problem, check
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.core.windows import format_time
+from pipeline.kafka.tools.cluster import connect
 from pipeline.service import settings as configuration
 from pipeline.service.settings import SettingsError
 
@@ -37,8 +39,8 @@ def topics_plan(config: Config = None) -> None:
     Example: vod-pipeline topics plan
     """
     settings = configuration.load(config)
-    with kafka_topics.connect(settings) as admin:
-        changes = kafka_topics.plan(admin, settings)
+    with connect(settings.kafka) as cluster:
+        changes = plan(cluster, settings)
     if not changes:
         out.print("the topics are as they should be")
         return
@@ -52,10 +54,7 @@ def topics_apply(config: Config = None) -> None:
 
     Example: vod-pipeline topics apply
     """
-    settings = configuration.load(config)
-    with kafka_topics.connect(settings) as admin:
-        changes = kafka_topics.plan(admin, settings)
-        kafka_topics.apply(admin, changes)
+    changes = reconcile(configuration.load(config))
     out.print(_plan_table(changes) if changes else "the topics are as they should be")
 
 
@@ -86,7 +85,7 @@ def config_check(config: Config = None) -> None:
 
     Example: vod-pipeline config check --config production.toml
     """
-    problems = kafka_topics.check(configuration.load(config))
+    problems = check(configuration.load(config))
     if problems:
         raise SettingsError("; ".join(problems))
     out.print("the settings are valid")
@@ -154,9 +153,9 @@ def spool_status(config: Config = None) -> None:
     out.print(table)
 
 
-def _plan_table(changes: tuple[kafka_topics.Change, ...]) -> Table:
+def _plan_table(changes: tuple[Change, ...]) -> Table:
     table = Table("topic", "change")
     for change in changes:
-        style = "red" if isinstance(change, kafka_topics.Problem) else ""
+        style = "red" if isinstance(change, Problem) else ""
         table.add_row(change.where, change.what, style=style)
     return table

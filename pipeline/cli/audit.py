@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import audit as ops_audit
-from pipeline.admin import topics as kafka_topics
 from pipeline.audit.findings import Report
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
+from pipeline.kafka.tools.cluster import connect
 from pipeline.service import settings as configuration
 
 FINDINGS_SHOWN_MAX = 20
@@ -49,7 +49,7 @@ def audit(
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
         raise typer.BadParameter("--from is not before --to")
     settings = configuration.load(config)
-    with kafka_topics.connect(settings):  # Says in one line if no Kafka answers.
+    with connect(settings.kafka):  # Says in one line if no Kafka answers.
         pass
     with _progress() as progress:
         task = progress.add_task("raw records", total=None)

@@ -12,9 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.admin import doctor as machine
-from pipeline.admin import doctor_kafka
-from pipeline.admin.doctor import Finding, Level, fail
+from pipeline.admin.doctor import Finding, Level, fail, kafka, machine
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.service import settings as configuration
@@ -55,11 +53,11 @@ def _findings(config: Config) -> Iterator[Finding]:
         yield fail("settings", str(error), "set what it names; nothing else was looked at")
         return
     yield from machine.examine(settings, now=time.time(), spool_file=spool.FILE)
-    yield from doctor_kafka.examine(settings)
+    yield from kafka.examine(settings)
 
 
 def _print(finding: Finding) -> None:
     colour = COLOURS[finding.level]
     out.print(f"[{colour}]{finding.level:5}[/] {finding.check:13} {escape(finding.what)}", soft_wrap=True)
-    if finding.mend:
-        out.print(f"{'':19} → {escape(finding.mend)}", soft_wrap=True, highlight=False)
+    if finding.fix:
+        out.print(f"{'':19} → {escape(finding.fix)}", soft_wrap=True, highlight=False)

@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline.admin import topics as kafka_topics
+from pipeline.admin.topics.contract import contract
 from pipeline.cli.terminal import Config, out
+from pipeline.kafka.tools.cluster import connect
 from pipeline.local import up as local
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
@@ -90,7 +91,7 @@ def rates(config: Config = None) -> None:
     from pipeline.local.rates_table import LiveRates  # noqa: PLC0415  # As above.
 
     settings = configuration.load(config)
-    with kafka_topics.connect(settings):  # Says in one line if no Kafka answers.
+    with connect(settings.kafka):  # Says in one line if no Kafka answers.
         pass
     with contextlib.suppress(KeyboardInterrupt):
         LiveRates(settings.kafka, console=out).run(threading.Event())
@@ -113,7 +114,7 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
         table.add_row("live page", f"[bold]{settings.dashboard.base_url}[/bold]")
     table.add_row("callbacks", f"{bridge_settings.base_url}{callback.path}")
     table.add_row("Kafka", parts[0].environ[local.BOOTSTRAP_VARIABLE])
-    table.add_row("topics", ", ".join(f"{spec.name}" for spec in kafka_topics.contract(settings)))
+    table.add_row("topics", ", ".join(f"{spec.name}" for spec in contract(settings)))
     for name, host, port in (
         ("bridge", bridge_settings.metrics_host, bridge_settings.metrics_port),
         ("worker", worker_settings.metrics_host, worker_settings.metrics_port),

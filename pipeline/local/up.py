@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.admin import topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
 from pipeline.service.probe import ask, url_of
@@ -204,14 +204,13 @@ def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Pa
     Run everything while the context lasts.
 
     Raises:
-        UpError, LocalKafkaError, TopicsError: one line for the operator; nothing is left running.
+        UpError, LocalKafkaError, TopicsError, ClusterError: one line for the operator; nothing is left running.
     """
     with kafka_of(settings, say) as bootstrap_servers:
         at = settings.model_copy(
             update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})}
         )
-        with topics.connect(at) as admin:
-            topics.apply(admin, topics.plan(admin, at))
+        reconcile(at)
         parts = parts_of(settings, dict(os.environ), bootstrap_servers)
         try:
             for part in parts:

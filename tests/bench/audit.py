@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 from pipeline import audit
-from pipeline.admin import topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.audit.log import Reader
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
@@ -56,8 +56,7 @@ def main() -> None:
                 ),
                 worker=WorkerSettings(group="bench"),
             )
-            with topics.connect(settings) as admin:
-                topics.apply(admin, topics.plan(admin, settings))
+            reconcile(settings)
             asyncio.run(fill(settings, arguments.events))
             decide(settings, directory, arguments.events)
             for _ in range(arguments.rounds):

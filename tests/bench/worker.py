@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from pipeline.admin import topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.core.event import validate
 from pipeline.core.windows import format_time
 from pipeline.kafka.murmur2 import partitions_of
@@ -187,8 +187,7 @@ def _round(kafka: LocalKafka, directory: Path, events: int, *, is_poison: bool =
         kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
         worker=WorkerSettings(group=name),
     )
-    with topics.connect(settings) as admin:
-        topics.apply(admin, topics.plan(admin, settings))
+    reconcile(settings)
     asyncio.run(fill(settings, events, is_poison=is_poison))
     yardstick = validation_microseconds()
     per_second, microseconds, resident = measure(settings, directory, events)

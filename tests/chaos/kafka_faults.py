@@ -13,11 +13,11 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.admin import offsets
-from pipeline.admin import topics as ops_topics
 from pipeline.core.contract import transactional_prefix
 from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.worker.partition import ExitCode
 from tests.chaos.faults import until
+from tests.harness.admin import admin_of
 
 if TYPE_CHECKING:
     from tests.chaos.system import System
@@ -58,7 +58,7 @@ async def run_retention(system: System) -> None:
 
 def _delete_records(system: System, cuts: dict[int, int]) -> None:
     raw = system.settings.kafka.topics.raw
-    with ops_topics.connect(system.settings) as admin:
+    with admin_of(system.settings) as admin:
         admin.delete_records({TopicPartition(raw, number): offset for number, offset in cuts.items()})
 
 
@@ -90,7 +90,7 @@ async def recreate_raw(system: System) -> None:
 
 
 def _delete_raw(system: System) -> None:
-    with ops_topics.connect(system.settings) as admin:
+    with admin_of(system.settings) as admin:
         admin.delete_topics([system.settings.kafka.topics.raw])
 
 
@@ -115,7 +115,7 @@ async def make_rejected_unwritable(system: System) -> None:
 def _alter_rejected(system: System, config: dict[str, str]) -> dict[str, str]:
     """Set *config* and return what it was."""
     topic = system.settings.kafka.topics.rejected
-    with ops_topics.connect(system.settings) as admin:
+    with admin_of(system.settings) as admin:
         found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict[str, Any](config))])
     return {key: found["topic"][topic][key]["value"] for key in config}
@@ -159,7 +159,7 @@ def _coordinator(system: System) -> Node:
     number = system.chance.randrange(system.settings.kafka.partitions)
     kafka, worker = system.settings.kafka, system.settings.worker
     transactional_id = f"{transactional_prefix(kafka.topics.raw, worker.group, 'accept')}{number}"
-    with ops_topics.connect(system.settings) as admin:
+    with admin_of(system.settings) as admin:
         (topic,) = admin.describe_topics(["__transaction_state"])
         partitions = topic["partitions"]
         # Kafka: TransactionStateManager.partitionFor, the absolute value of Java's String.hashCode modulo their number.
@@ -179,7 +179,7 @@ async def all_in_sync(system: System) -> None:
     """Wait until every replica has caught up: a second broker that goes now takes no record along."""
 
     def is_in_sync() -> bool:
-        with ops_topics.connect(system.settings) as admin:
+        with admin_of(system.settings) as admin:
             topics = admin.describe_topics()
         return all(
             len(partition["isr_nodes"]) == len(partition["replica_nodes"])

@@ -13,7 +13,7 @@ import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.partition import ExitCode
 from tests.chaos.judge import Past, Verdict, judge
@@ -159,8 +159,7 @@ class System:
 
     def make_topics(self) -> None:
         """Create what is missing, and mend what a scenario changed."""
-        with ops_topics.connect(self.settings) as admin:
-            ops_topics.apply(admin, ops_topics.plan(admin, self.settings))
+        reconcile(self.settings)
 
     async def moment(self, seconds_max: float = 1.0) -> None:
         """Let a random time pass: when a fault hits is what the suite is about."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.admin import topics
+from pipeline.admin.topics.apply import reconcile
 from tests.conftest import new_kafka
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import read
@@ -50,8 +50,7 @@ async def test_a_broker_that_is_killed_and_gone_for_a_minute_costs_no_callback(
         own = fresh_settings.model_copy(
             update={"kafka": fresh_settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})}
         )
-        with topics.connect(own) as admin:
-            topics.apply(admin, topics.plan(admin, own))
+        reconcile(own)
         bridge = BridgeProcess(own, tmp_path)
         await bridge.start()
         try:

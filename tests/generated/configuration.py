@@ -21,7 +21,8 @@ One TOML file holds the settings, the environment overrides it, and each process
   `VOD_PIPELINE_KAFKA__PASSWORD_FILE=/run/secrets/kafka-password`. `vod-pipeline config show` masks secrets.
 - **Mistakes**: an unknown key, a missing file or a wrong value stops the start with one line that names it, and exit
   code 2. So does a secret that is empty or has a blank or a line end at either end. Variables without two underscores,
-  such as those that Kubernetes makes of a Service's name, are left alone. `vod-pipeline config check` finds them without a start.
+  such as those that Kubernetes makes of a Service's name, are left alone. `vod-pipeline config check` finds mistakes
+  without a start.
 - **Changes** take effect at a restart, except `bridge.callbacks`, which the bridge reads again on SIGHUP
   ([how](operating.md#a-new-authkey)).
 """

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.admin import topics as ops_topics
 from pipeline.audit.findings import Report
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from tests.harness.admin import admin_of
 
 if TYPE_CHECKING:
     from pipeline.local.kafka import LocalKafka
@@ -76,7 +76,7 @@ def disagreements(report: Report) -> list[str]:
 
 def copy(settings: Settings, logs: Logs, run: Run) -> None:
     prefix, options = settings.kafka.topic_prefix, settings.kafka.client_options()
-    with ops_topics.connect(settings) as client:
+    with admin_of(settings) as client:
         names = {f"{prefix}{name}": len(partitions) for name, partitions in logs.items()} | {
             f"{prefix}partial-counts": 1
         }

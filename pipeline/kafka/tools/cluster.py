@@ -36,6 +36,10 @@ class ClusterError(OperatorError):
     """Kafka cannot be asked, or refuses."""
 
 
+class UnreachableError(ClusterError):
+    """No Kafka answers where it should be."""
+
+
 class ForbiddenError(ClusterError):
     """Our user may not ask this."""
 
@@ -70,7 +74,7 @@ def connect(kafka: KafkaSettings, *, timeout_seconds: int = CONNECT_TIMEOUT_SECO
     Open a connection for a `with` block.
 
     Raises:
-        ClusterError: no Kafka answers within *timeout_seconds*.
+        UnreachableError: no Kafka answers within *timeout_seconds*.
         AccessError: it refuses us, or we refuse it.
     """
     access.require_now(kafka)
@@ -79,7 +83,7 @@ def connect(kafka: KafkaSettings, *, timeout_seconds: int = CONNECT_TIMEOUT_SECO
     remedy = "start it, or set kafka.bootstrap_servers"
     # kafka-python logs every refused attempt and never closes its socket: it is called when a server listens.
     if not _one_listens(options["bootstrap_servers"], timeout_seconds):
-        raise ClusterError(f"{missing}: {remedy}")
+        raise UnreachableError(f"{missing}: {remedy}")
     try:
         admin = KafkaAdminClient(
             **options,
@@ -87,7 +91,7 @@ def connect(kafka: KafkaSettings, *, timeout_seconds: int = CONNECT_TIMEOUT_SECO
             request_timeout_ms=REQUEST_TIMEOUT_SECONDS * 1000,
         )
     except KafkaError as error:
-        raise ClusterError(f"{missing}: {remedy}") from error
+        raise UnreachableError(f"{missing}: {remedy}") from error
     try:
         yield Cluster(kafka, admin)
     finally:

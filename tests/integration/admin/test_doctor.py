@@ -22,9 +22,9 @@ from kafka.admin import (
     ResourceType,
 )
 
-from pipeline.admin import topics as ops_topics
 from pipeline.admin.doctor import Finding, Level
-from pipeline.admin.doctor_kafka import examine
+from pipeline.admin.doctor.kafka import examine
+from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
@@ -53,7 +53,7 @@ def test_missing_topics_fail_and_stay_missing(fresh_settings: Settings, admin: K
     findings = bad(fresh_settings)
 
     assert [(finding.check, finding.level) for finding in findings] == [("topics", Level.FAIL)] * 5
-    assert all("vod-pipeline topics apply" in finding.mend for finding in findings)
+    assert all("vod-pipeline topics apply" in finding.fix for finding in findings)
     assert {topic["name"] for topic in admin.describe_topics()} - {"__transaction_state", "__consumer_offsets"} == (
         before - {"__transaction_state", "__consumer_offsets"}
     )
@@ -124,8 +124,7 @@ class Guarded:
         environ = {**secured.environ("SCRAM-SHA-512"), "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": prefix}
         self.settings = load(None, environ)
         plain = KafkaSettings(bootstrap_servers=secured.kafka.bootstrap_servers, topic_prefix=prefix)
-        with ops_topics.connect(Settings(kafka=plain)) as admin:
-            ops_topics.apply(admin, ops_topics.plan(admin, Settings(kafka=plain)))
+        reconcile(Settings(kafka=plain))
         self.admin = KafkaAdminClient(bootstrap_servers=secured.kafka.bootstrap_servers)
         topics, operation = self.settings.kafka.topics, ACLOperation
         self.raw_write = acl(ResourceType.TOPIC, topics.raw, operation.WRITE)
@@ -189,12 +188,12 @@ def test_a_missing_permission_is_named(guarded: Guarded, revoked: str, what: str
     guarded.revoke(getattr(guarded, revoked))
     try:
         eventually(lambda: guarded.found(expected), seconds=60)
-        mend = next(finding.mend for finding in bad(guarded.settings) if finding.check == "permissions")
+        fix = next(finding.fix for finding in bad(guarded.settings) if finding.check == "permissions")
     finally:
         guarded.grant(getattr(guarded, revoked))
 
-    assert mend.startswith("kafka-acls.sh ")
-    assert "--allow-principal User:pipeline --operation " in mend
+    assert fix.startswith("kafka-acls.sh ")
+    assert "--allow-principal User:pipeline --operation " in fix
     eventually(guarded.found, seconds=60)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.admin import migrate
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.kafka.tools.raw_writer import write_raw
 from tests.harness.load import Load, deletion, mixture
@@ -30,8 +30,7 @@ def with_more_partitions(settings: Settings) -> Settings:
     )
     worker = settings.worker.model_copy(update={"group": f"{settings.worker.group}-more"})
     new: Settings = settings.model_copy(update={"kafka": kafka, "worker": worker})
-    with ops_topics.connect(new) as client:
-        ops_topics.apply(client, ops_topics.plan(client, new))
+    reconcile(new)
     return new
 
 

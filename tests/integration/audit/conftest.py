@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import audit
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.audit.findings import Report
 from pipeline.audit.log import Reader
 from tests.harness.load import mixture, write
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 def run(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A good run, which the audit finds good while the worker is at it and when it is done."""
     settings = settings_of(kafka)
-    with ops_topics.connect(settings) as client:
-        ops_topics.apply(client, ops_topics.plan(client, settings))
+    reconcile(settings)
     write(settings, mixture(RECORDS, seed=21))
     with WorkerProcess(settings, tmp_path_factory.mktemp("worker")) as worker:
         worker.wait_until_working(records=RECORDS, seconds=120)

@@ -14,8 +14,8 @@ import pytest
 from kafka import TopicPartition
 
 from pipeline import audit
-from pipeline.admin import topics as ops_topics
 from pipeline.audit.findings import Report
+from tests.harness.admin import admin_of
 from tests.harness.recorded import ACCEPTED, RATES, RAW, RECORDS, REJECTED, Logs, Run, copy, disagreements, settings_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def test_raw_records_that_retention_took_are_remembered_from_accepted(kafka: Loc
     settings = settings_of(kafka)
     copy(settings, logs, run)
     gone = {TopicPartition(settings.kafka.topics.raw, number): len(part) // 2 for number, part in enumerate(logs[RAW])}
-    with ops_topics.connect(settings) as client:
+    with admin_of(settings) as client:
         client.delete_records(gone)
 
     report = audit.run(settings, rows_timeout_seconds=0)

@@ -12,7 +12,7 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 from prometheus_client import CollectorRegistry
 
-from pipeline.admin import topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import PublishError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.bridge.spool import Spool
@@ -20,6 +20,7 @@ from pipeline.bridge.spool_writer import Spooler
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
+from tests.harness.admin import admin_of
 from tests.harness.cluster import Cluster
 from tests.harness.proxy import Fault, Proxy
 from tests.harness.recount import read
@@ -78,8 +79,7 @@ class Bridge:
 async def running(cluster: Cluster, spool: Spool | None = None, *, ack_timeout_seconds: float) -> AsyncIterator[Bridge]:
     servers, prefix = cluster.bootstrap_servers(), f"{uuid.uuid4().hex[:12]}."
     settings = Settings(kafka=KafkaSettings(bootstrap_servers=servers, topic_prefix=prefix))
-    with topics.connect(settings) as admin:
-        topics.apply(admin, topics.plan(admin, settings))
+    reconcile(settings)
     proxied = settings.kafka.model_copy(update={"bootstrap_servers": cluster.bootstrap_servers("BRIDGE")})
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
@@ -147,7 +147,7 @@ async def test_a_kafka_slower_than_a_callback_waits_empties_the_spool_once(clust
 def take_at_most(settings: Settings, size: int) -> None:
     """Do what an operator may: change how large a batch raw takes."""
     config = {"max.message.bytes": str(size)}
-    with topics.connect(settings) as admin:
+    with contextlib.closing(admin_of(settings)) as admin:
         admin.alter_configs(
             [ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topics.raw, dict[str, Any](config))]
         )

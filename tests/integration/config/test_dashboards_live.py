@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.core.signature import Callback
 from pipeline.local.load import Target as Receiver
 from pipeline.local.load import simulate
@@ -108,8 +108,7 @@ def settings(kafka: LocalKafka) -> Settings:
         kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
         worker=WorkerSettings(group=name, window_seconds=5, allowed_delay_seconds=1),
     )
-    with ops_topics.connect(built) as client:
-        ops_topics.apply(client, ops_topics.plan(client, built))
+    reconcile(built)
     return built
 
 

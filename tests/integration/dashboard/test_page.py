@@ -21,7 +21,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, ViewportSize, expect
 
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.core.signature import Callback
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.local.load import Target, simulate
@@ -66,8 +66,7 @@ def world(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
         worker=WorkerSettings(group=name, window_seconds=5, allowed_delay_seconds=1),
     )
-    with ops_topics.connect(settings) as client:
-        ops_topics.apply(client, ops_topics.plan(client, settings))
+    reconcile(settings)
     directory = tmp_path_factory.mktemp("page")
     bridge = BridgeProcess(settings, directory)
     try:
@@ -268,8 +267,7 @@ async def test_before_there_is_anything_the_page_says_what_to_do(
             await expect(page.locator("#status")).to_contain_text(
                 "vod-pipeline topics apply", timeout=SECONDS_MAX * 1000
             )
-            with ops_topics.connect(fresh_settings) as client:
-                ops_topics.apply(client, ops_topics.plan(client, fresh_settings))
+            reconcile(fresh_settings)
 
             await expect(page.locator("#status")).to_have_text("Live", timeout=SECONDS_MAX * 1000)
             await expect(page.locator("#empty")).to_contain_text("vod-pipeline simulate")
@@ -282,8 +280,7 @@ async def test_kafka_going_away_and_the_page_itself_are_said_and_got_over(tmp_pa
     """The numbers stay, marked as old; a browser comes back by itself."""
     with new_kafka(tmp_path / "kafka") as broker:
         settings = Settings(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
-        with ops_topics.connect(settings) as client:
-            ops_topics.apply(client, ops_topics.plan(client, settings))
+        reconcile(settings)
         with DashboardProcess(settings, tmp_path) as dashboard:
             async with opened(browser, dashboard.url) as (page, _):
                 status = page.locator("#status")

@@ -10,12 +10,13 @@ import pytest
 from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionError
 from prometheus_client import CollectorRegistry
 
-from pipeline.admin import topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
 from pipeline.bridge.publisher import Authenticated, Publisher, Source
 from pipeline.kafka.producer import Producer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
+from tests.harness.admin import admin_of
 from tests.harness.recount import read
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def own_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
 def own_settings(fresh_settings: Settings, own_kafka: LocalKafka) -> Settings:
     kafka = fresh_settings.kafka.model_copy(update={"bootstrap_servers": own_kafka.bootstrap_servers})
     settings = fresh_settings.model_copy(update={"kafka": kafka})
-    with topics.connect(settings) as admin:
-        topics.apply(admin, topics.plan(admin, settings))
+    reconcile(settings)
     return settings
 
 
@@ -113,13 +113,13 @@ async def test_what_kafka_does_not_take_for_now_is_sent_again_and_only_that(sett
     """A leader that moved and a topic that is just being made answer with codes of the same kind."""
     raw = settings.kafka.topics.raw
     async with connected(settings) as producer:
-        with topics.connect(settings) as admin:
+        with admin_of(settings) as admin:
             admin.delete_topics([raw])
             while raw in admin.list_topics():  # noqa: ASYNC110  # A record that still gets in is acknowledged, and deleted.
                 await asyncio.sleep(0.02)
             sending = asyncio.create_task(producer.send([record(number) for number in range(8)]))
             done, _ = await asyncio.wait([sending], timeout=1)  # Long enough for some refusals.
-            topics.apply(admin, topics.plan(admin, settings))
+            reconcile(settings)
         async with asyncio.timeout(RESUME_SECONDS_MAX):
             await sending
 

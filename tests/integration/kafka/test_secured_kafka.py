@@ -26,7 +26,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
 from pipeline.local.kafka import free_port
@@ -148,8 +148,7 @@ def test_a_callback_is_accepted_and_no_secret_is_said(secured: SecuredKafka, way
     """From the callback over TLS, through bridge and worker, to `accepted`; then all they said and show is searched."""
     environ = environ_of(secured, way)
     settings = load(environ=environ)
-    with ops_topics.connect(settings) as admin:
-        ops_topics.apply(admin, ops_topics.plan(admin, settings))
+    reconcile(settings)
     bridge_monitor = f"http://127.0.0.1:{settings.bridge.metrics_port}"
     worker = WorkerProcess(settings, tmp_path)
     worker.environ.update(environ | {"VOD_PIPELINE_WORKER__METRICS_PORT": str(worker.port)})

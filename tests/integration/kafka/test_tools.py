@@ -13,9 +13,10 @@ from kafka.admin import KafkaAdminClient
 
 from pipeline.kafka.tools import cluster as cluster_of_tools
 from pipeline.kafka.tools import reader
-from pipeline.kafka.tools.cluster import Bounds, ClusterError, connect
+from pipeline.kafka.tools.cluster import Bounds, ClusterError, UnreachableError, connect
 from pipeline.kafka.tools.raw_writer import write_raw
 from pipeline.kafka.tools.reader import Reader
+from pipeline.local.kafka import free_port
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.cluster import Cluster
@@ -45,6 +46,18 @@ def refused(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL, "kafka")  # A record of its log would keep the socket it is about.
     yield
     gc.collect()
+
+
+def test_a_kafka_that_is_not_there_is_named() -> None:
+    """The operator must see which address was tried, not a traceback of sockets."""
+    port = free_port()
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}")
+
+    with (
+        pytest.raises(UnreachableError, match=f"no Kafka answers at 127.0.0.1:{port}"),
+        connect(kafka, timeout_seconds=1),
+    ):
+        pass
 
 
 def test_what_was_written_is_read_from_one_offset_to_another(settings: Settings) -> None:

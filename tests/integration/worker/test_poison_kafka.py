@@ -182,11 +182,10 @@ def test_a_partition_over_the_ceiling_pauses_says_why_and_loses_nothing(settings
 
 def test_a_paused_partition_holds_up_no_other(fresh_settings: Settings, tmp_path: Path) -> None:
     """Its chunks wait in its own buffer; the worker stays in the group and reads on in the others."""
-    from pipeline.admin import topics
+    from pipeline.admin.topics.apply import reconcile
 
     settings = having(fresh_settings, partitions=2, rejected_share_max=CEILING, rejected_share_records_min=10)
-    with topics.connect(settings) as client:
-        topics.apply(client, topics.plan(client, settings))
+    reconcile(settings)
     with WorkerProcess(settings, tmp_path) as worker:
         for _ in range(20):  # More chunks than fit into the buffer.
             asyncio.run(write_as_they_are(settings, [Poison("", "", b"m", b"{", [], None)] * 20))

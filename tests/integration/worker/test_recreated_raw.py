@@ -10,7 +10,8 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from pipeline.admin import topics as ops_topics
+from pipeline.admin.topics.apply import reconcile
+from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.service.settings import KafkaSettings, Settings
 from pipeline.worker.partition import ExitCode
 from tests.harness.load import Raw, deletion, write
@@ -34,9 +35,8 @@ def deletions(number: int) -> list[Raw]:
 def creation_problems(settings: Settings) -> list[str]:
     """Create what is missing; a topic that is still being deleted is in the way."""
     try:
-        with ops_topics.connect(settings) as admin:
-            ops_topics.apply(admin, ops_topics.plan(admin, settings))
-    except ops_topics.TopicsError as error:
+        reconcile(settings)
+    except ClusterError as error:
         return [str(error)]
     return []
 

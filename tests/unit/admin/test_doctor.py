@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import trustme
 
-from pipeline.admin import doctor
-from pipeline.admin.doctor import Finding, Level
-from pipeline.admin.doctor_kafka import skew_finding
+from pipeline.admin.doctor import Finding, Level, machine
+from pipeline.admin.doctor.kafka import skew_finding
 from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 
@@ -44,23 +43,23 @@ def with_callback(**callback: Any) -> Settings:
     ],
 )
 def test_weak_and_missing_keys_and_plain_http_are_warned_of(callback: dict[str, Any], expected: list[Level]) -> None:
-    findings = list(doctor.check_settings(with_callback(**callback)))
+    findings = list(machine.check_settings(with_callback(**callback)))
 
     assert levels(iter(findings), "callbacks") == expected
-    assert all(finding.mend for finding in findings if finding.level is not Level.OK)
+    assert all(finding.fix for finding in findings if finding.level is not Level.OK)
     assert STRONG[:15] not in repr(findings)
     assert "path-secret" not in repr(findings)
 
 
 def test_no_callback_and_no_queue_is_warned_of() -> None:
-    assert levels(doctor.check_settings(Settings()), "callbacks") == [Level.WARN]
+    assert levels(machine.check_settings(Settings()), "callbacks") == [Level.WARN]
 
 
 def test_a_horizon_that_outlives_what_is_kept_fails() -> None:
-    assert levels(doctor.check_settings(Settings()), "settings") == [Level.OK]
+    assert levels(machine.check_settings(Settings()), "settings") == [Level.OK]
     long = Settings(worker=WorkerSettings(dedupe_horizon_seconds=30 * 86_400))
 
-    assert levels(doctor.check_settings(long), "settings") == [Level.FAIL]
+    assert levels(machine.check_settings(long), "settings") == [Level.FAIL]
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", []), ("localhost", []), ("192.0.2.1", [Level.WARN])])
@@ -68,7 +67,7 @@ def test_a_bridge_without_tls_belongs_on_loopback(host: str, expected: list[Leve
     callback = CallbackSettings.model_validate({"url": HTTPS, "auth_keys": [STRONG]})
     settings = Settings(bridge=BridgeSettings(host=host, callbacks=(callback,)))
 
-    assert levels(doctor.check_settings(settings), "tls") == expected
+    assert levels(machine.check_settings(settings), "tls") == expected
 
 
 class Page(BaseHTTPRequestHandler):
@@ -101,17 +100,17 @@ def ports(*, bridge: int | None = None, metrics: int | None = None, worker: int 
 
 
 def test_free_ports_are_well() -> None:
-    assert [finding.level for finding in doctor.check_ports(ports())] == [Level.OK] * 3
+    assert [finding.level for finding in machine.check_ports(ports())] == [Level.OK] * 3
 
 
 def test_a_port_of_another_program_fails_and_names_the_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        findings = list(doctor.check_ports(ports(worker=port)))
+        findings = list(machine.check_ports(ports(worker=port)))
 
     assert [finding.level for finding in findings] == [Level.OK, Level.OK, Level.FAIL]
     assert "worker.metrics_port" in findings[2].what
-    assert f"ss -ltnp 'sport = :{port}'" in findings[2].mend
+    assert f"ss -ltnp 'sport = :{port}'" in findings[2].fix
 
 
 def test_an_http_server_that_is_not_ours_is_another_program() -> None:
@@ -119,7 +118,7 @@ def test_an_http_server_that_is_not_ours_is_another_program() -> None:
         metric = "node_cpu_seconds_total 1"
 
     with served(Other) as other:
-        findings = list(doctor.check_ports(ports(metrics=other.server_port)))
+        findings = list(machine.check_ports(ports(metrics=other.server_port)))
         other.shutdown()
 
     assert [finding.level for finding in findings] == [Level.OK, Level.FAIL, Level.OK]
@@ -135,7 +134,7 @@ def test_our_running_service_is_recognised_and_asked_whether_it_is_ready(
     Ours.readiness = readiness
     with served(Ours) as ours, socket.create_server(("127.0.0.1", 0)) as callbacks:
         port = callbacks.getsockname()[1]
-        findings = list(doctor.check_ports(ports(metrics=ours.server_port, bridge=port)))
+        findings = list(machine.check_ports(ports(metrics=ours.server_port, bridge=port)))
         ours.shutdown()
 
     assert [finding.level for finding in findings if finding.check == "ports"] == [Level.OK] * 3
@@ -151,7 +150,7 @@ def test_our_running_service_is_recognised_and_asked_whether_it_is_ready(
 
 def spool_levels(directory: Path | None, *, bytes_max: int = 1 << 20, mounts: str = "x / ext4 rw") -> list[Level]:
     bridge = BridgeSettings(spool_directory=directory, spool_bytes_max=bytes_max)
-    return levels(doctor.check_spool(bridge, mounts, "spool.sqlite"), "spool")
+    return levels(machine.check_spool(bridge, mounts, "spool.sqlite"), "spool")
 
 
 def test_a_spool_with_room_is_well_and_is_not_made(tmp_path: Path) -> None:
@@ -205,7 +204,7 @@ def test_certificates_are_judged_by_the_days_they_have_left(tmp_path: Path, days
     issued.private_key_pem.write_to_path(tmp_path / "bridge.key")
     bridge = BridgeSettings(certificate_file=tmp_path / "bridge.pem", key_file=tmp_path / "bridge.key")
 
-    findings = list(doctor.check_certificates(Settings(bridge=bridge), NOW.timestamp()))
+    findings = list(machine.check_certificates(Settings(bridge=bridge), NOW.timestamp()))
 
     assert [(finding.level, finding.what.split()[0]) for finding in findings] == [(level, "bridge.certificate_file")]
 
@@ -216,11 +215,11 @@ def test_a_certificate_from_the_future_fails(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     settings = Settings(kafka=KafkaSettings(security_protocol="SSL", ca_file=tmp_path / "ca.pem"))
 
-    assert levels(doctor.check_certificates(settings, 0.0), "certificates") == [Level.FAIL]
+    assert levels(machine.check_certificates(settings, 0.0), "certificates") == [Level.FAIL]
 
 
 def test_without_tls_there_are_no_certificates_to_judge() -> None:
-    assert list(doctor.check_certificates(Settings(), NOW.timestamp())) == []
+    assert list(machine.check_certificates(Settings(), NOW.timestamp())) == []
 
 
 @pytest.mark.parametrize(
@@ -233,4 +232,4 @@ def test_clocks_are_judged_by_the_tolerance_of_signatures(skew: float, level: Le
 
 @pytest.mark.parametrize(("files", "level"), [(4095, Level.WARN), (4096, Level.OK), (resource.RLIM_INFINITY, Level.OK)])
 def test_few_open_files_are_warned_of(files: int, level: Level) -> None:
-    assert [finding.level for finding in doctor.check_limits(files)] == [level]
+    assert [finding.level for finding in machine.check_limits(files)] == [level]

@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from kafka.errors import KafkaError
 
-from pipeline.admin import topics as ops_topics
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import KAFKA_JARS
+from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
 from tests.harness.dashboard import DashboardProcess
 from tests.harness.recount import eventually
@@ -53,7 +54,7 @@ def bare_settings(creating_kafka: LocalKafka) -> Settings:
 
 
 def created(settings: Settings) -> list[str]:
-    with ops_topics.connect(settings) as admin:
+    with closing(admin_of(settings)) as admin:
         return [topic for topic in admin.list_topics() if topic.startswith(settings.kafka.topic_prefix)]
 
 
@@ -81,7 +82,7 @@ def test_the_live_page_waits_for_its_topics(bare_settings: Settings, tmp_path: P
 
 
 def test_the_worker_waits_for_its_topics(bare_settings: Settings, tmp_path: Path) -> None:
-    with WorkerProcess(bare_settings, tmp_path) as worker, ops_topics.connect(bare_settings) as admin:
+    with WorkerProcess(bare_settings, tmp_path) as worker, closing(admin_of(bare_settings)) as admin:
 
         def is_joined() -> bool:
             with contextlib.suppress(KafkaError):  # A new broker makes its own topic of groups first.

@@ -1,7 +1,7 @@
 """
 What `vod-pipeline doctor` finds on this machine: settings, ports, spool, certificates, limits, running services.
 
-Each check returns findings, looks and never changes anything. What Kafka says is in `doctor_kafka`.
+Each check yields findings.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import resource
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-from pipeline.admin import topics as kafka_topics
+from pipeline.admin.doctor import Finding, fail, ok, warn
+from pipeline.admin.topics.diff import check
 from pipeline.core.contract import DAY_SECONDS
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import BridgeSettings, Settings
@@ -28,69 +27,39 @@ LOOPBACK = ("127.", "localhost", "::1")
 VOLATILE = ("tmpfs", "ramfs")
 
 
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at: what was found, and how to mend it (empty if it is well)."""
-
-    check: str
-    level: Level
-    what: str
-    mend: str = ""
-
-
-def ok(check: str, what: str) -> Finding:
-    return Finding(check=check, level=Level.OK, what=what)
-
-
-def warn(check: str, what: str, mend: str) -> Finding:
-    return Finding(check=check, level=Level.WARN, what=what, mend=mend)
-
-
-def fail(check: str, what: str, mend: str) -> Finding:
-    return Finding(check=check, level=Level.FAIL, what=what, mend=mend)
-
-
 def check_settings(settings: Settings) -> Iterator[Finding]:
-    """Judge settings that are valid (others do not get here), and yet may not be what anybody wants."""
-    problems = kafka_topics.check(settings)
+    """Judge settings that are valid (others do not get here), and yet may not be what is wanted."""
+    problems = check(settings)
     for problem in problems:
         yield fail("settings", problem, "set what it names, then: vod-pipeline config check")
     if not problems:
         yield ok("settings", "they are valid, and the horizon fits the retention")
     bridge = settings.bridge
     if not bridge.callbacks and not bridge.mns:
-        mend = "set bridge.callbacks (url and auth_keys), or bridge.mns; only the bridge needs them"
-        yield warn("callbacks", "none are configured, so the bridge would not start", mend)
+        fix = "set bridge.callbacks (url and auth_keys), or bridge.mns; only the bridge needs them"
+        yield warn("callbacks", "none are configured, so the bridge would not start", fix)
     for number, callback in enumerate(bridge.callbacks):
         # By number: the path may be the secret that unsigned callbacks rely on.
         name = f"bridge.callbacks[{number}]"
         weak = [key for key in callback.auth_keys if len(key.get_secret_value()) < KEY_CHARACTERS_MIN]
         if not callback.auth_keys:
-            mend = "set a key in VOD (AuthSwitch on) and here as auth_keys"
-            yield warn("callbacks", f"{name} has no key: whoever knows the URL can send events", mend)
+            fix = "set a key in VOD (AuthSwitch on) and here as auth_keys"
+            yield warn("callbacks", f"{name} has no key: who knows the URL can send events", fix)
         elif weak:
-            mend = "take one of 32 characters, and rotate: README, bridge.callbacks"
-            yield warn("callbacks", f"{name} has a key of less than {KEY_CHARACTERS_MIN} characters", mend)
+            fix = "take one of 32 characters, and rotate: README, bridge.callbacks"
+            yield warn("callbacks", f"{name} has a key of less than {KEY_CHARACTERS_MIN} characters", fix)
         else:
             yield ok("callbacks", f"{name} is signed")
         if callback.url.startswith("http://"):
-            mend = "give VOD an https URL: one signature that is seen signs any body for 5 minutes"
-            yield warn("callbacks", f"{name} is plain HTTP", mend)
+            fix = "give VOD an https URL: one signature that is seen signs any body for 5 minutes"
+            yield warn("callbacks", f"{name} is plain HTTP", fix)
     if not bridge.host.startswith(LOOPBACK) and bridge.certificate_file is None and bridge.callbacks:
-        mend = "set bridge.certificate_file and bridge.key_file, or put a proxy with TLS in front"
-        yield warn("tls", f"the bridge listens on {bridge.host} without TLS", mend)
+        fix = "set bridge.certificate_file and bridge.key_file, or put a proxy with TLS in front"
+        yield warn("tls", f"the bridge listens on {bridge.host} without TLS", fix)
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
-    """Say of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
+    """Find of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
     bridge, worker = settings.bridge, settings.worker
     bridge_page = _get(bridge.metrics_host, bridge.metrics_port, "/metrics") or ""
     is_bridge = "vod_pipeline_bridge_" in bridge_page
@@ -107,10 +76,10 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
 
 
 def _readiness(name: str, host: str, port: int) -> Finding:
-    told = _get(host, port, "/readyz") or "it does not answer"
-    if told == "ready":
+    answer = _get(host, port, "/readyz") or "it does not answer"
+    if answer == "ready":
         return ok("services", f"the {name} runs and is ready")
-    return warn("services", f"the {name} is not ready: {'; '.join(told.splitlines())}", f"see the {name}'s log")
+    return warn("services", f"the {name} is not ready: {'; '.join(answer.splitlines())}", f"see the {name}'s log")
 
 
 def _port(setting: str, host: str, port: int, *, holder: str | None) -> Finding:
@@ -122,8 +91,8 @@ def _port(setting: str, host: str, port: int, *, holder: str | None) -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        mend = f"find whose it is: ss -ltnp 'sport = :{port}'; or set {setting}"
-        return fail("ports", f"{setting} {port} on {host} cannot be used ({error.strerror}), and not for our own", mend)
+        fix = f"find whose it is: ss -ltnp 'sport = :{port}'; or set {setting}"
+        return fail("ports", f"{setting} {port} on {host} cannot be used ({error.strerror}), and not for our own", fix)
     return ok("ports", f"{setting} {port} is free")
 
 
@@ -146,32 +115,32 @@ def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[Find
     """
     directory = bridge.spool_directory
     if directory is None:
-        mend = "set bridge.spool_directory"
-        yield warn("spool", "there is none: while Kafka is away, callbacks are answered 503 and lost", mend)
+        fix = "set bridge.spool_directory"
+        yield warn("spool", "there is none: while Kafka is away, callbacks are answered 503 and lost", fix)
         return
     directory = directory.absolute()
     base = next(place for place in (directory, *directory.parents) if place.exists())
     user = os.geteuid()
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         owner = base.stat().st_uid
-        mend = f"chown {user} {base}, or set bridge.spool_directory"
-        yield fail("spool", f"{base} belongs to user {owner} and is not writable for us (user {user})", mend)
+        fix = f"chown {user} {base}, or set bridge.spool_directory"
+        yield fail("spool", f"{base} belongs to user {owner} and is not writable for us (user {user})", fix)
         return
     files = list(directory.rglob(f"{file}*")) if directory.exists() else []
     for spool in files:
         if spool.stat().st_uid != user:
-            mend = f"run as that user, or: chown -R {user} {directory}"
-            yield warn("spool", f"{spool} belongs to user {spool.stat().st_uid}, we are {user}", mend)
+            fix = f"run as that user, or: chown -R {user} {directory}"
+            yield warn("spool", f"{spool} belongs to user {spool.stat().st_uid}, we are {user}", fix)
     used = sum(spool.stat().st_size for spool in files)
     wanted, free = max(0, bridge.spool_bytes_max - used), shutil.disk_usage(base).free
     if free < wanted:
-        mend = "free some, set bridge.spool_directory to another disk, or lower bridge.spool_bytes_max"
-        yield warn("spool", f"it may need {wanted >> 20} MiB more, and {base} has {free >> 20} MiB left", mend)
+        fix = "free some, set bridge.spool_directory to another disk, or lower bridge.spool_bytes_max"
+        yield warn("spool", f"it may need {wanted >> 20} MiB more, and {base} has {free >> 20} MiB left", fix)
     else:
         yield ok("spool", f"{directory} is writable and has room")
     if _file_system(base, mounts) in VOLATILE:
-        mend = "set bridge.spool_directory to a disk"
-        yield warn("spool", f"{base} is in memory: what is spooled does not survive a restart of the machine", mend)
+        fix = "set bridge.spool_directory to a disk"
+        yield warn("spool", f"{base} is in memory: what is spooled does not survive a restart of the machine", fix)
 
 
 def _file_system(path: Path, mounts: str) -> str:
@@ -182,7 +151,7 @@ def _file_system(path: Path, mounts: str) -> str:
 
 
 def check_certificates(settings: Settings, now: float) -> Iterator[Finding]:
-    """Say until when certificates are valid at *now* (seconds since the epoch). That keys fit, the settings saw to."""
+    """Find until when certificates are valid at *now* (s since the epoch). That keys fit, the settings checked."""
     from cryptography import x509  # noqa: PLC0415  # 10 MB that only TLS needs.
 
     for key, path in (
@@ -199,13 +168,13 @@ def check_certificates(settings: Settings, now: float) -> Iterator[Finding]:
             continue
         days = (min(found.not_valid_after_utc.timestamp() for found in certificates) - now) / DAY_SECONDS
         begins = max(found.not_valid_before_utc.timestamp() for found in certificates)
-        mend = f"renew {path}, then restart"
+        fix = f"renew {path}, then restart"
         if begins > now:
             yield fail("certificates", f"{key} is not valid yet", "compare this machine's clock with the issuer's")
         elif days < 0:
-            yield fail("certificates", f"{key} has expired {-days:.0f} days ago", mend)
+            yield fail("certificates", f"{key} has expired {-days:.0f} days ago", fix)
         elif days < CERTIFICATE_DAYS_MIN:
-            yield warn("certificates", f"{key} expires in {days:.0f} days", mend)
+            yield warn("certificates", f"{key} expires in {days:.0f} days", fix)
         else:
             yield ok("certificates", f"{key} is valid for {days:.0f} days")
 
@@ -213,8 +182,8 @@ def check_certificates(settings: Settings, now: float) -> Iterator[Finding]:
 def check_limits(files: int) -> Iterator[Finding]:
     """Judge how many *files* this user's processes may open: each connection is one."""
     if files != resource.RLIM_INFINITY and files < FILES_MIN:
-        mend = f"ulimit -n {FILES_MIN}, or LimitNOFILE= in systemd"
-        yield warn("limits", f"{files} open files: so many connections the bridge takes, less 64", mend)
+        fix = f"ulimit -n {FILES_MIN}, or LimitNOFILE= in systemd"
+        yield warn("limits", f"{files} open files: so many connections the bridge takes, less 64", fix)
     else:
         yield ok("limits", f"{'any number of' if files == resource.RLIM_INFINITY else files} open files")
 

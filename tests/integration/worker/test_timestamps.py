@@ -13,7 +13,7 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from pipeline import audit
-from pipeline.admin.topics import plan
+from pipeline.admin.topics.apply import plan
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import KAFKA_JARS
 from tests.harness.clock import BridgeClock
@@ -128,7 +128,8 @@ def test_a_worker_whose_clock_is_an_hour_ahead_commits(
     if not is_applied:
         config = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": MINUTE_MS}
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topics.partial_counts, config)])
-        eventually(lambda: [] if len(plan(admin, settings)) == 1 else ["not yet"], seconds=30)
+        with connect(settings.kafka) as cluster:
+            eventually(lambda: [] if plan(cluster, settings) else ["not yet"], seconds=30)
     clock = BridgeClock(tmp_path / "clock")
     clock.set(61 * 60)
     worker = WorkerProcess(settings, tmp_path)

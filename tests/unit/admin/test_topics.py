@@ -1,0 +1,51 @@
+"""The topic contract as data: what differs from it, and the law of retention."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.admin.topics.contract import contract
+from pipeline.admin.topics.diff import Problem, TopicState, check, compare
+from pipeline.service.settings import Settings, WorkerSettings
+
+DAY_SECONDS = 86_400
+DAY_MILLISECONDS = 86_400_000
+
+
+def states_of(settings: Settings, **retention_days: int) -> dict[str, TopicState]:
+    """Return the contract's own topics as states, some with another retention."""
+    states = {}
+    for spec in contract(settings):
+        short = spec.name.removeprefix(settings.kafka.topic_prefix).replace("-", "_")
+        days = retention_days.get(short)
+        config = {**spec.config, **({"retention.ms": str(days * DAY_MILLISECONDS)} if days is not None else {})}
+        states[spec.name] = TopicState(
+            name=spec.name, partitions=spec.partitions, replication_factor=spec.replication_factor, config=config
+        )
+    return states
+
+
+def test_raw_kept_so_long_that_state_would_be_lost_is_a_problem() -> None:
+    """Raw 22 d + horizon 8 d fit into accepted's 30 d; one day more would be decided without its keys."""
+    settings = Settings()
+    fitting = compare(settings, states_of(settings, raw=22))
+    breaking = compare(settings, states_of(settings, raw=23))
+
+    assert fitting == ()
+    assert [change.where for change in breaking] == ["vod-deletions.accepted", "vod-deletions.partial-counts"]
+    assert all(isinstance(change, Problem) for change in breaking)
+
+
+def test_a_longer_accepted_makes_room_for_a_longer_raw() -> None:
+    """The law compares what is in force, not the defaults."""
+    settings = Settings()
+
+    assert compare(settings, states_of(settings, raw=23, accepted=31, partial_counts=31)) == ()
+
+
+@pytest.mark.parametrize(("horizon_days", "broken"), [(8, 0), (23, 0), (24, 1)])
+def test_a_horizon_that_accepted_does_not_cover_is_refused(horizon_days: int, broken: int) -> None:
+    """Accepted 30 d - raw 7 d = 23 d: a longer horizon could not be folded back. partial-counts grows with it."""
+    settings = Settings(worker=WorkerSettings(dedupe_horizon_seconds=horizon_days * DAY_SECONDS))
+
+    assert len(check(settings)) == broken
