@@ -33,18 +33,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pipeline.audit.findings import Finding, Kind, Report
 from pipeline.audit.join import accepted_raw_offset, rejected_raw_offset
-from pipeline.audit.log import AuditError, Bounds, Reader
 from pipeline.audit.partition import Scope
 from pipeline.audit.windows import Windows
 from pipeline.audit.workers import audit_partitions
+from pipeline.kafka.tools.cluster import Bounds, connect
+from pipeline.kafka.tools.reader import Reader
+from pipeline.service.errors import OperatorError
 from pipeline.service.settings import Settings
 
 ROWS_TIMEOUT_SECONDS = 5.0
+LAST_OFFSETS = 100  # So far back the last record of a log is looked for first: behind it are markers, if anything.
 
 Progress = Callable[[int, int], None]
+
+
+class AuditError(OperatorError):
+    """The topics are not those of the settings."""
 
 
 def run(
@@ -65,39 +73,45 @@ def run(
         progress: Called with how many raw offsets have been judged, and of how many.
 
     Raises:
-        AuditError: Kafka fails, or its topics are not those of the settings.
+        AuditError: the topics have another number of partitions.
+        ClusterError: Kafka fails.
     """
     began = time.perf_counter()
     report = Report()
-    scopes = _scopes(settings, since, until, report)
-    results = audit_partitions(settings, scopes, progress)
-    for result in results:
-        report.balance.merge(result.balance)
-        report.findings.merge(result.findings)
-        report.notes += result.notes
-        report.records += result.records
-    is_to_the_end = until is None
-    Windows.of(settings, results, report, is_to_the_end=is_to_the_end).wait_until_settled(report, rows_timeout_seconds)
+    with connect(settings.kafka) as cluster:
+        reader = Reader(cluster)
+        scopes = _scopes(settings, reader, since, until, report)
+        results = audit_partitions(settings, scopes, progress)
+        for result in results:
+            report.balance.merge(result.balance)
+            report.findings.merge(result.findings)
+            report.notes += result.notes
+            report.records += result.records
+        windows = Windows.of(settings, reader, results, report, is_to_the_end=until is None)
+        windows.wait_until_settled(report, rows_timeout_seconds)
+        report.records += reader.records
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _scopes(settings: Settings, since: int | None, until: int | None, report: Report) -> list[Scope]:
+def _scopes(settings: Settings, reader: Reader, since: int | None, until: int | None, report: Report) -> list[Scope]:
     """Return what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
-    reader, topics, partitions = Reader(settings), settings.kafka.topics, settings.kafka.partitions
-    committed = reader.committed(topics.raw, partitions)
-    logs = {topic: reader.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
+    cluster, topics, partitions = reader.cluster, settings.kafka.topics, settings.kafka.partitions
+    committed = cluster.committed(settings.worker.group, topics.raw, partitions)
+    logs = {topic: cluster.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
     for topic, bounds in logs.items():
         if len(bounds) != partitions:
             raise AuditError(f"{topic} has {len(bounds)} partitions, and kafka.partitions is {partitions}")
+    starts = {} if since is None else cluster.offsets_at(topics.raw, range(partitions), since)
+    ends = {} if until is None else cluster.offsets_at(topics.raw, range(partitions), until)
     scopes = []
     for number in range(partitions):
         raw, accepted, rejected = (logs[topic][number] for topic in (topics.raw, topics.accepted, topics.rejected))
         found = committed.get(number)
         position = found.offset if found else _resume(reader, settings, number, accepted, rejected)
         _judge_position(settings, report, number, raw, position)
-        start = raw.start if since is None else _offset_at(reader, topics.raw, number, since, raw)
-        end = raw.end if until is None else _offset_at(reader, topics.raw, number, until, raw)
+        start = raw.start if since is None else starts.get(number, raw.end)
+        end = raw.end if until is None else ends.get(number, raw.end)
         stop = min(position, end)
         scopes.append(
             Scope(
@@ -115,11 +129,6 @@ def _scopes(settings: Settings, since: int | None, until: int | None, report: Re
     return scopes
 
 
-def _offset_at(reader: Reader, topic: str, partition: int, at: int, bounds: Bounds) -> int:
-    found = reader.offset_at(topic, partition, at)
-    return bounds.end if found is None else found
-
-
 def _resume(reader: Reader, settings: Settings, partition: int, accepted: Bounds, rejected: Bounds) -> int:
     """Return where a worker without a committed offset goes on: behind all that its outputs name."""
     last = -1
@@ -127,9 +136,19 @@ def _resume(reader: Reader, settings: Settings, partition: int, accepted: Bounds
         (settings.kafka.topics.accepted, accepted, accepted_raw_offset),
         (settings.kafka.topics.rejected, rejected, rejected_raw_offset),
     ):
-        for record in reader.last(topic, partition, bounds):
+        for record in _last(reader, topic, partition, bounds):
             last = max(last, raw_offset_of(record))
     return last + 1
+
+
+def _last(reader: Reader, topic: str, partition: int, bounds: Bounds) -> list[Any]:
+    """Return some records from the end of a log, none only if it has none: markers and aborted ones are skipped."""
+    found: list[Any] = []
+    start, step = bounds.end, LAST_OFFSETS
+    while not found and start > bounds.start:
+        start, end, step = max(bounds.start, start - step), start, step * 10
+        found = [record for records in reader.read(topic, partition, start, end) for record in records]
+    return found
 
 
 def _judge_position(settings: Settings, report: Report, partition: int, raw: Bounds, position: int) -> None:

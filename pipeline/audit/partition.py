@@ -12,8 +12,9 @@ from typing import Any
 from pipeline.audit import join
 from pipeline.audit.findings import Balance, Finding, Findings, Kind
 from pipeline.audit.join import Output
-from pipeline.audit.log import Bounds, Committed, Reader
 from pipeline.audit.reference_rules import ACCEPTED, DUPLICATE, IGNORED, ReferenceRules, partition_of
+from pipeline.kafka.tools.cluster import Bounds, Committed, connect
+from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
 
 CLOCK_RECORDS = 1000  # How many raw offsets before `start` tell the stream time: a broker's clock may have jumped back.
@@ -68,9 +69,13 @@ def audit_partition(settings: Settings, scope: Scope, progress: Callable[[int], 
         progress: Called now and then with how many raw offsets more have been judged.
 
     Raises:
-        AuditError: Kafka fails.
+        ClusterError: Kafka fails.
     """
-    reader = Reader(settings)
+    with connect(settings.kafka) as cluster:
+        return _audit(settings, Reader(cluster), scope, progress)
+
+
+def _audit(settings: Settings, reader: Reader, scope: Scope, progress: Callable[[int], None]) -> Result:
     result = Result(scope, balance=Balance(in_flight=scope.in_flight))
     rules = ReferenceRules.of(settings.worker)
     raw = chain.from_iterable(reader.read(settings.kafka.topics.raw, scope.partition, scope.start, scope.stop))
@@ -116,8 +121,7 @@ def _outputs(
             (topics.accepted, scope.accepted, rules.expiry),
             (topics.rejected, scope.rejected, scope.since),
         ):
-            found = reader.offset_at(topic, number, at)
-            begins[topic] = bounds.end if found is None else found
+            begins[topic] = reader.cluster.offsets_at(topic, [number], at).get(number, bounds.end)
 
     def count_accepted(_: Any) -> None:
         balance.accepted_found += 1

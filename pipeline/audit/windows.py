@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from pipeline.audit import join
 from pipeline.audit.findings import Finding, Kind, Report
-from pipeline.audit.log import Bounds, Reader
 from pipeline.audit.partition import Result
 from pipeline.audit.rates import Problem, Rates
+from pipeline.kafka.tools.cluster import Bounds
+from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
 
 POLL_SECONDS = 0.2
@@ -51,7 +52,9 @@ class Windows:
     changing: set[int] = field(default_factory=set)
 
     @classmethod
-    def of(cls, settings: Settings, results: list[Result], report: Report, *, is_to_the_end: bool) -> Windows:
+    def of(
+        cls, settings: Settings, reader: Reader, results: list[Result], report: Report, *, is_to_the_end: bool
+    ) -> Windows:
         """Begin with what the passes over the partitions counted."""
         since = int(time.time() * 1000) - KEPT_MS + HOUR_MS
         judged = None
@@ -61,7 +64,7 @@ class Windows:
         topic, width = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
         watermark = min((result.watermark for result in results), default=-1) if is_to_the_end else -1
         rates = Rates(topic, width, since, report.findings)
-        windows = cls(settings, Reader(settings), judged, watermark, rates)
+        windows = cls(settings, reader, judged, watermark, rates)
         for result in results:
             windows.read_until[result.scope.partition] = result.scope.accepted.end
             for (window, code), number in result.counts.items():
@@ -71,7 +74,7 @@ class Windows:
     def wait_until_settled(self, report: Report, timeout_seconds: float) -> None:
         """Compare until all rows agree or *timeout_seconds* are over, and write the outcome into *report*."""
         deadline = time.monotonic() + timeout_seconds
-        ahead = self.reader.bounds(self.settings.kafka.topics.partial_counts)[0]
+        ahead = self.reader.cluster.bounds(self.settings.kafka.topics.partial_counts)[0]
         self._read_rates()
         judged = self._judged()
         open_windows = {window: problems for window in judged if (problems := self._problems(window))}
@@ -93,7 +96,6 @@ class Windows:
                     )
                 )
         report.windows = len(judged)
-        report.records += self.reader.records
 
     def _judged(self) -> list[int]:
         judged = self.judged
@@ -106,7 +108,7 @@ class Windows:
         return self.rates.compare(window, self.counts.get(window, {}), known)
 
     def _read_rates(self) -> None:
-        bounds = self.reader.bounds(self.rates.topic)[0]
+        bounds = self.reader.cluster.bounds(self.rates.topic)[0]
         start = bounds.start if self.rates_read_until is None else self.rates_read_until
         for records in self.reader.read(self.rates.topic, 0, start, bounds.end):
             for record in records:
@@ -116,7 +118,7 @@ class Windows:
     def _read_accepted(self) -> None:
         """Count what came since: its windows are changing."""
         topic = self.settings.kafka.topics.accepted
-        for partition, bounds in self.reader.bounds(topic).items():
+        for partition, bounds in self.reader.cluster.bounds(topic).items():
             for records in self.reader.read(topic, partition, self.read_until[partition], bounds.end):
                 for record in records:
                     window = record.timestamp - record.timestamp % self.rates.width
@@ -127,7 +129,7 @@ class Windows:
     def _waiting(self, ahead: Bounds) -> Waiting:
         """Return what of *ahead*, what partial-counts held when the comparison began, the report agent has not read."""
         topic, waiting = self.settings.kafka.topics.partial_counts, Waiting(set(), is_watermark=False)
-        committed = self.reader.committed(topic, 1).get(0)
+        committed = self.reader.cluster.committed(self.settings.worker.group, topic, 1).get(0)
         start = ahead.start if committed is None else max(committed.offset, ahead.start)
         for records in self.reader.read(topic, 0, start, ahead.end):
             for record in records:

@@ -29,7 +29,7 @@ def audit_partitions(settings: Settings, scopes: list[Scope], progress: Callable
         progress: Called with how many raw offsets have been judged, and of how many.
 
     Raises:
-        AuditError: Kafka fails.
+        ClusterError: Kafka fails.
     """
     total = sum(scope.stop - scope.start for scope in scopes)
     done = 0

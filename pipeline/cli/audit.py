@@ -19,7 +19,6 @@ from rich.text import Text
 from pipeline import audit as ops_audit
 from pipeline.audit.findings import Report
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
-from pipeline.kafka.tools.cluster import connect
 from pipeline.service import settings as configuration
 
 FINDINGS_SHOWN_MAX = 20
@@ -49,8 +48,6 @@ def audit(
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
         raise typer.BadParameter("--from is not before --to")
     settings = configuration.load(config)
-    with connect(settings.kafka):  # Says in one line if no Kafka answers.
-        pass
     with _progress() as progress:
         task = progress.add_task("raw records", total=None)
         report = ops_audit.run(

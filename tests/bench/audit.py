@@ -14,8 +14,8 @@ import uuid
 from pathlib import Path
 
 from pipeline import audit
+from pipeline.admin import offsets
 from pipeline.admin.topics.apply import reconcile
-from pipeline.audit.log import Reader
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
@@ -35,9 +35,7 @@ def decide(settings: Settings, directory: Path, events: int) -> None:
 
 def in_flight(settings: Settings) -> list[str]:
     """Return which partitions the worker has not committed to their ends."""
-    reader, topic = Reader(settings), settings.kafka.topics.raw
-    ends, committed = reader.bounds(topic), reader.committed(topic, settings.kafka.partitions)
-    return [f"raw[{number}]" for number, at in ends.items() if number not in committed or committed[number][0] < at.end]
+    return [f"raw[{at.partition}]" for at in offsets.positions(settings) if (at.committed or 0) < at.end]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import audit
 from pipeline.audit.findings import Kind
-from pipeline.audit.log import AuditError
+from pipeline.service.errors import OperatorError
 from tests.harness.recount import rate_differences, read, recount
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def judge(settings: Settings, taken: list[bytes], past: Past) -> Verdict:
 def _audited(settings: Settings) -> Verdict:
     try:
         report = audit.run(settings, rows_timeout_seconds=0)
-    except AuditError as error:
+    except OperatorError as error:
         return Verdict(0, 0, (f"no audit: {error}",))
     problems = [str(finding) for finding in report.findings.kept[:FINDINGS_TOLD]]
     if report.findings.counts:

@@ -10,7 +10,7 @@ import pytest
 from pipeline import audit
 from pipeline.admin.topics.apply import reconcile
 from pipeline.audit.findings import Report
-from pipeline.audit.log import Reader
+from pipeline.kafka.tools.cluster import connect
 from tests.harness.load import mixture, write
 from tests.harness.recorded import (
     ACCEPTED,
@@ -52,7 +52,8 @@ def run(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Run:
             (RAW, topics.raw), (ACCEPTED, topics.accepted), (REJECTED, topics.rejected), (RATES, topics.failure_rates)
         )
     }  # fmt: skip
-    return Run(logs, Reader(settings).committed(topics.raw, 2))
+    with connect(settings.kafka) as cluster:
+        return Run(logs, cluster.committed(settings.worker.group, topics.raw, 2))
 
 
 @pytest.fixture
