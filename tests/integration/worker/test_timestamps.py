@@ -14,6 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from pipeline import audit
 from pipeline.admin.topics.apply import plan
+from pipeline.kafka.tools.cluster import connect
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import KAFKA_JARS
 from tests.harness.clock import BridgeClock
