@@ -13,11 +13,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spool_thread import SpoolThread
 from pipeline.core.contract import RawRecord
+from pipeline.kafka import KafkaError
 from pipeline.kafka.producer import BATCH_REFUSALS, Producer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings

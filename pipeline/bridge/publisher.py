@@ -15,13 +15,12 @@ from itertools import chain
 from typing import NewType, NoReturn
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from pipeline.bridge.batch import Group
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.kafka import access
+from pipeline.kafka import KafkaError, access
 from pipeline.kafka.producer import BATCH_REFUSALS, Producer
 from pipeline.service.backoff import Backoff
 from pipeline.service.metrics.bridge import BridgeMetrics

@@ -10,21 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from pipeline.core.contract import OUTPUT_RETENTION_SECONDS
 from pipeline.dashboard.rates import Windows
 from pipeline.dashboard.rejections import REJECTIONS_MAX, Rejections
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.stats import Raw, Spooled, read_spooled, stats_of
-from pipeline.kafka import access
-from pipeline.service.lifecycle import close
+from pipeline.kafka import AdminClient, Consumer, KafkaError, TopicPartition, access
+from pipeline.kafka.reader import live_clients
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
 
@@ -99,7 +94,11 @@ class Source:
         """Read Kafka from the first record that can matter, and on as it grows; ends by raising only."""
         windows, rejections = Windows(windows_max=self._settings.dashboard.windows), Rejections()
         rates = TopicPartition(self._kafka.topics.failure_rates, 0)
-        async with self._clients() as (reader, asker, admin):
+        async with live_clients(self._kafka, request_seconds_max=REQUEST_SECONDS_MAX, fetch_bytes=FETCH_BYTES) as (
+            reader,
+            asker,
+            admin,
+        ):
             ends = await self._seek(reader, asker, rates)
             stats_due = 0.0
             began = time.monotonic()
@@ -122,34 +121,7 @@ class Source:
                     await self._show_stats(asker, admin)
                 await asyncio.sleep(PUSH_SECONDS - (time.monotonic() - looked))
 
-    @asynccontextmanager
-    async def _clients(self) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaConsumer, AIOKafkaAdminClient]]:
-        """Yield one consumer to read with, one to ask for offsets with, and an admin client for the group's."""
-        options = self._kafka.client_options() | {"request_timeout_ms": int(REQUEST_SECONDS_MAX * 1000)}
-        # A broker answers a connection in order, so a question would wait behind a fetch for new records.
-        reader, asker = (
-            AIOKafkaConsumer(
-                **options,
-                isolation_level="read_committed",  # Rows of an aborted transaction were never said.
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                fetch_max_bytes=FETCH_BYTES,
-            )
-            for _ in range(2)
-        )
-        admin = AIOKafkaAdminClient(**options)
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                for client in (reader, asker, admin):
-                    await client.start()
-            yield reader, asker, admin
-        finally:
-            for stop in (reader.stop, asker.stop, admin.close):
-                await close(stop(), seconds=REQUEST_SECONDS_MAX)
-
-    async def _seek(
-        self, reader: AIOKafkaConsumer, asker: AIOKafkaConsumer, rates: TopicPartition
-    ) -> dict[TopicPartition, int]:
+    async def _seek(self, reader: Consumer, asker: Consumer, rates: TopicPartition) -> dict[TopicPartition, int]:
         """Put *reader* before the first records that can matter; return where the topics end now."""
         topics = self._kafka.topics
         rejected = [TopicPartition(topics.rejected, number) for number in range(self._kafka.partitions)]
@@ -168,7 +140,7 @@ class Source:
                 reader.seek(tp, max(starts[tp], ends[tp] - 2 * REJECTIONS_MAX))
         return ends
 
-    async def _first_of_windows(self, asker: AIOKafkaConsumer, rates: TopicPartition, end: int) -> int:
+    async def _first_of_windows(self, asker: Consumer, rates: TopicPartition, end: int) -> int:
         """
         Return where to begin so that the newest windows are read whole.
 
@@ -184,7 +156,7 @@ class Source:
         first = (await asker.offsets_for_times({rates: max(0, now - back - shown)}))[rates]
         return int(first.offset)
 
-    async def _show_stats(self, asker: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
+    async def _show_stats(self, asker: Consumer, admin: AdminClient) -> None:
         tps = [TopicPartition(self._kafka.topics.raw, number) for number in range(self._kafka.partitions)]
         async with asyncio.timeout(REQUEST_SECONDS_MAX):
             # At once: what is decided on between two questions would be counted into the lag.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -16,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
 
 from pipeline.service.lifecycle import close
+from pipeline.service.settings import KafkaSettings
 
 REQUEST_TIMEOUT_MS = 10_000
 STOP_SECONDS = 2.0
@@ -153,3 +155,39 @@ class LogReader:
     async def _position(consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
         async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
             return int(await consumer.position(tp))
+
+
+@asynccontextmanager
+async def live_clients(
+    kafka: KafkaSettings, *, request_seconds_max: float, fetch_bytes: int
+) -> AsyncIterator[tuple[AIOKafkaConsumer, AIOKafkaConsumer, AIOKafkaAdminClient]]:
+    """
+    Yield what it takes to follow topics: a consumer to read with, one to ask for offsets with, and an admin client.
+
+    Two consumers, as a broker answers a connection in order: a question would wait behind a fetch for new records.
+
+    Args:
+        kafka: Where Kafka is.
+        request_seconds_max: For a request, and for all three to start.
+        fetch_bytes: What a fetch brings at most, of all partitions together.
+    """
+    options = kafka.client_options() | {"request_timeout_ms": int(request_seconds_max * 1000)}
+    reader, asker = (
+        AIOKafkaConsumer(
+            **options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_bytes=fetch_bytes,
+        )
+        for _ in range(2)
+    )
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        async with asyncio.timeout(request_seconds_max):
+            for client in (reader, asker, admin):
+                await client.start()
+        yield reader, asker, admin
+    finally:
+        for stop in (reader.stop, asker.stop, admin.close):
+            await close(stop(), seconds=request_seconds_max)

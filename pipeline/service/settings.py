@@ -24,7 +24,7 @@ from pipeline.service.errors import SettingsError as SettingsError  # noqa: PLC0
 from pipeline.service.probe import url_of
 from pipeline.service.settings_source import CONFIG_VARIABLE, read_environment, read_file
 from pipeline.service.tls import KafkaSecurity, Section, ServerCertificate
-from pipeline.values import BrowserHost, Host, HttpUrl, Servers, Token
+from pipeline.service.values import BrowserHost, Host, HttpUrl, Servers, Token
 
 DEFAULT_CONFIG = Path("config/pipeline.toml")
 MNS_HORIZON_SECONDS_MIN = (

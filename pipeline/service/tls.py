@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
 
-from pipeline.values import Name, Password
+from pipeline.service.values import Name, Password
 
 
 class Section(BaseModel):

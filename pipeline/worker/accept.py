@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import time
 
-from aiokafka import ConsumerRecord, TopicPartition
-
 from pipeline.core import deduplication
 from pipeline.core.contract import (
     HEADER_DECISION,
@@ -26,6 +24,7 @@ from pipeline.core.deduplication import AcceptState, Decisions
 from pipeline.core.outcome import OutcomeKey
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
+from pipeline.kafka import ConsumerRecord, TopicPartition
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import WorkerMetrics

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple
 
-from aiokafka.record.default_records import DefaultRecord
+from pipeline.kafka import DefaultRecord
 
 # A fetch brings 15,000 records of the usual size, but 600,000 of the smallest that Kafka takes: 423 MB once decided on.
 CHUNK_RECORDS_MAX = 50_000

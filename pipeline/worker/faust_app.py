@@ -14,11 +14,11 @@ from typing import Any
 
 import faust
 import structlog
-from aiokafka import TopicPartition
 from faust.app import BootStrategy
 from faust.types import TP, StreamT
 from yarl import URL
 
+from pipeline.kafka import TopicPartition
 from pipeline.kafka.internals import check_versions
 from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer

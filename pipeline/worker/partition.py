@@ -17,10 +17,8 @@ from enum import IntEnum
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
-from aiokafka import TopicPartition
-from aiokafka.errors import IllegalOperation, KafkaError
-from aiokafka.structs import OffsetAndMetadata
 
+from pipeline.kafka import IllegalOperation, KafkaError, OffsetAndMetadata, TopicPartition
 from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.worker.chunk import Chunk

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from aiokafka import ConsumerRecord, TopicPartition
-
 from pipeline.core import rates
 from pipeline.core.contract import Topics, transactional_prefix
 from pipeline.core.rates import ReportState, WindowRate
+from pipeline.kafka import ConsumerRecord, TopicPartition
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import WorkerMetrics
