@@ -47,7 +47,7 @@ class Entry:
     """A message in its queue; times in seconds since the epoch."""
 
     body: str
-    enqueued_at: float
+    enqueued_at: float | None
     message_id: str = field(default_factory=_new_id)
     first_dequeued_at: float = 0.0
     visible_at: float = 0.0
@@ -59,7 +59,7 @@ class Entry:
             "MessageId": self.message_id,
             "MessageBodyMD5": hashlib.md5(self.body.encode()).hexdigest().upper(),  # noqa: S324  # MNS's choice.
             "MessageBody": self.body,
-            "EnqueueTime": round(self.enqueued_at * 1000),
+            "EnqueueTime": "" if self.enqueued_at is None else round(self.enqueued_at * 1000),
             "FirstDequeueTime": round(self.first_dequeued_at * 1000),
             "DequeueCount": self.dequeue_count,
             "Priority": 8,
@@ -91,10 +91,11 @@ class MnsQueues:
         with self.changed:
             self._queues[queue] = []
 
-    def put(self, queue: str, *bodies: str) -> None:
+    def put(self, queue: str, *bodies: str, is_dated: bool = True) -> None:
         """Add messages, as they are: no check that XML can carry them."""
         with self.changed:
-            self._queues[queue] += [Entry(body=body, enqueued_at=self.now()) for body in bodies]
+            enqueued_at = self.now() if is_dated else None
+            self._queues[queue] += [Entry(body=body, enqueued_at=enqueued_at) for body in bodies]
             self.changed.notify_all()
 
     def messages(self, queue: str) -> list[str]:

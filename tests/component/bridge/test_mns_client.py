@@ -11,11 +11,9 @@ import uvloop
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mns.account import Account
-from mns.auth import Credentials
-from mns.mns_client import MNSClient
 
 from pipeline.bridge.mns_answers import MnsError
-from pipeline.bridge.mns_client import ANSWER_BYTES_MAX, MnsClient, sign
+from pipeline.bridge.mns_client import ANSWER_BYTES_MAX, MnsClient
 from pipeline.service.metrics.mns import MnsProblem
 from tests.harness.mns import MnsEmulator
 from tests.harness.mns_poll import BODY, OTHER, queue_settings
@@ -23,11 +21,9 @@ from tests.harness.mns_queues import Fault
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from pipeline.bridge.mns_answers import Message
-
-DATE = "Thu, 09 Jul 2015 03:01:34 GMT"
 
 
 def client_of(emulator: MnsEmulator, **changes: str) -> MnsClient:
@@ -36,34 +32,6 @@ def client_of(emulator: MnsEmulator, **changes: str) -> MnsClient:
 
 async def receive(client: MnsClient, *, seconds_max: float = 20) -> Sequence[Message]:
     return await client.receive(16, wait_seconds=30, seconds_max=seconds_max)
-
-
-def test_the_documented_example_is_signed_as_documented() -> None:
-    """Of its signature four characters are masked; the rest is what is shown."""
-    headers = {"date": DATE, "x-mns-version": "2015-06-06"}
-
-    assert sign("TestAccessSecret", "GET", "/MyQueue", headers) == "uwx3yeWoILzgmvesW0BQSgfM7b8="
-
-
-@pytest.mark.parametrize(
-    ("method", "resource", "headers"),
-    [
-        ("GET", "/queues/q/messages?numOfMessages=16&waitseconds=30", {}),
-        ("DELETE", "/queues/q/messages", {"content-type": "text/xml;charset=UTF-8"}),
-        ("DELETE", "/queues/q/messages", {"content-type": "text/xml", "content-md5": "ZDQxZDhjZDk4ZjAwYjIwNA=="}),
-        ("POST", "/queues/q/messages", {"x-mns-b": "2", "x-mns-a": "1", "x-other": "3", "host": "h"}),
-        ("PUT", "/queues/Q-1?metaoverride=true", {"x-mns-prefix": "é ü", "security-token": "t0ken"}),
-        ("GET", "/", {"x-mns-": ""}),
-    ],
-)
-@pytest.mark.parametrize("secret", ["s3cret", "~!/+=", "x" * 200])
-def test_a_request_is_signed_as_the_sdk_signs_it(
-    secret: str, method: str, resource: str, headers: Mapping[str, str]
-) -> None:
-    sent = {"date": DATE, "x-mns-version": "2015-06-06", **headers}
-    theirs = MNSClient("http://127.0.0.1").get_signature(method, sent, resource, Credentials("LTAI5t", secret))
-
-    assert f"MNS LTAI5t:{sign(secret, method, resource, sent)}" == theirs
 
 
 async def test_the_client_asks_what_the_sdk_asks(emulator: MnsEmulator) -> None:

@@ -45,6 +45,16 @@ async def test_the_time_a_message_waited_is_measured_from_its_queue(emulator: Mn
     assert 3600 <= waited < 3630
 
 
+async def test_a_message_that_does_not_say_since_when_it_waited_is_not_measured(emulator: MnsEmulator) -> None:
+    """It did not wait since 1970."""
+    emulator.put("q", BODY, is_dated=False)
+    async with Poll(emulator) as poll:
+        await poll.until_empty()
+
+    assert poll.taken.bodies == [BODY.encode()]
+    assert poll.registry.get_sample_value("vod_pipeline_mns_waited_seconds_count", {"queue": "q"}) == 0
+
+
 async def test_an_sts_token_is_sent_with_its_key(emulator: MnsEmulator) -> None:
     emulator.put("q", BODY)
     queue = queue_settings(emulator, access_key_id="STS.NU", access_key_secret="s4cret", security_token="t0ken")
@@ -151,6 +161,22 @@ async def test_what_is_new_is_published_while_deletions_fail(emulator: MnsEmulat
     assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
 
 
+async def test_a_deletion_made_up_for_that_fails_is_an_error_although_the_next_succeeds(emulator: MnsEmulator) -> None:
+    emulator.put("q", BODY)
+    emulator.fail("DELETE", Fault.ERROR_500, Fault.ERROR_500, None)
+    async with Poll(emulator) as poll:
+        await poll.pauses.until(1)
+        emulator.put("q", OTHER)
+        emulator.advance(31)
+        await poll.until(lambda: emulator.messages("q") == [BODY])
+        await poll.pauses.until(2)
+        emulator.advance(31)
+        await poll.until_empty()
+
+    assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
+    assert poll.errors("other") == 2
+
+
 async def test_expired_receipts_do_not_make_it_go_in_circles(emulator: MnsEmulator) -> None:
     """A queue whose messages are visible again before Kafka answers: each is published once, and then deleted."""
     emulator.put("q", BODY, OTHER)
@@ -234,6 +260,7 @@ async def test_a_body_is_as_long_as_raw_takes_it(emulator: MnsEmulator, size: in
         ('{"a":"é"}', '{"a":"é"}'.encode()),
         ("eyJNZWRpYUlkIjoiYSJ9é", "eyJNZWRpYUlkIjoiYSJ9é".encode()),
         ("test", b"test"),
+        ("\udcff", b"\xff"),
     ],
 )
 def test_raw_json_and_base64_are_told_apart(text: str, body: bytes) -> None:
