@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,13 @@ from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from pipeline.bridge.spool import adopt, left_behind
+from pipeline.bridge.sums import Sums
 from pipeline.service.errors import OperatorError
 from pipeline.service.lifecycle import on_hangup, until
-from pipeline.service.metrics.process import READY, show_ready
+from pipeline.service.metrics.process import show_ready
 from pipeline.service.monitor import listen, monitoring
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import BridgeSettings, Settings, SettingsError
@@ -33,9 +34,6 @@ from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 RESTART_SECONDS = 1.0
 START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.
 ANSWER_SECONDS_MAX = 2.0
-TIMESTAMP_SUFFIX = "_timestamp_seconds"
-INFO_SUFFIX = "_info"  # Always 1: what it says is in its labels.
-STARTS = ("vod_pipeline_started_timestamp_seconds", "process_start_time_seconds")
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -120,43 +118,20 @@ class _Member:
         return []
 
 
-class _Sums(Collector):
-    """The members' metrics, added up; of timestamps the oldest, but the newest start."""
+class _Page(Collector):
+    """The members' metrics, added up."""
 
     def __init__(self, members: Sequence[_Member]) -> None:
         self._members = members
+        self._sums = Sums()
+        self._one_at_a_time = threading.Lock()  # Of two who ask, the later must not be shown an older page.
 
     def collect(self) -> Iterable[Metric]:
-        texts = []
-        for member in self._members:
-            with contextlib.suppress(OSError):  # Its counters start anew with it.
-                texts.append(member.get("/metrics"))
-        return add_up(texts)
-
-
-def add_up(texts: Iterable[str]) -> list[Metric]:
-    """Add up the samples of several /metrics pages that have the same name and labels."""
-    families: dict[str, Metric] = {}
-    values: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = {}
-    for text in texts:
-        for family in text_string_to_metric_families(text):
-            if family.name.endswith("_created") or family.name == READY:  # The fleet has its own answer to that.
-                continue
-            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            for sample in family.samples:
-                key = family.name, sample.name, tuple(sorted(sample.labels.items()))
-                values[key] = _add(sample.name, values.get(key, 0.0), sample.value)
-    for (family_name, name, labels), value in values.items():
-        families[family_name].add_sample(name, dict(labels), value)
-    return list(families.values())
-
-
-def _add(name: str, sum_so_far: float, value: float) -> float:
-    if name in STARTS or name.endswith(INFO_SUFFIX):  # Any member that keeps ending itself must be seen.
-        return max(sum_so_far, value)
-    if name.endswith(TIMESTAMP_SUFFIX) and sum_so_far and value:
-        return min(sum_so_far, value)
-    return sum_so_far + value
+        with self._one_at_a_time:
+            for member in self._members:
+                with contextlib.suppress(OSError):
+                    self._sums.take(member.number, member.get("/metrics"))
+            return self._sums.page()
 
 
 async def serve(
@@ -190,7 +165,7 @@ async def serve(
             _Member(number, command, stack.enter_context(listen("127.0.0.1", 0, setting="-")), alive)
             for number in range(1, members + 1)
         ]
-        registry.register(_Sums(fleet))
+        registry.register(_Page(fleet))
 
         def problems() -> list[str]:
             return ["stopping"] if stop.is_set() else [found for member in fleet for found in member.problems()]

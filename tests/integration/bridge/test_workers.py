@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 40
 PUBLISHED = 'vod_pipeline_bridge_requests_total{outcome="published"}'
+SPOOLED = 'vod_pipeline_bridge_requests_total{outcome="spooled"}'
 
 
 @pytest.fixture
@@ -54,6 +55,11 @@ async def both_are_ready(bridge: BridgeProcess) -> None:
             await asyncio.sleep(0.02)
 
 
+async def taken_by(bridge: BridgeProcess) -> float:
+    """Return how many callbacks both have taken, by the one page that they share."""
+    return await bridge.metric(PUBLISHED) + await bridge.metric(SPOOLED)
+
+
 async def test_both_take_callbacks_and_their_metrics_are_added_up(settings: Settings, bridge: BridgeProcess) -> None:
     await bridge.start()
     await both_are_ready(bridge)
@@ -62,9 +68,8 @@ async def test_both_take_callbacks_and_their_metrics_are_added_up(settings: Sett
 
     assert len(sent.taken) == CONNECTIONS * 5
     assert sorted(path.name for path in bridge.spool.iterdir()) == ["1", "2"]
-    spooled = await bridge.metric('vod_pipeline_bridge_requests_total{outcome="spooled"}')
-    assert await bridge.metric(PUBLISHED) + spooled == CONNECTIONS * 5
-    if not spooled:  # A member whose producer was not connected yet publishes later.
+    assert await taken_by(bridge) == CONNECTIONS * 5
+    if not await bridge.metric(SPOOLED):  # A member whose producer was not connected yet publishes later.
         values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
         assert values == set(sent.taken)
 
@@ -72,13 +77,32 @@ async def test_both_take_callbacks_and_their_metrics_are_added_up(settings: Sett
 async def test_a_member_that_is_killed_comes_back(bridge: BridgeProcess) -> None:
     await bridge.start()
     await both_are_ready(bridge)
+    assert len((await send_over_many(bridge, "a")).taken) == CONNECTIONS * 5
+    taken = await taken_by(bridge)
     killed, other = children_of(bridge.process_id)
     os.kill(killed, signal.SIGKILL)
 
     await until(lambda: len(set(children_of(bridge.process_id)) - {killed, other}) == 1)
+    assert await taken_by(bridge) == taken == CONNECTIONS * 5
     await both_are_ready(bridge)
 
     assert len((await send_over_many(bridge, "b")).taken) == CONNECTIONS * 5
+    assert await taken_by(bridge) == 2 * taken
+
+
+async def test_a_member_that_stands_still_takes_nothing_away(bridge: BridgeProcess) -> None:
+    await bridge.start()
+    await both_are_ready(bridge)
+    await send_over_many(bridge, "a")
+    taken = await taken_by(bridge)
+    members = children_of(bridge.process_id)
+    for member in members:
+        os.kill(member, signal.SIGSTOP)
+    try:
+        assert await taken_by(bridge) == taken == CONNECTIONS * 5
+    finally:
+        for member in members:
+            os.kill(member, signal.SIGCONT)
 
 
 async def test_sigterm_ends_all_in_order(bridge: BridgeProcess) -> None:

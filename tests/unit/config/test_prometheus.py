@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
+from pipeline.bridge.sums import Sums
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.metrics.mns import MnsMetrics
 from pipeline.service.metrics.process import ProcessMetrics
 from pipeline.service.metrics.worker import WorkerMetrics
 from tests.harness.alert_stories import HEALTHY, STORIES, Story
+from tests.harness.alert_stories.healthy import DENIALS, DENIED, OVERLOADED
 from tests.harness.tools import PROMTOOL
 
 ROOT = Path(__file__).parents[3]
@@ -107,6 +109,37 @@ def run(stories: list[Story], directory: Path) -> None:
 def test_each_alert_fires_on_its_story_alone(tmp_path: Path) -> None:
     """In every story exactly the alerts it names fire, with the labels and the sentence it gives."""
     run(STORIES, tmp_path)
+
+
+def counted_by_two(minutes: int, *, ends_at: int) -> dict[str, str | None]:
+    """Return what two bridge processes behind one port show together, of which one ends; what they counted is old."""
+    sums = Sums()
+    shown: dict[str, list[str]] = {OVERLOADED: [], DENIALS: [], DENIED: []}
+    for minute in range(minutes):
+        for number in (1, 2):
+            registry = CollectorRegistry()
+            is_new = number == 1 and minute >= ends_at
+            ProcessMetrics(registry, started_at=ends_at if is_new else 0, certificates={})
+            metrics = BridgeMetrics(registry)
+            if not is_new:
+                metrics.requests.labels("overloaded").inc(20)
+                metrics.requests.labels("denied").inc(200)
+                metrics.denials.labels("signature_wrong").inc(200)
+            sums.take(number, generate_latest(registry).decode())
+        total = {
+            (sample.name, *sample.labels.values()): sample.value for each in sums.page() for sample in each.samples
+        }
+        for name, values in shown.items():
+            metric, label = name.partition("{")[0], name.rpartition("=")[2].strip('"}')
+            values.append(f"{total[metric, label]:.0f}")
+    return {name: " ".join(values) for name, values in shown.items()}
+
+
+def test_one_of_several_bridge_processes_that_ends_sets_off_no_alert(tmp_path: Path) -> None:
+    """Prometheus takes a counter that falls for one that began anew: all that is left of it would count as new."""
+    series = counted_by_two(80, ends_at=60)
+
+    run([Story(f"{at - 60} minutes after it ended", at, series) for at in (62, 64, 67, 70)], tmp_path)
 
 
 def test_each_alert_has_a_story() -> None:

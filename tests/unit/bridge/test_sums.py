@@ -1,11 +1,13 @@
-"""Adding up what several bridges show."""
+"""What several bridge processes show, added up: counters never fall, whichever of them ends or falls silent."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from pipeline.bridge.workers import add_up
+from pipeline.bridge.sums import Page, Sums, add_up
+from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.metrics.process import CertificateUse, ProcessMetrics
 
 
@@ -19,15 +21,33 @@ def page(count: int, *, oldest: float = 0.0) -> str:
     return generate_latest(registry).decode()
 
 
-def added_up(*pages: str) -> dict[str, float]:
-    class Sums(Collector):
-        def collect(self) -> list[Metric]:
-            return add_up(pages)
+def samples(page: Page) -> dict[str, float]:
+    """Return what Prometheus would read."""
+
+    class Shown(Collector):
+        def collect(self) -> Page:
+            return page
 
     registry = CollectorRegistry()
-    registry.register(Sums())
+    registry.register(Shown())
     lines = generate_latest(registry).decode().splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def added_up(*pages: str) -> dict[str, float]:
+    return samples(add_up([list(text_string_to_metric_families(page)) for page in pages]))
+
+
+class Process:
+    """A bridge process, as far as it counts."""
+
+    def __init__(self, started_at: float) -> None:
+        self.registry = CollectorRegistry()
+        ProcessMetrics(self.registry, started_at=started_at, certificates={})
+        self.metrics = BridgeMetrics(self.registry)
+
+    def page(self) -> str:
+        return generate_latest(self.registry).decode()
 
 
 def test_samples_of_one_name_and_labels_are_added() -> None:
@@ -82,3 +102,43 @@ def test_readiness_is_not_added_up() -> None:
 
 def test_no_page_is_no_metric() -> None:
     assert added_up() == {}
+    assert samples(Sums().page()) == {}
+
+
+DENIED = 'vod_pipeline_bridge_requests_total{outcome="denied"}'
+GROUPS = "vod_pipeline_bridge_batch_records_count"
+IN_FLIGHT = "vod_pipeline_bridge_in_flight"
+
+
+def test_what_an_ended_process_counted_stays() -> None:
+    sums, one, two = Sums(), Process(1), Process(2)
+    one.metrics.requests.labels("denied").inc(30)
+    one.metrics.group_records.observe(8)
+    one.metrics.in_flight.set(5)
+    two.metrics.requests.labels("denied").inc(40)
+    sums.take(1, one.page())
+    sums.take(2, two.page())
+
+    for started_at in (3, 4):  # Ended, started again; and once more.
+        one = Process(started_at)
+        one.metrics.requests.labels("denied").inc()
+        sums.take(1, one.page())
+
+    found = samples(sums.page())
+    assert found[DENIED] == 30 + 40 + 1 + 1
+    assert found[GROUPS] == 1
+    assert found[IN_FLIGHT] == 0
+    assert found["vod_pipeline_started_timestamp_seconds"] == 4
+
+
+def test_a_process_that_says_nothing_shows_what_it_said_last() -> None:
+    sums, one, two = Sums(), Process(1), Process(2)
+    for process in (one, two):
+        process.metrics.requests.labels("denied").inc(7)
+    sums.take(1, one.page())
+    sums.take(2, two.page())
+
+    one.metrics.requests.labels("denied").inc()
+    sums.take(1, one.page())
+
+    assert samples(sums.page())[DENIED] == 8 + 7
