@@ -89,9 +89,14 @@ class _Member:
             began = time.monotonic()
             fd = self.metrics.fileno()
             arguments = [*self.command, "--member", str(self.number), "--metrics-fd", str(fd)]
-            self.process = await asyncio.create_subprocess_exec(
-                *arguments, pass_fds=[fd], stdin=self.alive, start_new_session=True
-            )
+            try:
+                self.process = await asyncio.create_subprocess_exec(
+                    *arguments, pass_fds=[fd], stdin=self.alive, start_new_session=True
+                )
+            except OSError as error:  # No memory or no process to spare: the others go on meanwhile.
+                logger.error("member_not_started", member=self.number, error=repr(error))
+                await asyncio.sleep(RESTART_SECONDS)
+                continue
             code = await self.process.wait()
             if is_first and code > 0 and time.monotonic() - began < START_SECONDS_MIN:
                 raise FleetError(f"bridge {self.number} ended at once with exit code {code}: see its message above")
@@ -101,7 +106,8 @@ class _Member:
 
     def send(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(number)
+            with contextlib.suppress(ProcessLookupError):  # It has just ended.
+                self.process.send_signal(number)
 
     def get(self, path: str) -> str:
         port = self.metrics.getsockname()[1]
