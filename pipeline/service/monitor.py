@@ -161,9 +161,6 @@ class _Monitor:
 
     def _forget(self, serving: asyncio.Task[None]) -> None:
         self._open.pop(serving, None)
-        error = None if serving.cancelled() else serving.exception()
-        if error is not None:
-            logger.error("monitoring_failed", exc_info=error)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -186,11 +183,14 @@ class _Monitor:
 
     async def _respond(self, head: bytes) -> bytes:
         method, _, rest = head.partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
+        path = rest.partition(b" ")[0].partition(b"?")[0].decode(errors="replace")
+        status, kind, body = HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"only GET and HEAD\n"
         if method in (b"GET", b"HEAD"):
-            status, kind, body = await self._answer(path.decode(errors="replace"))
-        else:
-            status, kind, body = HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"only GET and HEAD\n"
+            try:
+                status, kind, body = await self._answer(path)
+            except Exception:  # What is wrong with the service is what is asked for: it gets an answer.
+                logger.exception("monitoring_failed", path=path)
+                status, body = HTTPStatus.INTERNAL_SERVER_ERROR, b"see the log\n"
         lines = (
             b"HTTP/1.1 %d %s" % (status, status.phrase.encode()),
             b"content-type: " + kind,

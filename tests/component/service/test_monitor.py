@@ -139,6 +139,24 @@ async def test_300_idle_connections_leave_a_process_with_256_files_what_it_needs
     assert process.returncode == 0
 
 
+def test_what_cannot_be_answered_is_a_500_and_its_cause_is_logged(run: Callable[..., bytes]) -> None:
+    """A health check must not take it for a broken network."""
+
+    def fail() -> list[str]:
+        raise LookupError("the consumer's thread")
+
+    async def get() -> bytes:
+        async with served(fail) as port:
+            return await asked(port, GET % b"/readyz")
+
+    with capture_logs() as logs:
+        answer = run(get())
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.endswith(b"see the log\n")
+    assert [(line["event"], line["path"]) for line in logs] == [("monitoring_failed", "/readyz")]
+
+
 def test_an_idle_crowd_does_not_keep_out_who_comes_next(run: Callable[..., None]) -> None:
     async def crowd() -> None:
         async with served() as port, AsyncExitStack() as stack:
