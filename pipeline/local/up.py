@@ -156,8 +156,8 @@ def curl_line(callback: CallbackSettings, settings: Settings) -> str:
         '\\"MediaType\\":\\"video\\",\\"DeleteType\\":\\"all\\",\\"MediaId\\":\\"media-$T\\",'
         '\\"ErrorCode\\":\\"InvalidVideo.NotFound\\"}'
     )
-    target = f"{settings.bridge.base_url}{callback.path}"
-    return f"""T=$(date +%s); curl -sw '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
+    target = shlex.quote(f"{settings.bridge.base_url}{callback.path}")
+    return f"""T=$(date +%s); curl -gsw '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
 
 
 def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str) -> tuple[Part, ...]:

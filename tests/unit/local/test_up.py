@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.core.signature import sign
 from pipeline.local.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, curl_line, parts_of
-from pipeline.service.settings import BridgeSettings, DashboardSettings, Settings, WorkerSettings
+from pipeline.service.settings import BridgeSettings, CallbackSettings, DashboardSettings, Settings, WorkerSettings
 
 NOWHERE = "http://127.0.0.1:1/readyz"
 
@@ -56,6 +58,18 @@ def test_a_key_is_made_once_and_an_empty_file_is_none(directory: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_curl_line_says_what_is_configured_whatever_a_shell_makes_of_it() -> None:
+    url, key = "https://vod.example.com/a'b/$(id)/`id`/{x}?tenant=7&token=t0k;en|", "Key'1$x"
+    callback = CallbackSettings.model_validate({"url": url, "auth_keys": (key,)})
+    script = f"curl() {{ printf '%s\\n' \"$@\"; }}; {curl_line(callback, Settings())}"
+
+    words = subprocess.run(["/bin/bash", "-c", script], capture_output=True, check=True, text=True).stdout.splitlines()
+
+    timestamp = next(word for word in words if word.startswith("X-VOD-TIMESTAMP: ")).partition(": ")[2]
+    assert words[-1] == "http://127.0.0.1:8080/a'b/$(id)/`id`/{x}?tenant=7&token=t0k;en|"
+    assert f"X-VOD-SIGNATURE: {sign(url, timestamp, key)}" in words
+
+
 def test_an_ipv6_address_has_brackets_wherever_it_is_part_of_a_url() -> None:
     settings = Settings(
         bridge=BridgeSettings(host="::1", metrics_host="::1"),
@@ -67,7 +81,7 @@ def test_an_ipv6_address_has_brackets_wherever_it_is_part_of_a_url() -> None:
 
     assert urls == ["http://[::1]:8081/readyz", "http://[::1]:8082/readyz", "http://[::1]:8083/readyz"]
     assert callback_of(settings).url == "http://[::1]:8080/vod/callback"
-    assert curl_line(callback_of(settings), settings).endswith(" http://[::1]:8080/vod/callback")
+    assert curl_line(callback_of(settings), settings).endswith(" 'http://[::1]:8080/vod/callback'")
 
 
 def test_without_an_essential_part_nothing_goes_on() -> None:
