@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
+import os
+import shlex
+import sys
 import threading
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import IO, Annotated, cast
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from pipeline.admin.topics.contract import contract
-from pipeline.cli.terminal import Config, out
+from pipeline.cli.terminal import COLOR_SYSTEM, Config, LastingOutput, out
 from pipeline.kafka.tools.cluster import connect
 from pipeline.local import up as local
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
+from pipeline.service.lifecycle import interrupted_once
 from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
 
@@ -32,10 +37,15 @@ def up(
     ] = False,
     seconds: Annotated[int, typer.Option(help="How long the demo lasts.", min=1, max=3600)] = 60,
     rate: Annotated[float, typer.Option(help="Callbacks a second in the demo.", min=1, max=10_000)] = 200,
+    kafka_port: Annotated[
+        int | None, typer.Option(help="Run a local Kafka on this port, whatever the settings name.", min=1, max=65_534)
+    ] = None,
     config: Config = None,
 ) -> None:
     """
     Run everything on this machine: Kafka, topics, bridge, worker, live page. Ctrl-C stops it in order.
+
+    Kafka is a local one, unless kafka.bootstrap_servers names another than 127.0.0.1:9092.
 
     Example: vod-pipeline up --demo --seconds 30
     """
@@ -43,18 +53,22 @@ def up(
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = configuration.load(config)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # Not by SIGINT: a shell's background jobs ignore that.
-    try:
-        with local.running(settings, lambda line: out.print(f"[dim]{line}[/dim]")) as parts:
-            _say_where(settings, parts)
-            if demo:
-                plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
-                demonstration.run(local.on_kafka_of(parts, settings), local.callback_of(settings), plan, out)
-            else:
-                _watch(parts)
-    except KeyboardInterrupt:
-        out.print("[dim]stopped[/dim]")
+    console = Console(file=cast("IO[str]", LastingOutput()), color_system=COLOR_SYSTEM)
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+    with interrupted_once():
+        try:
+            with local.running(settings, say, config=config, kafka_port=kafka_port) as parts:
+                _say_where(settings, parts, config, console)
+                if demo:
+                    plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
+                    demonstration.run(local.on_kafka_of(parts, settings), local.callback_of(settings), plan, console)
+                else:
+                    _watch(parts, console)
+        except KeyboardInterrupt:
+            say("stopped")
 
 
 def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
@@ -97,23 +111,24 @@ def rates(config: Config = None) -> None:
         LiveRates(settings.kafka, console=out).run(threading.Event())
 
 
-def _watch(parts: tuple[local.Part, ...]) -> None:
+def _watch(parts: tuple[local.Part, ...], console: Console) -> None:
     while True:
         for part in parts:
             line = part.revive()
             if line:
-                out.print(f"[yellow]{line}[/yellow]")
+                console.print(line, style="yellow", markup=False)
         time.sleep(local.POLL_SECONDS)
 
 
-def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
+def _say_where(settings: Settings, parts: tuple[local.Part, ...], config: Path | None, console: Console) -> None:
     bridge_settings, worker_settings = settings.bridge, settings.worker
     callback = local.callback_of(settings)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if parts[-1].process is not None:
         table.add_row("live page", f"[bold]{settings.dashboard.base_url}[/bold]")
     table.add_row("callbacks", f"{bridge_settings.base_url}{callback.path}")
-    table.add_row("Kafka", parts[0].environ[local.BOOTSTRAP_VARIABLE])
+    kafka = local.on_kafka_of(parts, settings).kafka
+    table.add_row("Kafka", kafka.bootstrap_servers)
     table.add_row("topics", ", ".join(f"{spec.name}" for spec in contract(settings)))
     for name, host, port in (
         ("bridge", bridge_settings.metrics_host, bridge_settings.metrics_port),
@@ -121,9 +136,16 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...]) -> None:
     ):
         table.add_row(f"{name} metrics", url_of(host, port, "/metrics"))
     table.add_row("data and logs", str(local.DATA))
-    out.print(table)
-    out.print("\nSend a signed callback:\n")
-    out.print(local.curl_line(callback, settings), markup=False, highlight=False, soft_wrap=True)
-    out.print(
-        "\nand see the failure-rate rows: [bold].venv/bin/vod-pipeline rates[/bold]    (Ctrl-C stops everything)\n"
-    )
+    console.print(table)
+    console.print("\nSend a signed callback:\n")
+    console.print(local.curl_line(callback, settings), markup=False, highlight=False, soft_wrap=True)
+    rates_line = [_program(), "rates", *(["--config", str(config)] if config else [])]
+    moved = [] if kafka == settings.kafka else [f"{local.BOOTSTRAP_VARIABLE}={kafka.bootstrap_servers}"]
+    console.print("\nand see the failure-rate rows (Ctrl-C stops everything):\n")
+    console.print(" ".join([*moved, shlex.join(rates_line)]) + "\n", markup=False, highlight=False, soft_wrap=True)
+
+
+def _program() -> str:
+    """Return what to type for `vod-pipeline`: it is beside our Python, which need not be on the path."""
+    program = Path(sys.executable).with_name("vod-pipeline")
+    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)

@@ -20,11 +20,16 @@ from pipeline.service import settings as configuration
 from pipeline.service.logging import setup
 from pipeline.service.settings import Settings
 
+EndsWithInput = Annotated[
+    bool, typer.Option("--ends-with-input", hidden=True, help="Stop when standard input ends, as with its parent.")
+]
 
-def bridge(
+
+def bridge(  # noqa: PLR0917  # Typer reads the options off the parameters.
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes behind the port, one for each core.")] = 1,
     member: Annotated[int, typer.Option(hidden=True)] = 0,
     metrics_fd: Annotated[int, typer.Option(hidden=True)] = -1,
+    ends_with_input: EndsWithInput = False,
     config: Config = None,
     log_format: Format = LogFormat.CONSOLE,
 ) -> None:
@@ -39,16 +44,19 @@ def bridge(
     settings = configuration.load(config)
     if workers > 1:
         arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
-        _serve(partial(worker_processes.serve, members=workers, arguments=arguments), settings, log_format)
+        serve_all = partial(worker_processes.serve, members=workers, arguments=arguments)
+        _serve(serve_all, settings, log_format, ends_with_input=ends_with_input)
         return
     membership = None
     if member:
         membership = worker_processes.Membership(number=member, metrics=socket.socket(fileno=metrics_fd))
     serve = partial(server.serve, reload=lambda: configuration.load(config), membership=membership)
-    _serve(serve, settings, log_format, ends_with_input=bool(member))
+    _serve(serve, settings, log_format, ends_with_input=ends_with_input or bool(member))
 
 
-def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+def worker(
+    ends_with_input: EndsWithInput = False, config: Config = None, log_format: Format = LogFormat.CONSOLE
+) -> None:
     """
     Run the Faust agents: validate, deduplicate, count, report.
 
@@ -56,10 +64,12 @@ def worker(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> Non
     """
     from pipeline.worker.service import serve  # noqa: PLC0415  # As above.
 
-    _serve(serve, configuration.load(config), log_format)
+    _serve(serve, configuration.load(config), log_format, ends_with_input=ends_with_input)
 
 
-def dashboard(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> None:
+def dashboard(
+    ends_with_input: EndsWithInput = False, config: Config = None, log_format: Format = LogFormat.CONSOLE
+) -> None:
     """
     Serve the live page: failure rates, outcomes, lag, spool and the last rejections, as they change. It only reads.
 
@@ -67,7 +77,7 @@ def dashboard(config: Config = None, log_format: Format = LogFormat.CONSOLE) -> 
     """
     from pipeline.dashboard.server import serve  # noqa: PLC0415  # As above.
 
-    _serve(serve, configuration.load(config), log_format)
+    _serve(serve, configuration.load(config), log_format, ends_with_input=ends_with_input)
 
 
 def _serve(
@@ -78,10 +88,15 @@ def _serve(
 
     async def run() -> None:
         stop = asyncio.Event()
+
+        def end() -> None:
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())  # The end stays readable.
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         if ends_with_input:
-            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), end)
         await access.require(settings.kafka)
         await serve(settings, stop=stop, registry=CollectorRegistry())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,45 @@ rich_utils.COLOR_SYSTEM = COLOR_SYSTEM  # Help pages and usage errors.
 
 out = Console(color_system=COLOR_SYSTEM)
 err = Console(color_system=COLOR_SYSTEM, stderr=True, highlight=False, soft_wrap=True)
+
+
+class LastingOutput:
+    """
+    Standard output for as long as it is there, then nowhere: its terminal was closed, or the reader of its pipe ended.
+
+    For a command that has more to do than to print, such as stopping what it started.
+    """
+
+    @property
+    def encoding(self) -> str:
+        return sys.stdout.encoding
+
+    def write(self, text: str) -> int:
+        """Write *text*, if that is still possible."""
+        try:
+            sys.stdout.write(text)
+        except OSError:
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, if that is still possible."""
+        try:
+            sys.stdout.flush()
+        except OSError:
+            self._give_up()
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
+
+    def fileno(self) -> int:
+        return sys.stdout.fileno()
+
+    def _give_up(self) -> None:
+        """Put nothing in its place: what is buffered would fail again, and once more when the interpreter ends."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 class LogFormat(StrEnum):

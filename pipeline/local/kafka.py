@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline.service.errors import OperatorError
+from pipeline.service.lifecycle import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,7 +224,10 @@ class LocalKafka:
         if java is None:
             raise LocalKafkaError("java is not installed (17 or newer is needed): run `make setup`")
         if not any(self.jars.glob("kafka_*.jar")):
-            raise LocalKafkaError(f"no Kafka jars in {self.jars}: run `make setup`")
+            raise LocalKafkaError(
+                f"no Kafka jars in {self.jars}: run `make setup` in a checkout of the product,"
+                " or name a Kafka of your own in kafka.bootstrap_servers"
+            )
         return java
 
     def _lock_directory(self) -> None:
@@ -297,7 +301,7 @@ class LocalKafka:
         return ["--standalone", f"--cluster-id={cluster_id}"]
 
     def _launch(self, java: str) -> None:
-        with self.log.open("ab") as log, (self.directory / "broker.lock").open("a+") as lock:
+        with uninterrupted(), self.log.open("ab") as log, (self.directory / "broker.lock").open("a+") as lock:
             self._log_start = log.tell()
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._process = subprocess.Popen(
@@ -351,7 +355,8 @@ def _require_free(port: int) -> None:
         except OSError as error:
             raise LocalKafkaError(
                 f"port {port} on {HOST} cannot be used by the local Kafka ({error.strerror}): stop what listens there,"
-                " or set kafka.bootstrap_servers (VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS)"
+                " move the local Kafka with `vod-pipeline up --kafka-port PORT`, or name a Kafka of your own in"
+                " kafka.bootstrap_servers (localhost:PORT, if it is on this machine)"
             ) from None
 
 

@@ -2,7 +2,8 @@
 The whole product on one machine: a local Kafka (or the one configured), topics, bridge, worker and live page, stopped
 in order.
 
-The parts are the same processes that production runs, started as subprocesses with the environment as their settings.
+The parts are the same processes that production runs, started as subprocesses with our settings. Their standard input
+is a pipe of ours: it ends with us, however we end, and they end with it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,20 +23,24 @@ from pathlib import Path
 from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
+from pipeline.service.lifecycle import uninterrupted
 from pipeline.service.probe import ask, url_of
-from pipeline.service.settings import CallbackSettings, Settings
-from pipeline.service.settings_source import ENV_PREFIX
+from pipeline.service.settings import CallbackSettings, KafkaSettings, Settings
+from pipeline.service.settings_source import CONFIG_VARIABLE, ENV_PREFIX, FILE_SUFFIX
 
 DATA = Path(".local")
 KEY_FILE = DATA / "auth-key"
 JARS = DATA / "kafka-jars"
 CALLBACK_PATH = "/vod/callback"
 BOOTSTRAP_VARIABLE = f"{ENV_PREFIX}KAFKA__BOOTSTRAP_SERVERS"
+DEFAULT_SERVERS: str = KafkaSettings.model_fields["bootstrap_servers"].default
 INSTANCE_ID = "up"  # Static membership: a killed worker goes on at once.
 READY_SECONDS = 60.0
 ANSWER_SECONDS_MAX = 2.0
 POLL_SECONDS = 0.1
-STOP_SECONDS = 25.0
+# Together under 20 s. The parts are stopped at the same time; what is killed instead loses nothing.
+STOP_SECONDS = 10.0
+KAFKA_STOP_SECONDS = 8.0
 RESTARTS_MAX = 5
 RESTARTS_WINDOW_SECONDS = 60.0
 USAGE_EXIT_CODE = 2  # A setting is wrong: starting again would not help.
@@ -57,6 +62,8 @@ class Part:
     environ: dict[str, str]
     ready_url: str
     is_essential: bool = True
+    alive: int | None = None
+    """A pipe that ends with us; the process does so when its standard input, which is that, does."""
     process: subprocess.Popen[bytes] | None = None
     started_at: list[float] = field(default_factory=list)
 
@@ -68,27 +75,21 @@ class Part:
         """Start the process; its log is appended to."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.started_at.append(time.monotonic())
-        with self.log.open("ab") as log:
+        with uninterrupted(), self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", self.name],
+                [
+                    sys.executable,
+                    "-m",
+                    "pipeline",
+                    self.name,
+                    *(["--ends-with-input"] if self.alive is not None else []),
+                ],
                 env=self.environ,
                 stdout=log,
                 stderr=log,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if self.alive is None else self.alive,
                 start_new_session=True,
             )
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL for what takes longer than STOP_SECONDS."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
 
     def revive(self) -> str | None:
         """
@@ -121,6 +122,22 @@ class Part:
             return ask(self.ready_url, seconds=ANSWER_SECONDS_MAX)[0]
         except OSError:
             return False
+
+
+def stop(parts: Iterable[Part], say: Callable[[str], None], *, seconds: float = STOP_SECONDS) -> None:
+    """SIGTERM to all of *parts*, and SIGKILL for what is not gone after *seconds*."""
+    running = [(part, part.process) for part in parts if part.process is not None]
+    for part, process in running:
+        say(f"stopping the {part.name}")
+        process.terminate()
+    deadline = time.monotonic() + seconds
+    for part, process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        part.process = None
 
 
 def callback_of(settings: Settings) -> CallbackSettings:
@@ -160,36 +177,74 @@ def curl_line(callback: CallbackSettings, settings: Settings) -> str:
     return f"""T=$(date +%s); curl -gsw '%{{http_code}}\\n' {sign}-d "{body}" {target}"""
 
 
-def parts_of(settings: Settings, environ: dict[str, str], bootstrap_servers: str) -> tuple[Part, ...]:
-    """Describe bridge, worker and live page, configured as *settings* are, on *bootstrap_servers*."""
+def parts_of(
+    settings: Settings,
+    environ: Mapping[str, str],
+    bootstrap_servers: str,
+    *,
+    config: Path | None = None,
+    alive: int | None = None,
+) -> tuple[Part, ...]:
+    """
+    Describe bridge, worker and live page, configured as *settings* are, on *bootstrap_servers*.
+
+    Args:
+        settings: What *config* and *environ* say.
+        environ: The environment that they were read from.
+        bootstrap_servers: The Kafka to use instead of theirs.
+        config: The file that they were read from, where the environment does not name it.
+        alive: See `Part`.
+    """
     callback = callback_of(settings)
-    keys = [key.get_secret_value() for key in callback.auth_keys]
-    base = {**environ, BOOTSTRAP_VARIABLE: bootstrap_servers}
+    base = {**environ, **({CONFIG_VARIABLE: str(config)} if config else {})}
+    _set(base, BOOTSTRAP_VARIABLE, bootstrap_servers)
     if not settings.bridge.callbacks:
-        base[f"{ENV_PREFIX}BRIDGE__CALLBACKS"] = json.dumps([{"url": callback.url, "auth_keys": keys}])
+        keys = [key.get_secret_value() for key in callback.auth_keys]
+        _set(base, f"{ENV_PREFIX}BRIDGE__CALLBACKS", json.dumps([{"url": callback.url, "auth_keys": keys}]))
     worker = dict(base)
     if settings.worker.instance_id is None:
-        worker[f"{ENV_PREFIX}WORKER__INSTANCE_ID"] = INSTANCE_ID
+        _set(worker, f"{ENV_PREFIX}WORKER__INSTANCE_ID", INSTANCE_ID)
+    metrics = {
+        "bridge": url_of(settings.bridge.metrics_host, settings.bridge.metrics_port, "/readyz"),
+        "worker": url_of(settings.worker.metrics_host, settings.worker.metrics_port, "/readyz"),
+    }
     return (
-        Part("bridge", base, url_of(settings.bridge.metrics_host, settings.bridge.metrics_port, "/readyz")),
-        Part("worker", worker, url_of(settings.worker.metrics_host, settings.worker.metrics_port, "/readyz")),
-        Part("dashboard", base, f"{settings.dashboard.base_url}/readyz", is_essential=False),
+        Part("bridge", base, metrics["bridge"], alive=alive),
+        Part("worker", worker, metrics["worker"], alive=alive),
+        Part("dashboard", base, f"{settings.dashboard.base_url}/readyz", is_essential=False, alive=alive),
     )
 
 
+def _set(environ: dict[str, str], name: str, value: str) -> None:
+    """Set a setting, which may come from a file otherwise."""
+    environ.pop(f"{name}{FILE_SUFFIX}", None)
+    environ[name] = value
+
+
 @contextmanager
-def kafka_of(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
-    """Yield bootstrap servers: of the Kafka the environment names, else of a local one that runs meanwhile."""
-    if BOOTSTRAP_VARIABLE in os.environ:
-        yield settings.kafka.bootstrap_servers
+def kafka_of(settings: Settings, say: Callable[[str], None], *, port: int | None = None) -> Iterator[str]:
+    """
+    Yield bootstrap servers: of the Kafka that the settings name, else of a local one that runs meanwhile.
+
+    Args:
+        settings: Name a Kafka if their bootstrap_servers are others than the default.
+        say: Prints a line.
+        port: Given, there is a local Kafka on it in any case.
+    """
+    servers = settings.kafka.bootstrap_servers
+    if port is None and servers != DEFAULT_SERVERS:
+        say(f"using the Kafka at {servers}, which kafka.bootstrap_servers names")
+        yield servers
         return
-    port = int(settings.kafka.bootstrap_servers.rpartition(":")[2])
+    port = port or int(DEFAULT_SERVERS.rpartition(":")[2])
     with LocalKafka(jars=JARS, directory=DATA / "kafka", port=port, controller_port=port + 1) as kafka:
-        say(f"Kafka 4.3.0 listens on {kafka.bootstrap_servers}")
+        say(f"a local Kafka 4.3.0 listens on {kafka.bootstrap_servers} (--kafka-port moves it)")
         try:
             yield kafka.bootstrap_servers
         finally:
-            say("stopping Kafka")
+            with uninterrupted():
+                say("stopping Kafka")
+                kafka.stop(timeout_seconds=KAFKA_STOP_SECONDS)
 
 
 def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:
@@ -199,19 +254,27 @@ def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:
 
 
 @contextmanager
-def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Part, ...]]:
+def running(
+    settings: Settings, say: Callable[[str], None], *, config: Path | None = None, kafka_port: int | None = None
+) -> Iterator[tuple[Part, ...]]:
     """
     Run everything while the context lasts.
+
+    Args:
+        settings: As *config* and the environment have them.
+        say: Prints a line; it must not raise.
+        config: The file that was named for this command.
+        kafka_port: See `kafka_of`.
 
     Raises:
         UpError, LocalKafkaError, TopicsError, ClusterError: one line for the operator; nothing is left running.
     """
-    with kafka_of(settings, say) as bootstrap_servers:
+    with kafka_of(settings, say, port=kafka_port) as bootstrap_servers, _pipe() as alive:
         at = settings.model_copy(
             update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})}
         )
         reconcile(at)
-        parts = parts_of(settings, dict(os.environ), bootstrap_servers)
+        parts = parts_of(settings, os.environ, bootstrap_servers, config=config, alive=alive)
         try:
             for part in parts:
                 part.start()
@@ -222,12 +285,22 @@ def running(settings: Settings, say: Callable[[str], None]) -> Iterator[tuple[Pa
                     if part.is_essential:
                         raise
                     say(f"{error}; the rest goes on without it")
-                    part.stop()
+                    stop([part], say)
             yield parts
         finally:
-            for part in parts:
-                say(f"stopping the {part.name}")
-                part.stop()
+            with uninterrupted():
+                stop(parts, say)
+
+
+@contextmanager
+def _pipe() -> Iterator[int]:
+    """Yield the reading end of a pipe whose other end is ours alone."""
+    alive, ours = os.pipe()
+    try:
+        yield alive
+    finally:
+        os.close(ours)
+        os.close(alive)
 
 
 def _wait_until_ready(part: Part) -> None:

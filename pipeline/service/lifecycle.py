@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any
 
 import structlog
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -52,3 +56,50 @@ async def close(closing: Coroutine[Any, Any, None], *, seconds: float) -> bool:
     if task.exception() is not None:
         logger.debug("close_failed", error=repr(task.exception()))
     return task.exception() is None
+
+
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """
+    Have the first SIGINT, SIGTERM or SIGHUP in the context raise KeyboardInterrupt, and the others do nothing.
+
+    So what a `finally` does is not cut off by a second one. A signal that is ignored stays so: nohup does that, and a
+    shell for SIGINT in the background.
+    """
+    is_raised = False
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        nonlocal is_raised
+        if not is_raised:
+            is_raised = True
+            raise KeyboardInterrupt
+
+    with _handled_by(interrupt, signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off what handlers of SIGINT, SIGTERM and SIGHUP do until the context is left: nothing in it is half done."""
+    if threading.current_thread() is not threading.main_thread():  # Handlers run in that one only.
+        yield
+        return
+    came: list[int] = []
+    with _handled_by(lambda number, _: came.append(number), signal.SIG_IGN, signal.SIG_DFL):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None], *kept: signal.Handlers) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        for number, its in before.items():
+            if its not in (None, *kept):
+                signal.signal(number, handler)
+        yield
+    finally:
+        for number, its in before.items():
+            if its not in (None, *kept):
+                signal.signal(number, its)

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.signature import sign
-from pipeline.local.up import BOOTSTRAP_VARIABLE, RESTARTS_MAX, Part, UpError, callback_of, curl_line, parts_of
-from pipeline.service.settings import BridgeSettings, CallbackSettings, DashboardSettings, Settings, WorkerSettings
+from pipeline.local.kafka import LocalKafkaError
+from pipeline.local.up import (
+    BOOTSTRAP_VARIABLE,
+    KAFKA_STOP_SECONDS,
+    RESTARTS_MAX,
+    STOP_SECONDS,
+    Part,
+    UpError,
+    callback_of,
+    curl_line,
+    kafka_of,
+    parts_of,
+    stop,
+)
+from pipeline.service.settings import (
+    BridgeSettings,
+    CallbackSettings,
+    DashboardSettings,
+    KafkaSettings,
+    Settings,
+    WorkerSettings,
+)
 
 NOWHERE = "http://127.0.0.1:1/readyz"
 
@@ -56,6 +79,81 @@ def test_a_key_is_made_once_and_an_empty_file_is_none(directory: Path) -> None:
     assert re.fullmatch(r"Aa1[0-9a-f]{24}", made[0])
     assert callback_of(Settings()).callback.auth_keys == made
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def on(servers: str) -> Settings:
+    return Settings(kafka=KafkaSettings(bootstrap_servers=servers))
+
+
+@pytest.mark.parametrize(
+    "servers", ["kafka-1.example.com:9093,kafka-2.example.com:26392", "127.0.0.1:29092", "localhost:9092"]
+)
+def test_a_kafka_that_the_settings_name_is_used_and_that_is_said(servers: str) -> None:
+    """Wherever they come from: in the environment it was used, and in the file it moved the local one's port."""
+    said: list[str] = []
+
+    with kafka_of(on(servers), said.append) as used:
+        assert used == servers
+
+    assert said == [f"using the Kafka at {servers}, which kafka.bootstrap_servers names"]
+
+
+@pytest.mark.parametrize(("servers", "port"), [("127.0.0.1:9092", None), ("kafka.example.com:9092", 29092)])
+def test_without_one_or_with_a_port_for_it_there_is_a_local_kafka(servers: str, port: int | None) -> None:
+    """No jars are where this test runs: it would start one, and says how to do without."""
+    with pytest.raises(LocalKafkaError, match=r"kafka\.bootstrap_servers"), kafka_of(on(servers), print, port=port):
+        pass
+
+
+def test_a_taken_port_says_how_to_move_the_local_kafka(directory: Path) -> None:
+    (directory / ".local" / "kafka-jars").mkdir(parents=True)
+    (directory / ".local" / "kafka-jars" / "kafka_2.13.jar").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(LocalKafkaError, match=rf"port {port} on .* `vod-pipeline up --kafka-port PORT`"),
+            kafka_of(on("127.0.0.1:9092"), print, port=port),
+        ):
+            pass
+
+
+def test_every_part_gets_the_file_that_was_named_and_each_setting_once() -> None:
+    """Of a variable and its _FILE only one is allowed."""
+    environ = {
+        "VOD_PIPELINE_CONFIG": "other.toml",
+        "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS_FILE": "servers",
+        "VOD_PIPELINE_WORKER__INSTANCE_ID_FILE": "id",
+        "HOME": "/root",
+    }
+
+    for part in parts_of(Settings(), environ, "127.0.0.1:9", config=Path("my.toml")):
+        assert part.environ["VOD_PIPELINE_CONFIG"] == "my.toml"
+        assert part.environ["HOME"] == "/root"
+        assert "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS_FILE" not in part.environ
+        assert ("VOD_PIPELINE_WORKER__INSTANCE_ID_FILE" in part.environ) == (part.name != "worker")
+
+
+def test_stopping_takes_less_than_20_seconds_whatever_the_parts_do() -> None:
+    """They are stopped at the same time, then Kafka."""
+    assert STOP_SECONDS + KAFKA_STOP_SECONDS < 20
+
+    def deaf() -> subprocess.Popen[bytes]:
+        ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
+        process = subprocess.Popen([sys.executable, "-c", ignoring], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process.stdout:
+            process.stdout.readline()
+        return process
+
+    parts = [Part(f"part {number}", {}, NOWHERE, process=deaf()) for number in range(3)]
+    processes = [part.process for part in parts]
+    said: list[str] = []
+
+    stop(parts, said.append, seconds=0.1)
+
+    assert said == ["stopping the part 0", "stopping the part 1", "stopping the part 2"]
+    assert [process and process.returncode for process in processes] == [-signal.SIGKILL] * 3
+    assert [part.process for part in parts] == [None] * 3
 
 
 def test_the_curl_line_says_what_is_configured_whatever_a_shell_makes_of_it() -> None:
