@@ -114,7 +114,7 @@ def rates(config: Config = None) -> None:
 def _watch(parts: tuple[local.Part, ...], console: Console) -> None:
     while True:
         for part in parts:
-            line = part.revive()
+            line = part.restart_if_exited()
             if line:
                 console.print(line, style="yellow", markup=False)
         time.sleep(local.POLL_SECONDS)

@@ -7,12 +7,10 @@ It knows how a broker is formatted, started, stopped, frozen and killed, and not
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import time
 import uuid
@@ -20,6 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pipeline.kafka.probe import knows_a_live_broker
+from pipeline.local.broker_files import (
+    last_log_line,
+    server_properties,
+    try_lock,
+    write_configuration,
+    write_process_id,
+)
 from pipeline.service.errors import OperatorError
 from pipeline.service.lifecycle import uninterrupted
 
@@ -32,52 +38,6 @@ FORMAT_TIMEOUT_SECONDS = 60.0  # Takes 2 s; a JVM that starts on a busy machine 
 START_TIMEOUT_SECONDS = 60.0  # Takes 3 s, and longer after kill -9: every open segment is checked.
 STOP_TIMEOUT_SECONDS = 15.0  # A controlled shutdown of one node takes about 1 s.
 POLL_SECONDS = 0.05
-LOG_TAIL_BYTES = 65_536
-
-# Key 3 (Metadata), version 4, correlation 1, no client id; no topics, none to be created.
-_METADATA_REQUEST = struct.pack(">hhihi?", 3, 4, 1, -1, 0, False)
-_METADATA_ANSWER_HEAD = struct.Struct(">iiii")  # Length, correlation, throttle time, number of brokers.
-
-_SERVER_PROPERTIES = """\
-# Written by vod-pipeline at every start: changes made here are lost.
-process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers={host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs={data}
-# One node: nothing can be replicated.
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-# 50 by default, which only makes the first start slower.
-offsets.topic.num.partitions=4
-transaction.state.log.num.partitions=4
-# A missing topic shows at once instead of appearing with wrong settings.
-auto.create.topics.enable=false
-# 3 s by default: the wait for further members at the first join.
-group.initial.rebalance.delay.ms=0
-# 9 s by default: so long a restarted broker waits for the session of its killed predecessor to end.
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-# 128 MiB by default: a quarter of the heap.
-log.cleaner.dedupe.buffer.size=16777216
-"""
-
-_LOG4J2_PROPERTIES = """\
-# Written by vod-pipeline at every start. Standard output is the file kafka.log.
-appender.out.type=Console
-appender.out.name=out
-appender.out.layout.type=PatternLayout
-appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss.SSS} %p %c{1}: %m%n
-rootLogger.level=WARN
-rootLogger.appenderRef.out.ref=out
-"""
 
 
 class LocalKafkaError(OperatorError):
@@ -97,7 +57,7 @@ class LocalKafka:
     One Kafka node that keeps its data in a directory between starts.
 
     The process has a session of its own, so that a terminal's Ctrl-C reaches only us and we stop it in order. It
-    inherits a file lock, `broker.lock`: whoever holds that lock is this directory's broker, also after we were killed
+    inherits a file lock, `broker.lock`: the process that holds it is this directory's broker, also after we were killed
     without a chance to stop it. The next start then ends the orphan first.
 
     Args:
@@ -164,7 +124,7 @@ class LocalKafka:
             self._end_orphan()
             for port in (self.port, self.controller_port):
                 _require_free(port)
-            self._write_configuration()
+            write_configuration(self.directory, "server.properties", self._properties(self.directory / "data"))
             self._format(java)
             self._launch(java)
             self._wait_until_it_answers(timeout_seconds)
@@ -216,7 +176,7 @@ class LocalKafka:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None or not self.is_running:
-            raise LocalKafkaError(f"the local Kafka does not run: {number.name} has nobody to go to")
+            raise LocalKafkaError(f"the local Kafka does not run: {number.name} has no process to go to")
         self._process.send_signal(number)
 
     def _java(self) -> str:
@@ -232,16 +192,14 @@ class LocalKafka:
 
     def _lock_directory(self) -> None:
         lock = (self.directory / "owner.lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(lock):
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
             raise LocalKafkaError(
                 f"{self.directory} is in use by process {holder}: stop the other `vod-pipeline up` first"
-            ) from None
-        _write_process_id(lock, os.getpid())
+            )
+        write_process_id(lock, os.getpid())
         self._owner_lock = lock
 
     def _end_orphan(self) -> None:
@@ -249,7 +207,7 @@ class LocalKafka:
         with (self.directory / "broker.lock").open("a+") as lock:
             deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
             number = signal.SIGTERM
-            while not _try_lock(lock):
+            while not try_lock(lock):
                 if time.monotonic() > deadline:
                     number = signal.SIGKILL
                 lock.seek(0)
@@ -257,15 +215,11 @@ class LocalKafka:
                     os.kill(int(lock.read()), number)
                 time.sleep(POLL_SECONDS)
 
-    def _write_configuration(self) -> None:
-        (self.directory / "log4j2.properties").write_text(_LOG4J2_PROPERTIES)
-        self._write_server_properties("server.properties", self.directory / "data")
+    def _properties(self, data: Path) -> dict[str, str]:
+        return server_properties(HOST, self.port, self.controller_port, data) | self._extra
 
-    def _write_server_properties(self, name: str, data: Path) -> None:
-        ours = _SERVER_PROPERTIES.format(host=HOST, port=self.port, controller_port=self.controller_port, data=data)
-        # Java takes the last of two lines with one key.
-        extra = "".join(f"{key}={value}\n" for key, value in self._extra.items())
-        (self.directory / name).write_text(ours + extra)
+    def _last_log_line(self) -> str:
+        return last_log_line(self.log, start=self._log_start)
 
     def _format(self, java: str) -> None:
         """Write the cluster id under another name and rename: a directory called `data` was formatted to the end."""
@@ -273,7 +227,7 @@ class LocalKafka:
         if data.exists():
             return
         shutil.rmtree(unfinished, ignore_errors=True)
-        self._write_server_properties("format.properties", unfinished)
+        write_configuration(self.directory, "format.properties", self._properties(unfinished))
         arguments = ["format", *self._format_arguments(), "-c", "format.properties"]
         with self.log.open("ab") as log:
             self._log_start = log.tell()
@@ -303,7 +257,7 @@ class LocalKafka:
     def _launch(self, java: str) -> None:
         with uninterrupted(), self.log.open("ab") as log, (self.directory / "broker.lock").open("a+") as lock:
             self._log_start = log.tell()
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(lock)
             self._process = subprocess.Popen(
                 self._command(java, "kafka.Kafka", "server.properties"),
                 cwd=self.directory,
@@ -313,37 +267,20 @@ class LocalKafka:
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-            _write_process_id(lock, self._process.pid)
+            write_process_id(lock, self._process.pid)
 
     def _command(self, java: str, main: str, *arguments: str) -> list[str]:
-        jars = self.jars.absolute() / "*"
-        return [
-            java,
-            "-Xmx512m",
-            "-Dlog4j2.configurationFile=file:log4j2.properties",
-            "-cp",
-            str(jars),
-            main,
-            *arguments,
-        ]
+        options = ["-Xmx512m", "-Dlog4j2.configurationFile=file:log4j2.properties"]
+        return [java, *options, "-cp", str(self.jars.absolute() / "*"), main, *arguments]
 
     def _wait_until_it_answers(self, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
-        while not _answers(self.port):
+        while not knows_a_live_broker(HOST, self.port):
             if not self.is_running:
                 raise LocalKafkaError(f"Kafka ended while starting: {self._last_log_line()} (all of it: {self.log})")
             if time.monotonic() > deadline:
                 raise LocalKafkaError(f"Kafka did not answer within {timeout_seconds:.0f} s: see {self.log}")
             time.sleep(POLL_SECONDS)
-
-    def _last_log_line(self) -> str:
-        """Return the last line of this start that is not part of a stack trace."""
-        with self.log.open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
-        told = [line for line in lines if line.strip() and not line.startswith(("\t", " "))]
-        return told[-1] if told else "it wrote nothing"
 
 
 def _require_free(port: int) -> None:
@@ -358,37 +295,3 @@ def _require_free(port: int) -> None:
                 " move the local Kafka with `vod-pipeline up --kafka-port PORT`, or name a Kafka of your own in"
                 " kafka.bootstrap_servers (localhost:PORT, if it is on this machine)"
             ) from None
-
-
-def _answers(port: int) -> bool:
-    """
-    Whether a broker on *port* names at least one live broker, itself: before that, it takes no records.
-
-    One Metadata request of our own making: a client library would leave sockets behind for every attempt that fails.
-    Source: https://kafka.apache.org/protocol, Metadata version 4.
-    """
-    try:
-        with socket.create_connection((HOST, port), timeout=1) as connection, connection.makefile("rb") as answer:
-            connection.sendall(struct.pack(">i", len(_METADATA_REQUEST)) + _METADATA_REQUEST)
-            head = answer.read(_METADATA_ANSWER_HEAD.size)
-    except OSError:
-        return False
-    if len(head) < _METADATA_ANSWER_HEAD.size:
-        return False
-    _, _, _, brokers = _METADATA_ANSWER_HEAD.unpack(head)
-    return bool(brokers > 0)
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _write_process_id(file: IO[str], process_id: int) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(f"{process_id}\n")
-    file.flush()

@@ -91,7 +91,7 @@ class Part:
                 start_new_session=True,
             )
 
-    def revive(self) -> str | None:
+    def restart_if_exited(self) -> str | None:
         """
         Start the process again if it ended; return a line that says so.
 
@@ -103,15 +103,15 @@ class Part:
             return None
         recent = [at for at in self.started_at if time.monotonic() - at < RESTARTS_WINDOW_SECONDS]
         if code == USAGE_EXIT_CODE or len(recent) > RESTARTS_MAX:
-            told = f"the {self.name} ended with {code}: {self.last_words()} (all of it: {self.log})"
+            message = f"the {self.name} ended with {code}: {self.last_log_line()} (all of it: {self.log})"
             if self.is_essential:
-                raise UpError(told)
+                raise UpError(message)
             self.process = None
-            return f"{told}; the rest goes on without it"
+            return f"{message}; the rest goes on without it"
         self.start()
         return f"the {self.name} ended with {code} and was started again"
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of the log."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return lines[-1] if lines else "it logged nothing"
@@ -124,11 +124,11 @@ class Part:
             return False
 
 
-def stop(parts: Iterable[Part], say: Callable[[str], None], *, seconds: float = STOP_SECONDS) -> None:
+def stop(parts: Iterable[Part], echo: Callable[[str], None], *, seconds: float = STOP_SECONDS) -> None:
     """SIGTERM to all of *parts*, and SIGKILL for what is not gone after *seconds*."""
     running = [(part, part.process) for part in parts if part.process is not None]
     for part, process in running:
-        say(f"stopping the {part.name}")
+        echo(f"stopping the {part.name}")
         process.terminate()
     deadline = time.monotonic() + seconds
     for part, process in running:
@@ -222,28 +222,28 @@ def _set(environ: dict[str, str], name: str, value: str) -> None:
 
 
 @contextmanager
-def kafka_of(settings: Settings, say: Callable[[str], None], *, port: int | None = None) -> Iterator[str]:
+def kafka_of(settings: Settings, echo: Callable[[str], None], *, port: int | None = None) -> Iterator[str]:
     """
     Yield bootstrap servers: of the Kafka that the settings name, else of a local one that runs meanwhile.
 
     Args:
         settings: Name a Kafka if their bootstrap_servers are others than the default.
-        say: Prints a line.
+        echo: Prints a line.
         port: Given, there is a local Kafka on it in any case.
     """
     servers = settings.kafka.bootstrap_servers
     if port is None and servers != DEFAULT_SERVERS:
-        say(f"using the Kafka at {servers}, which kafka.bootstrap_servers names")
+        echo(f"using the Kafka at {servers}, which kafka.bootstrap_servers names")
         yield servers
         return
     port = port or int(DEFAULT_SERVERS.rpartition(":")[2])
     with LocalKafka(jars=JARS, directory=DATA / "kafka", port=port, controller_port=port + 1) as kafka:
-        say(f"a local Kafka 4.3.0 listens on {kafka.bootstrap_servers} (--kafka-port moves it)")
+        echo(f"a local Kafka 4.3.0 listens on {kafka.bootstrap_servers} (--kafka-port moves it)")
         try:
             yield kafka.bootstrap_servers
         finally:
             with uninterrupted():
-                say("stopping Kafka")
+                echo("stopping Kafka")
                 kafka.stop(timeout_seconds=KAFKA_STOP_SECONDS)
 
 
@@ -255,21 +255,21 @@ def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:
 
 @contextmanager
 def running(
-    settings: Settings, say: Callable[[str], None], *, config: Path | None = None, kafka_port: int | None = None
+    settings: Settings, echo: Callable[[str], None], *, config: Path | None = None, kafka_port: int | None = None
 ) -> Iterator[tuple[Part, ...]]:
     """
     Run everything while the context lasts.
 
     Args:
         settings: As *config* and the environment have them.
-        say: Prints a line; it must not raise.
+        echo: Prints a line; it must not raise.
         config: The file that was named for this command.
         kafka_port: See `kafka_of`.
 
     Raises:
         UpError, LocalKafkaError, TopicsError, ClusterError: one line for the operator; nothing is left running.
     """
-    with kafka_of(settings, say, port=kafka_port) as bootstrap_servers, _pipe() as alive:
+    with kafka_of(settings, echo, port=kafka_port) as bootstrap_servers, _pipe() as alive:
         at = settings.model_copy(
             update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})}
         )
@@ -284,12 +284,12 @@ def running(
                 except UpError as error:
                     if part.is_essential:
                         raise
-                    say(f"{error}; the rest goes on without it")
-                    stop([part], say)
+                    echo(f"{error}; the rest goes on without it")
+                    stop([part], echo)
             yield parts
         finally:
             with uninterrupted():
-                stop(parts, say)
+                stop(parts, echo)
 
 
 @contextmanager
@@ -308,7 +308,7 @@ def _wait_until_ready(part: Part) -> None:
     while not part.is_ready():
         code = part.process.poll() if part.process else None
         if code is not None:
-            raise UpError(f"the {part.name} did not start: {part.last_words()}")
+            raise UpError(f"the {part.name} did not start: {part.last_log_line()}")
         if time.monotonic() > deadline:
             raise UpError(f"the {part.name} is not ready after {READY_SECONDS:.0f} s; see {part.log}")
         time.sleep(POLL_SECONDS)

@@ -185,23 +185,23 @@ def test_an_ipv6_address_has_brackets_wherever_it_is_part_of_a_url() -> None:
 def test_without_an_essential_part_nothing_goes_on() -> None:
     """A setting is wrong: starting again would not help."""
     with pytest.raises(UpError, match="the no-such-command ended with 2: "):
-        ended(is_essential=True).revive()
+        ended(is_essential=True).restart_if_exited()
 
 
 def test_without_the_live_page_the_rest_goes_on_and_it_is_said_once() -> None:
     """A taken port of a page must not end the pipeline."""
     part = ended(is_essential=False)
 
-    assert "; the rest goes on without it" in (part.revive() or "")
-    assert part.revive() is None
+    assert "; the rest goes on without it" in (part.restart_if_exited() or "")
+    assert part.restart_if_exited() is None
 
 
 def test_a_page_that_ends_again_and_again_is_given_up() -> None:
     """As an essential part is, but without ending the others."""
     part = ended(is_essential=False, name="--help")  # Ends with 0.
 
-    assert part.revive() == "the --help ended with 0 and was started again"
+    assert part.restart_if_exited() == "the --help ended with 0 and was started again"
     assert part.process is not None
     part.process.wait(60)
     part.started_at += [time.monotonic()] * (RESTARTS_MAX - 1)
-    assert "goes on without it" in (part.revive() or "")
+    assert "goes on without it" in (part.restart_if_exited() or "")
