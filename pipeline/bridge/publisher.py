@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import NewType, NoReturn
 
 import structlog
@@ -19,6 +21,7 @@ import structlog
 from pipeline.bridge.batch import Group
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
+from pipeline.bridge.left_behind import LeftBehind
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.kafka import KafkaError, access
 from pipeline.kafka.producer import BATCH_REFUSALS, Producer
@@ -59,6 +62,7 @@ class Publisher:
         ack_timeout_seconds: float,
         in_flight_max: int,
         spooler: Spooler | None = None,
+        find_left_behind: Callable[[], list[Path]] | None = None,
     ) -> None:
         """
         Args:
@@ -68,6 +72,7 @@ class Publisher:
             ack_timeout_seconds: From `publish` until the record is spooled, and then until it is given up.
             in_flight_max: How many records may wait for Kafka; more are refused at once.
             spooler: Takes what Kafka does not; None: that is given up.
+            find_left_behind: Returns the directories of spools without a bridge, which are emptied, too.
         """
         self._kafka = kafka
         self._topic = topic
@@ -80,6 +85,7 @@ class Publisher:
         self._sending: dict[asyncio.Task[None], list[Group]] = {}
         self._failure: BaseException | None = None
         self._spooler = spooler
+        self._find_left_behind = find_left_behind
         self._connected = asyncio.Event()
         self._refusal: str | None = None
         self._backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
@@ -91,8 +97,11 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.tasks = [asyncio.create_task(self._run(), name="publisher")]
+        connect = partial(connected, self._kafka, self._topic, self._connected)
+        if self._find_left_behind is not None:
+            left = LeftBehind(self._find_left_behind, connect, self._connected, self._metrics)
+            self.tasks.append(asyncio.create_task(left.run(), name="left behind"))
         if self._spooler is not None:
-            connect = partial(connected, self._kafka, self._topic, self._connected)
             drain = Drain(self._spooler.thread, connect, self._metrics)
             self.tasks += [
                 asyncio.create_task(self._spooler.write(), name="spooler"),

@@ -22,7 +22,7 @@ from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.bridge.workers import Membership, take_over
+from pipeline.bridge.workers import Membership, left_to
 from pipeline.service.certificates import in_use
 from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -68,6 +68,7 @@ async def serve(
         ListenError: a port is taken.
         SpoolError: the spool cannot be used, or is another bridge's.
     """
+    find_left_behind = left_to(membership, settings.bridge)
     if membership is not None:
         settings = membership.settings_of(settings)
     bridge = settings.bridge
@@ -79,8 +80,6 @@ async def serve(
     _warn_of_unsigned(bridge)
     ProcessMetrics(registry, started_at=time.time(), certificates=in_use(settings.kafka, bridge))
     metrics = BridgeMetrics(registry)
-    if membership is None and bridge.spool_directory is not None:
-        take_over(bridge.spool_directory, bridge, members=0)
     mns_metrics = MnsMetrics(registry, [entry.queue for entry in bridge.mns])
     publisher = Publisher(
         settings.kafka,
@@ -89,6 +88,7 @@ async def serve(
         ack_timeout_seconds=bridge.ack_timeout_seconds,
         in_flight_max=bridge.in_flight_max,
         spooler=_spooler(bridge, metrics),
+        find_left_behind=find_left_behind,
     )
 
     def problems() -> list[str]:

@@ -13,7 +13,7 @@ import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -21,7 +21,6 @@ from pipeline.core.contract import RawRecord
 from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
-ADOPTED_RECORDS = 1000
 FILE, LOCK = "spool.sqlite", "lock"
 
 _SCHEMA = """
@@ -148,43 +147,22 @@ def spools_under(directory: Path) -> list[Path]:
     A single bridge has its own in the directory itself, the members of a fleet in folders named by their numbers.
 
     Raises:
-        SpoolError: there are none.
+        SpoolError: there are none that we may see.
     """
     numbered = [path.parent for path in directory.glob(f"*/{FILE}") if path.parent.name.isdigit()]
-    found = [directory] if (directory / FILE).exists() else []
+    found = [directory] if os.path.exists(directory / FILE) else []
     found += sorted(numbered, key=lambda folder: int(folder.name))
     if not found:
-        raise SpoolError(f"there is no spool in {directory}")
+        raise SpoolError(f"there is no spool in {directory} that we may see")
     return found
 
 
 def left_behind(directory: Path, *, members: int) -> list[Path]:
-    """Return the spools under *directory* that are nobody's with so many members of a fleet (0: a single bridge)."""
+    """Return the spools under *directory* that no bridge has where so many run together (0: a single one)."""
     with contextlib.suppress(SpoolError):
         own = {directory} if members == 0 else {directory / str(number) for number in range(1, members + 1)}
         return [found for found in spools_under(directory) if found not in own]
     return []
-
-
-def adopt(directory: Path, left: Iterable[Path], *, bytes_max: int) -> dict[Path, int]:
-    """
-    Move what waits in the spools *left* into that of *directory*; returns how many records each had.
-
-    Killed half way, some records are in both, and published twice, which is harmless. One that does not fit, or has an
-    owner, stays where it is.
-
-    Raises:
-        SpoolError: *directory* has an owner, or cannot be used.
-    """
-    moved: dict[Path, int] = {}
-    with contextlib.closing(Spool(directory, bytes_max=bytes_max)) as own:
-        for folder in left:
-            with contextlib.suppress(SpoolError), contextlib.closing(Spool(folder, bytes_max=0)) as other:
-                while found := other.oldest(ADOPTED_RECORDS):
-                    own.append([record for _, record in found])
-                    other.delete(found[0][0], found[-1][0])
-                    moved[folder] = moved.get(folder, 0) + len(found)
-    return moved
 
 
 def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:
@@ -198,8 +176,8 @@ def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:
         SpoolError: there is none, or it cannot be read.
     """
     path = directory / FILE
-    if not path.exists():
-        raise SpoolError(f"there is no spool in {directory}")
+    if not os.path.exists(path):
+        raise SpoolError(f"there is no spool in {directory} that we may see")
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             records, size = database.execute(_COUNT).fetchone()

@@ -80,6 +80,5 @@ class Spooler:
         return None
 
     def _show(self, status: SpoolStatus) -> None:
-        self._metrics.spool_records.set(status.records)
         self._metrics.spool_bytes.set(status.bytes)
-        self._metrics.spool_oldest.set((status.oldest_received_at_ms or 0) / 1000)
+        self._metrics.show_spool(self.thread.directory, records=status.records, oldest_ms=status.oldest_received_at_ms)

@@ -14,15 +14,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
-from pipeline.bridge.spool import adopt, left_behind
+from pipeline.bridge.spool import left_behind
 from pipeline.bridge.sums import Sums
 from pipeline.service.errors import OperatorError
 from pipeline.service.lifecycle import on_hangup, until
@@ -44,9 +45,10 @@ class FleetError(OperatorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What a member is told: its number, and the bound socket of its metrics."""
+    """What a member is told: its number, of how many, and the bound socket of its metrics."""
 
     number: int
+    members: int
     metrics: socket.socket
 
     def settings_of(self, settings: Settings) -> Settings:
@@ -58,19 +60,15 @@ class Membership:
         return settings.model_copy(update={"bridge": own})
 
 
-def take_over(directory: Path, bridge: BridgeSettings, *, members: int) -> None:
+def left_to(membership: Membership | None, bridge: BridgeSettings) -> Callable[[], list[Path]] | None:
     """
-    Move what another number of bridges left in its spools under *directory* into one that is opened now.
+    Return what finds the spools that another number of bridges left under the directory of *bridge*.
 
-    Raises:
-        SpoolError: that one has an owner, or cannot be used.
+    None where none can be: without spools; or where the first member looks after them, and this is another one.
     """
-    left = left_behind(directory, members=members)
-    if not left:
-        return
-    own = directory / "1" if members else directory
-    for folder, records in adopt(own, left, bytes_max=bridge.spool_bytes_max).items():
-        logger.warning("spool_taken_over", spool=str(folder), records=records)
+    if bridge.spool_directory is None or (membership is not None and membership.number > 1):
+        return None
+    return partial(left_behind, bridge.spool_directory, members=membership.members if membership else 0)
 
 
 @dataclass(slots=True)
@@ -160,9 +158,7 @@ async def serve(
     bridge = settings.bridge
     if bridge.port == 0:
         raise SettingsError("bridge.port: several processes need a port that is given, not any free one")
-    if bridge.spool_directory is not None:
-        take_over(bridge.spool_directory, bridge, members=members)
-    command = [sys.executable, "-m", "pipeline", "bridge", *arguments]
+    command = [sys.executable, "-m", "pipeline", "bridge", *arguments, "--workers", str(members)]
     with contextlib.ExitStack() as stack:
         alive, ours = os.pipe()
         stack.callback(os.close, alive)

@@ -140,7 +140,11 @@ def spool_status(config: Config = None) -> None:
         raise SettingsError("bridge.spool_directory: empty, so there is no spool")
     table = Table("spool", "owner", "callbacks", "MiB", "at most", "oldest received")
     for directory in spool.spools_under(bridge_settings.spool_directory):
-        status, owner = spool.status_of(directory)
+        try:
+            status, owner = spool.status_of(directory)
+        except spool.SpoolError as error:  # The others are of interest all the same.
+            err.print(f"error: {error}", markup=False)
+            continue
         oldest = status.oldest_received_at_ms
         table.add_row(
             str(directory),

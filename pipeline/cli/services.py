@@ -42,14 +42,16 @@ def bridge(  # noqa: PLR0917  # Typer reads the options off the parameters.
     from pipeline.bridge import workers as worker_processes  # noqa: PLC0415  # Each service loads only what it needs.
 
     settings = configuration.load(config)
-    if workers > 1:
+    if workers > 1 and not member:
         arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
         serve_all = partial(worker_processes.serve, members=workers, arguments=arguments)
         _serve(serve_all, settings, log_format, ends_with_input=ends_with_input)
         return
     membership = None
     if member:
-        membership = worker_processes.Membership(number=member, metrics=socket.socket(fileno=metrics_fd))
+        membership = worker_processes.Membership(
+            number=member, members=workers, metrics=socket.socket(fileno=metrics_fd)
+        )
     serve = partial(server.serve, reload=lambda: configuration.load(config), membership=membership)
     _serve(serve, settings, log_format, ends_with_input=ends_with_input or bool(member))
 

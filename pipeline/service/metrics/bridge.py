@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -79,12 +80,22 @@ class BridgeMetrics(Table):
         "Batches of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",
         "reason",
     )
-    spool_records = gauge("vod_pipeline_spool_records", "Callbacks that wait on disk.")
+    spool_records = gauge(
+        "vod_pipeline_spool_records",
+        "Callbacks that wait on disk, those in spools that other bridges left behind among them.",
+    )
+    spools_left_behind = gauge(
+        "vod_pipeline_spools_left_behind",
+        "Spools that other bridges left behind and that cannot be emptied: in use, damaged, or refused by Kafka.",
+    )
     spool_refused = gauge(
         "vod_pipeline_spool_refused_records",
         "Callbacks on disk that Kafka refused each by itself; they stay, and are offered again every minute.",
     )
-    spool_bytes = gauge("vod_pipeline_spool_bytes", "Their size; at bridge.spool_bytes_max callbacks are refused.")
+    spool_bytes = gauge(
+        "vod_pipeline_spool_bytes",
+        "The size of what waits in the bridge's own spool; at bridge.spool_bytes_max callbacks are refused.",
+    )
     spool_bytes_max = gauge("vod_pipeline_spool_limit_bytes", "bridge.spool_bytes_max; 0 without a spool.")
     spool_oldest = gauge(
         "vod_pipeline_spool_oldest_timestamp_seconds", "When the oldest callback on disk was received; 0 if none waits."
@@ -96,9 +107,16 @@ class BridgeMetrics(Table):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
+        self._spools: dict[Path, tuple[int, int | None]] = {}
         for reason in ("full", "disk"):
             self.spool_failures.labels(reason)
         for answer in BridgeAnswer:
             self.requests.labels(answer.value)
         for denial in Denial:
             self.denials.labels(denial.value)
+
+    def show_spool(self, directory: Path, *, records: int, oldest_ms: int | None) -> None:
+        """Show what waits in the spool in *directory*, together with what waits in all others."""
+        self._spools[directory] = records, oldest_ms
+        self.spool_records.set(sum(number for number, _ in self._spools.values()))
+        self.spool_oldest.set(min((oldest for _, oldest in self._spools.values() if oldest), default=0) / 1000)

@@ -10,57 +10,18 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.drain import Drain, Send
+from pipeline.bridge.drain import Drain
 from pipeline.bridge.errors import PublishError, SpoolFailedError
 from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.service.metrics.bridge import BridgeMetrics
+from tests.harness.draining import Kafka, record, until_shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from pipeline.core.contract import RawRecord
-
-
-def record(number: int) -> RawRecord:
-    return b"key", b"%d" % number, b"http", number
-
-
-class Kafka:
-    """Takes what is sent, or fails as it should; more than `at_once` records are too many for it."""
-
-    def __init__(self) -> None:
-        self.is_up = asyncio.Event()
-        self.is_up.set()
-        self.taken: list[RawRecord] = []
-        self.sizes: list[int] = []
-        self.at_once = 10_000
-        self.too_many: Exception = TimeoutError()
-        self.never: set[RawRecord] = set()
-        self.failures: list[Exception] = []
-        self.seen = asyncio.Condition()
-
-    @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[Send]:
-        await self.is_up.wait()
-        yield self.send
-
-    async def send(self, records: Sequence[RawRecord]) -> None:
-        self.sizes.append(len(records))
-        if self.failures:
-            raise self.failures.pop()
-        if len(records) > self.at_once:
-            raise self.too_many
-        if self.never & set(records):
-            raise MessageSizeTooLargeError
-        async with self.seen:
-            self.taken += records
-            self.seen.notify_all()
-
-    async def until(self, count: int) -> None:
-        async with asyncio.timeout(10), self.seen:
-            await self.seen.wait_for(lambda: len(self.taken) >= count)
 
 
 @pytest.fixture(autouse=True)
@@ -96,12 +57,6 @@ async def put(spooler: Spooler, *records: RawRecord) -> PublishError | None:
     done: asyncio.Future[PublishError | None] = asyncio.get_running_loop().create_future()
     spooler.put(list(records), done.set_result)
     return await asyncio.wait_for(done, 10)
-
-
-async def until_shown(registry: CollectorRegistry, name: str, value: float) -> None:
-    async with asyncio.timeout(10):
-        while registry.get_sample_value(name) != value:  # noqa: ASYNC110  # A metric has no event.
-            await asyncio.sleep(0.001)
 
 
 async def test_what_is_put_is_on_disk_and_then_taken_in_order(spool: Spool) -> None:

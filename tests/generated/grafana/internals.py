@@ -98,10 +98,11 @@ def _spool() -> list[Builder[Panel]]:
             unit="ops", limits=warn(0.001), span=8, anchor="spoolfailing", says=meaning("vod_pipeline_spool_failures"),
         ),
         lines(
-            "Spooled callbacks that Kafka refuses",
-            q(f"sum by (instance) ({of('vod_pipeline_spool_refused_records')})", "{{instance}}"),
-            unit="none", limits=warn(1), span=8, anchor="spoolgrowing",
-            says=meaning("vod_pipeline_spool_refused_records"),
+            "Spooled callbacks that Kafka refuses, and spools left behind",
+            q(f"sum by (instance) ({of('vod_pipeline_spool_refused_records')})", "{{instance}}: refused"),
+            q(f"sum by (instance) ({of('vod_pipeline_spools_left_behind')})", "{{instance}}: left behind"),
+            unit="none", limits=warn(1), span=8, anchor="spoolleftbehind",
+            says=meaning("vod_pipeline_spools_left_behind"),
         ),
         lines(
             "Answered from the replay cache",

@@ -21,6 +21,7 @@ OVERLOADED = f'vod_pipeline_bridge_requests_total{{{B},outcome="overloaded"}}'
 DENIALS = f'vod_pipeline_bridge_denials_total{{{B},reason="signature_wrong"}}'
 SPOOL = f"vod_pipeline_spool_records{{{B}}}"
 SPOOL_BYTES = f"vod_pipeline_spool_bytes{{{B}}}"
+LEFT_BEHIND = f"vod_pipeline_spools_left_behind{{{B}}}"
 ACCEPTED = f'vod_pipeline_records_total{{{W},partition="0",outcome="accepted",reason=""}}'
 CONFLICT = f'vod_pipeline_records_total{{{W},partition="0",outcome="rejected",reason="conflict"}}'
 INVALID = f'vod_pipeline_records_total{{{W},partition="0",outcome="rejected",reason="invalid_json"}}'
@@ -87,6 +88,7 @@ HEALTHY = {
     certificate("bridge"): "9000000x{n}",
     SPOOL: "0x{n}",
     SPOOL_BYTES: "0x{n}",
+    LEFT_BEHIND: "0x{n}",
     f"vod_pipeline_spool_limit_bytes{{{B}}}": "1000000x{n}",
     spool_failures("full"): "0x{n}",
     spool_failures("disk"): "0x{n}",

@@ -7,6 +7,7 @@ from tests.harness.alert_stories.healthy import (
     BURSTS,
     DENIALS,
     DENIED,
+    LEFT_BEHIND,
     OVERLOADED,
     PUBLISHED,
     RELOAD,
@@ -109,4 +110,11 @@ SPOOLING = [
         ),
     ),
     Story("it failed before, and no more", 12, {spool_failures("disk"): "0x5 2x10"}),
+    Story(
+        "a spool is left behind, and in use",
+        12,
+        {LEFT_BEHIND: "0x5 2x20"},
+        fires("SpoolLeftBehind", "2 spools beside that of bridge:8081 cannot be emptied.", **BRIDGE),
+    ),
+    Story("it is free after a minute", 12, {LEFT_BEHIND: "0x5 2 0x20"}),
 ]

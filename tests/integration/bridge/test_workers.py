@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.bridge.spool import Spool
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import read
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 40
 PUBLISHED = 'vod_pipeline_bridge_requests_total{outcome="published"}'
+REPLAYED = "vod_pipeline_spool_drained_records_total"
 SPOOLED = 'vod_pipeline_bridge_requests_total{outcome="spooled"}'
 
 
@@ -103,6 +106,21 @@ async def test_a_member_that_stands_still_takes_nothing_away(bridge: BridgeProce
     finally:
         for member in members:
             os.kill(member, signal.SIGCONT)
+
+
+async def test_what_another_number_of_bridges_left_is_published(settings: Settings, bridge: BridgeProcess) -> None:
+    """A single bridge had its spool in the directory itself, and one of three had the third."""
+    for folder in (bridge.spool, bridge.spool / "3"):
+        with contextlib.closing(Spool(folder, bytes_max=1 << 20)) as spool:
+            spool.append([(b"key", folder.name.encode(), b"http", 1)])
+    await bridge.start()
+
+    async with asyncio.timeout(60):
+        while await bridge.metric(REPLAYED) < 2:  # noqa: ASYNC110  # Another process's doing.
+            await asyncio.sleep(0.05)
+
+    values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
+    assert values == {b"spool", b"3"}
 
 
 async def test_sigterm_ends_all_in_order(bridge: BridgeProcess) -> None:
