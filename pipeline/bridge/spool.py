@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
 FILE, LOCK = "spool.sqlite", "lock"
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600  # Whoever can write there needs no signature; whoever can lock, stops us.
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -69,7 +71,7 @@ class Spool:
         try:
             self._database = _connect(directory / FILE)
             self._records, self._bytes = self._database.execute(_COUNT).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise SpoolError(f"the spool {directory / FILE} cannot be used ({error}): move it away") from error
 
@@ -197,6 +199,9 @@ def _first(database: sqlite3.Connection) -> int | None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    path.touch(FILE_MODE)  # SQLite makes its other files as this one is.
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        _keep_private(file, FILE_MODE)
     # isolation_level None: transactions are ours alone. Used by one thread at a time, not always the same.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -209,7 +214,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _lock(directory: Path) -> IO[str]:
     """Take the directory's lock, which ends with this process, however that ends."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        _keep_private(directory, DIRECTORY_MODE)
+        (directory / LOCK).touch(FILE_MODE)
+        _keep_private(directory / LOCK, FILE_MODE)
         lock = (directory / LOCK).open("a+")
     except OSError as error:
         raise SpoolError(f"the spool directory {directory} cannot be used: {error.strerror}") from error
@@ -225,6 +233,13 @@ def _lock(directory: Path) -> IO[str]:
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
+
+
+def _keep_private(path: Path, mode: int) -> None:
+    """Let nobody else read or write *path*: bodies are confidential, and what lies there is published unchecked."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # Of a volume's root, another user is the owner.
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
 
 
 def _owner(directory: Path) -> int | None:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -88,6 +89,41 @@ def test_spools_of_another_number_of_bridges_are_left_behind(tmp_path: Path) -> 
     assert left_behind(tmp_path, members=0) == [tmp_path / "1", tmp_path / "3"]
     assert left_behind(tmp_path, members=3) == [tmp_path]
     assert left_behind(tmp_path / "nothing", members=3) == []
+
+
+def modes_of(directory: Path) -> dict[str, int]:
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+    return {".": stat.S_IMODE(directory.stat().st_mode), **found}
+
+
+PRIVATE = {".": 0o700, FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600, "lock": 0o600}
+
+
+def test_nobody_else_may_read_or_write_a_spool(tmp_path: Path) -> None:
+    """A row that another user puts there is published without a signature; one who may lock keeps a bridge from it."""
+    before = os.umask(0)
+    try:
+        with contextlib.closing(Spool(tmp_path / "spool", bytes_max=MIB)) as spool:
+            spool.append([record(1)])
+            assert modes_of(tmp_path / "spool") == PRIVATE
+    finally:
+        os.umask(before)
+
+
+def test_a_spool_that_others_could_read_is_closed_to_them_when_it_is_opened(tmp_path: Path) -> None:
+    with contextlib.closing(Spool(tmp_path, bytes_max=MIB)) as spool:
+        spool.append([record(1)])
+        for path in (tmp_path, *tmp_path.iterdir()):
+            path.chmod(0o777)
+        with contextlib.suppress(SpoolError):
+            Spool(tmp_path, bytes_max=MIB)
+        assert modes_of(tmp_path)["lock"] == 0o600
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o777)
+
+    with contextlib.closing(Spool(tmp_path, bytes_max=MIB)) as spool:
+        assert modes_of(tmp_path) == PRIVATE
+        assert records_of(spool) == [record(1)]
 
 
 def test_an_empty_spool_gives_its_space_back(open_spool: Callable[..., Spool], tmp_path: Path) -> None:
