@@ -108,8 +108,8 @@ MUTANTS = (
     Mutant(
         "the next chunk does not wait for the commit",
         PARTITION,
-        "            await session.committing\n            session.committing = None\n        if output",
-        "            session.committing = None\n        if output",
+        "            await session.committing\n            session.committing = None\n",
+        "            session.committing = None\n",
     ),
     Mutant(
         "a chunk's begin is committed, not its end",
@@ -190,15 +190,21 @@ MUTANTS = (
         "commit = True",
     ),
     Mutant(
+        "what is refused for good ends the worker in the end",
+        PARTITION,
+        "if isinstance(error, RefusedError):",
+        "if False:",
+    ),
+    Mutant(
         "a failure keeps the trace that led to it",
         PARTITION,
-        "                _forget_trace(error)\n",
+        "                forget_trace(error)\n",
         "",
     ),
     Mutant(
         "what failed in the background keeps its trace",
         PARTITION,
-        "            session.committing.add_done_callback(_forget_failure)\n",
+        "            session.committing.add_done_callback(forget_failure)\n",
         "",
     ),
     Mutant(

@@ -6,9 +6,29 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    UnsupportedForMessageFormatError,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.core.contract import Row
+
+# Those that are about what is in a batch.
+REFUSALS = (
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    UnsupportedForMessageFormatError,
+)
+
+
+class RefusedError(Exception):
+    """Kafka refuses a batch, and will however often it is sent; the message names where it was to go, and why."""
 
 
 class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
@@ -62,10 +82,20 @@ class Batches:
 
 
 async def send(producer: AIOKafkaProducer, outputs: Iterable[Batches]) -> None:
-    """Hand all batches to *producer*, and wait until Kafka has acknowledged them."""
+    """
+    Hand all batches to *producer*, and wait until Kafka has acknowledged them.
+
+    Raises:
+        RefusedError: Kafka will never take one of them.
+        KafkaError: it did not take one.
+    """
     acks = [
-        await producer.send_batch(batch, output.tp.topic, partition=output.tp.partition)
+        (output.tp, await producer.send_batch(batch, output.tp.topic, partition=output.tp.partition))
         for output in outputs
         for batch in output.batches
     ]
-    await asyncio.gather(*acks)
+    try:
+        await asyncio.gather(*(ack for _, ack in acks))
+    except REFUSALS as error:
+        tp = next(tp for tp, ack in acks if ack.done() and not ack.cancelled() and ack.exception() is error)
+        raise RefusedError(f"{tp.topic}[{tp.partition}]: {error!r}") from error

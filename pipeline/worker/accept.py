@@ -27,7 +27,7 @@ from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.kafka import ConsumerRecord, TopicPartition
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
-from pipeline.service.metrics.worker import WorkerMetrics
+from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output, Pause
 
@@ -165,13 +165,12 @@ class AcceptStage:
         """Count raw records that retention took before they were read."""
         self._metrics.lost.labels(partition).inc(records)
 
-    def on_paused(self, partition: int) -> None:
-        """Raise the alert."""
-        self._metrics.paused.labels(partition).set(1)
+    def on_paused(self, partition: int, cause: PauseCause | None) -> None:
+        """Raise the alert, or end it."""
+        self._metrics.show_paused(self.name, partition, cause)
 
     def on_opened(self, state: AcceptState, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""
-        self._metrics.paused.labels(partition).set(0)
         self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
         self._metrics.totals.begin(partition, state.totals)
         self._metrics.state_keys.labels(partition).set(state.keys)

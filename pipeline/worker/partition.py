@@ -19,19 +19,23 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 import structlog
 
 from pipeline.kafka import IllegalOperation, KafkaError, OffsetAndMetadata, TopicPartition
+from pipeline.kafka.batches import RefusedError
 from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer
+from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Output, Pause, Stage
+from pipeline.worker.traces import forget_failure, forget_trace
 
 FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 5.0
+REFUSED_SECONDS = 300.0  # Until what was refused is tried again: the state is restored each time.
 HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the partition is taken away.
 
 # What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
 # IllegalOperation: the transaction was ended while a batch waited for metadata.
-KAFKA_FAILURES = (KafkaError, IllegalOperation, OSError, TimeoutError, AssertionError)
+KAFKA_FAILURES = (KafkaError, RefusedError, IllegalOperation, OSError, TimeoutError, AssertionError)
 
 State = TypeVar("State")
 
@@ -91,10 +95,11 @@ class Partition(Generic[State]):
         self._failures = 0
         self.paused = ""
         self._logger = logger.bind(stage=stage.name, topic=stage.source, partition=number)
+        stage.on_paused(number, None)
 
     @property
     def is_open(self) -> bool:
-        """Whether its state is restored and its producer works; if it was `paused`, that says why not."""
+        """Whether its state is restored and its producer works; while it is `paused`, that says why not."""
         return self._session is not None
 
     async def handle(self, chunk: Chunk) -> None:
@@ -149,16 +154,20 @@ class Partition(Generic[State]):
                     await self._drop()
                 elif is_read:  # By the attempt that failed: fetch it again.
                     await self._seek(self._tp, self._session.next)
-                else:
-                    await self._process(self._session, chunk)
+                elif (pause := await self._process(self._session, chunk)) is not None:
+                    await self._drop()
+                    await self._pause(PauseCause.REJECTIONS, pause.reason, chunk)
             except Exception as error:
                 if not isinstance(error, KAFKA_FAILURES):
                     error.add_note(f"{self._tp}, chunk at {chunk.begin}")
                     raise
                 is_read = True
                 await self._drop()
-                _forget_trace(error)
-                await self._back_off(error, chunk)
+                forget_trace(error)
+                if isinstance(error, RefusedError):
+                    await self._pause(PauseCause.REFUSED, _why_refused(error), chunk, seconds=REFUSED_SECONDS)
+                else:
+                    await self._back_off(error, chunk)
             else:
                 return
 
@@ -171,6 +180,18 @@ class Partition(Generic[State]):
             self._crash(ExitCode.KAFKA_UNUSABLE, f"{self._tp}: {self._failures} failures in a row, the last {error!r}")
         backoff = min(BACKOFF_SECONDS * 2**self._failures, BACKOFF_SECONDS_MAX)
         await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # Jitter is no secret.
+
+    async def _pause(self, cause: PauseCause, reason: str, chunk: Chunk, *, seconds: float | None = None) -> None:
+        """
+        Stand still until the partition is taken away, or for *seconds*; then `paused` until something is committed.
+
+        Nothing is open meanwhile, and nobody takes further chunks, so Faust fetches no more.
+        """
+        self.paused = reason
+        self._stage.on_paused(self._number, cause)
+        self._logger.critical("partition_paused", offset=chunk.begin, cause=cause.value, reason=reason)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._revoked.wait(), seconds)
 
     async def _open(self) -> _Session[State]:
         """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
@@ -222,38 +243,28 @@ class Partition(Generic[State]):
             f"vod-pipeline offsets reset --partition {self._number} --to earliest",
         )
 
-    async def _process(self, session: _Session[State], chunk: Chunk) -> None:
+    async def _process(self, session: _Session[State], chunk: Chunk) -> Pause | None:
+        """
+        Take *chunk* in, if it is next; what it leads to is committed while the next one is decided on.
+
+        With a Pause the chunk must not be committed; what came before it is. The state has taken it in, and has to go.
+        """
         if chunk.begin != session.next:
             await self._go_back(session, chunk)
-            return
+            return None
         began = time.perf_counter()
         output = self._stage.process(session.state, chunk)
-        if isinstance(output, Pause):
-            await self._pause(session, output)
-            return
-        session.next = chunk.end
         if session.committing is not None:
             await session.committing
             session.committing = None
+        if isinstance(output, Pause):
+            return output
+        session.next = chunk.end
         if output is not None:
             session.committing = asyncio.create_task(self._commit(session.producer, chunk.end, output, began))
             # The last one of a session that is dropped is not waited for: its failure is what dropped it.
             session.committing.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    async def _pause(self, session: _Session[State], pause: Pause) -> None:
-        """
-        Stand still until the partition is taken away.
-
-        What came before is committed first. The state has taken in what must not be committed, so it goes, and the
-        producer with it: an open partition is one that works. No further chunk is taken, so Faust fetches no more.
-        """
-        if session.committing is not None:
-            await session.committing
-        await self._drop()
-        self.paused = pause.reason
-        self._stage.on_paused(self._number)
-        self._logger.critical("partition_paused", next=session.next, reason=pause.reason)
-        await self._revoked.wait()
+        return None
 
     async def _commit(self, producer: TransactionalProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)
@@ -261,6 +272,10 @@ class Partition(Generic[State]):
         output.on_committed(time.perf_counter() - began)
         await producer.until_marked([rows.tp for rows in output.rows if rows.batches])
         self._failures = 0
+        if self.paused:
+            self.paused = ""
+            self._stage.on_paused(self._number, None)
+            self._logger.info("partition_resumed", next=end)
 
     async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
         """Make the consumer read on where the state ends, if the log still has that: it may have lost either end."""
@@ -274,25 +289,12 @@ class Partition(Generic[State]):
             return
         if session.committing is not None:
             session.committing.cancel()
-            session.committing.add_done_callback(_forget_failure)
+            session.committing.add_done_callback(forget_failure)
         await session.producer.close()
 
 
-def _forget_trace(error: BaseException | None) -> None:
-    """
-    Take the traces off an *error* that is dealt with, and off what led to it.
-
-    Their frames hold the session, and the session holds the error: a cycle with all keys of the partition in it, and
-    the cyclic collector hardly ever runs.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def _forget_failure(task: asyncio.Task[None]) -> None:
-    """Do the same for the error of a *task* that ended."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        with suppress(type(error)):
-            task.result()  # A task has a reference of its own to the trace until then.
-        _forget_trace(error)
+def _why_refused(error: RefusedError) -> str:
+    return (
+        f"Kafka refuses for good what is to be written to {error}. Nothing of it is committed. See what "
+        f"`vod-pipeline topics plan` says; it is tried again every {REFUSED_SECONDS / 60:.0f} minutes"
+    )

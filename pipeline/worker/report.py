@@ -8,7 +8,7 @@ from pipeline.core.rates import ReportState, WindowRate
 from pipeline.kafka import ConsumerRecord, TopicPartition
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
-from pipeline.service.metrics.worker import WorkerMetrics
+from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.stage import Opened, Output
 
@@ -86,8 +86,9 @@ class ReportStage:
     def on_lost(self, partition: int, records: int) -> None:
         """Count partial counts that retention took; later ones are cumulative, so they make up for these."""
 
-    def on_paused(self, partition: int) -> None:
-        """Do nothing: the report has no limit."""
+    def on_paused(self, partition: int, cause: PauseCause | None) -> None:
+        """Raise the alert, or end it."""
+        self._metrics.show_paused(self.name, partition, cause)
 
     def on_opened(self, state: ReportState, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""

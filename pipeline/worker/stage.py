@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from pipeline.kafka.batches import Batches
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import Outputs
+from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
 
 State = TypeVar("State")
@@ -67,8 +68,8 @@ class Stage(Outputs, Protocol[State]):
         """Retention took *records* that were never read."""
         ...
 
-    def on_paused(self, partition: int) -> None:
-        """The partition was paused by `process`."""
+    def on_paused(self, partition: int, cause: PauseCause | None) -> None:
+        """The partition stands still; or it does not, or not any more (None)."""
         ...
 
     def on_opened(self, state: State, partition: int, seconds: float) -> None:

@@ -157,8 +157,12 @@ class WorkerProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def _metrics(self) -> list[Metric]:
+    def metrics(self) -> str:
+        """Return what /metrics shows: "" if it does not answer."""
         try:
-            return list(text_string_to_metric_families(ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=2)[1]))
+            return ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=2)[1]
         except OSError:
-            return []
+            return ""
+
+    def _metrics(self) -> list[Metric]:
+        return list(text_string_to_metric_families(self.metrics()))

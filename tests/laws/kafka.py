@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, ProducerFenced
+from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, InvalidTimestampError, ProducerFenced
 
 
 @dataclass(slots=True)
@@ -124,6 +124,8 @@ class Broker:
         self.leaderless: set[TopicPartition] = set()
         """Where the next markers are forgotten, once."""
         self.has_forgotten: set[TopicPartition] = set()
+        self.refusals: dict[TopicPartition, int] = {}
+        """How many more batches are refused for what is in them."""
         self.on_commit: Callable[[tuple[str, TopicPartition], tuple[int, str]], None] = lambda *_: None
         self._producers: dict[str, _Producer] = {}
 
@@ -154,6 +156,9 @@ class Broker:
         self, transactional_id: str, epoch: int, begun: Transaction, tp: TopicPartition, batch: Iterable[Any]
     ) -> None:
         transaction = self._open(transactional_id, epoch, begun)
+        if self.refusals.get(tp, 0) > 0:
+            self.refusals[tp] -= 1
+            raise InvalidTimestampError
         transaction.touched.add(tp)
         for record in batch:
             self.log(tp).append(

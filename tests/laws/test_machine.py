@@ -120,6 +120,11 @@ class Flow(RuleBasedStateMachine):
         """Kafka forgets the next markers of partitions that have no leader at that moment."""
         self.world.broker.leaderless = set(tps)
 
+    @rule(tp=st.sampled_from(OUTPUTS), number=st.integers(1, 3))
+    def refuse(self, tp: TopicPartition, number: int) -> None:
+        """What the next batches hold is nothing that the topic takes, until somebody changes its settings."""
+        self.world.broker.refusals[tp] = number
+
     @rule(partition=PARTITION, unread=st.integers(0, 3))
     def expire_raw(self, partition: int, unread: int) -> None:
         """Retention takes what was read long ago, or overtakes the workers, who were away for days."""

@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from pipeline.core.contract import Topics
+from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimitPolicy
 from pipeline.core.windows import TimePolicy
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
@@ -54,12 +55,14 @@ class _Reader:
 class Worker:
     """One process. It may believe to own any partition, whoever else does: fencing has to be enough."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, rejection_limit: RejectionLimitPolicy = NO_REJECTION_LIMIT) -> None:
         self.broker = broker
         self.loop = StepLoop()
         self.network = Network(broker)
         self._log_reader = ModelReader(self.network)
-        self._accept = AcceptStage(topics=TOPICS, group=GROUP, policy=POLICY, metrics=METRICS)
+        self._accept = AcceptStage(
+            topics=TOPICS, group=GROUP, policy=POLICY, metrics=METRICS, rejection_limit=rejection_limit
+        )
         self._report = ReportStage(
             topics=TOPICS, group=GROUP, partitions=PARTITIONS, window_ms=POLICY.window, metrics=METRICS
         )
@@ -110,6 +113,10 @@ class Worker:
             )
         await self._partitions[tp].handle(chunk)
 
+    def paused(self, tp: TopicPartition) -> str:
+        """Return why the partition stands still; empty if it does not."""
+        return self._partitions[tp].paused
+
     def work(self, tp: TopicPartition, *, steps: int | None = None, faults: dict[int, Fault] | None = None) -> bool:
         """Have the oldest chunk handled, see `play`; whether there was one."""
         chunk = self.next_chunk(tp)
@@ -132,6 +139,11 @@ class Worker:
         self.resume()
         self.network.requests, self.network.faults = 0, faults or {}
         self._run(coroutine, steps)
+
+    def play_for(self, seconds: float, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run *coroutine* for so long; what is left of it goes on with whatever is played next."""
+        self.resume()
+        self._run(asyncio.wait([self.loop.create_task(coroutine)], timeout=seconds), None)
 
     def settle(self, *, steps: int | None = None) -> None:
         """Let what is being committed come to its end."""

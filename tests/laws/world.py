@@ -167,6 +167,7 @@ class World:
         """Let *worker*, or a fresh one, read everything to its end, let all windows end, and check everything."""
         self.broker.deliver_late()
         self.broker.leaderless.clear()
+        self.broker.refusals.clear()
         worker = worker or Worker(self.broker)
         try:
             for wait in (0, 2 * 3_600_000, 1000):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import CounterMetricFamily
@@ -38,6 +39,13 @@ class CodeLabels:
                 return OTHER_CODE
             known = self._known[code] = "".join(c if c.isprintable() else "?" for c in code)
         return known
+
+
+class PauseCause(StrEnum):
+    """Why a partition stands still: the `cause` label of vod_pipeline_partition_paused."""
+
+    REJECTIONS = "rejections"
+    REFUSED = "refused"
 
 
 class RecordTotals(Collector):
@@ -160,8 +168,10 @@ class WorkerMetrics(Table):
     partitions = gauge("vod_pipeline_partitions", "kafka.partitions: how many partitions all workers together own.")
     paused = gauge(
         "vod_pipeline_partition_paused",
-        "1: the partition stands still, as rejections went over worker.rejected_share_max; /readyz says more.",
+        "1: the stage stands still, as it rejects too much or Kafka refuses what it writes; /readyz says more.",
+        "stage",
         "partition",
+        "cause",
     )
     lost = counter(
         "vod_pipeline_lost_records",
@@ -198,6 +208,11 @@ class WorkerMetrics(Table):
         self.transaction_seconds.labels(stage).observe(seconds)
         self.lag.labels(stage, partition).set(behind)
 
+    def show_paused(self, stage: str, partition: int, cause: PauseCause | None) -> None:
+        """Show for what *cause* a partition stands still, if it does."""
+        for each in PauseCause:
+            self.paused.labels(stage, partition, each.value).set(each is cause)
+
     def show_rates(self, last: tuple[int, WindowRate] | None) -> None:
         """Show the last complete window, or nothing when this worker does not own the report."""
         self.failure_ratio.clear()
@@ -220,9 +235,10 @@ class WorkerMetrics(Table):
     def forget(self, stage: str, partition: int) -> None:
         """End the series of a partition that moved on."""
         series: list[tuple[Gauge, tuple[str, ...]]] = [(self.lag, (stage, str(partition)))]
+        series += [(self.paused, (stage, str(partition), cause.value)) for cause in PauseCause]
         if stage == "accept":
             self.totals.forget(partition)
-            series += [(metric, (str(partition),)) for metric in (self.state_keys, self.watermark, self.paused)]
+            series += [(metric, (str(partition),)) for metric in (self.state_keys, self.watermark)]
         for metric, labels in series:
             with suppress(KeyError):
                 metric.remove(*labels)

@@ -177,6 +177,7 @@ def _chunks() -> list[Builder[Panel]]:
 
 def _partitions() -> list[Builder[Panel]]:
     by_partition, opening = "max by (partition)", "vod_pipeline_rebuild_seconds"
+    by_cause = "max by (stage, partition, cause)"
     keys = f"{by_partition} ({of('vod_pipeline_state_keys')})"
     return [
         lines(
@@ -204,7 +205,8 @@ def _partitions() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
         ),
         lines(
-            "Paused by the ceiling", q(f"{by_partition} ({of('vod_pipeline_partition_paused')})", "{{partition}}"),
+            "Paused",
+            q(f"{by_cause} ({of('vod_pipeline_partition_paused')})", "{{stage}} {{partition}}: {{cause}}"),
             unit="short", limits=warn(1), span=8, anchor="partitionpaused",
             says=meaning("vod_pipeline_partition_paused"),
         ),

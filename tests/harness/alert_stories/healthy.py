@@ -30,7 +30,10 @@ LOST = f'vod_pipeline_lost_records_total{{{W},partition="0"}}'
 KEYS = f'vod_pipeline_state_keys{{{W},partition="0"}}'
 WATERMARK = f'vod_pipeline_watermark_timestamp_seconds{{{W},partition="0"}}'
 LAG = f'vod_pipeline_lag_offsets{{{W},stage="accept",partition="0"}}'
-PAUSED = f'vod_pipeline_partition_paused{{{W},partition="0"}}'
+PAUSED, REFUSED = (
+    f'vod_pipeline_partition_paused{{{W},stage="accept",partition="0",cause="{cause}"}}'
+    for cause in ("rejections", "refused")
+)
 REOPENED = f'vod_pipeline_failed_transactions_total{{{W},stage="accept"}}'
 SUCCESSES = f'vod_pipeline_deletions_total{{{W},status="success",error_code=""}}'
 
@@ -106,6 +109,7 @@ HEALTHY = {
     WATERMARK: "-30+{step}x{n}",
     LAG: "3x{n}",
     PAUSED: "0x{n}",
+    REFUSED: "0x{n}",
     REOPENED: "0x{n}",
     SUCCESSES: "1000+199x{n}",
     failures("NotFound"): "5+1x{n}",

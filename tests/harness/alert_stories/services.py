@@ -10,6 +10,7 @@ from tests.harness.alert_stories.healthy import (
     PAUSED,
     RECONNECTS,
     REFUSALS,
+    REFUSED,
     REOPENED,
     STARTED,
     UP_BRIDGE,
@@ -127,6 +128,8 @@ QUEUES = [
     Story("for a minute they were not", 14, {mns_messages("not_published"): "0x5 9x30"}),
 ]
 
+ACCEPT_0 = {"stage": "accept", "partition": "0"}
+
 WORKERS = [
     Story(
         "a worker falls behind",
@@ -154,7 +157,15 @@ WORKERS = [
         "the rejection limit on rejections stops a partition",
         6,
         {PAUSED: "0x5 1x20"},
-        fires("PartitionPaused", "Partition 0 stands still until its worker is restarted.", partition="0"),
+        fires(
+            "PartitionPaused", "Stage accept stands still in partition 0: rejections.", **ACCEPT_0, cause="rejections"
+        ),
+    ),
+    Story(
+        "Kafka refuses what a partition is to write",
+        6,
+        {REFUSED: "0x5 1x20"},
+        fires("PartitionPaused", "Stage accept stands still in partition 0: refused.", **ACCEPT_0, cause="refused"),
     ),
     Story("a worker that had stopped a partition is restarted", 8, {PAUSED: "1x5 stale _ 0x20"}),
     Story(

@@ -165,7 +165,7 @@ def test_a_partition_over_the_ceiling_pauses_says_why_and_loses_nothing(settings
         assert "records (" in why
         assert "were rejected, the last for invalid_json" in why
         assert "worker.rejected_share_max = 0.5" in why
-        assert 'vod_pipeline_partition_paused{partition="0"} 1.0' in shown
+        assert 'vod_pipeline_partition_paused{cause="rejections",partition="0",stage="accept"} 1.0' in shown
         assert "partition_paused" in worker.log.read_text()
         assert worker.is_running()
         moved = Counter(record.key for record in read(settings, settings.kafka.topics.rejected)[0])
@@ -176,7 +176,8 @@ def test_a_partition_over_the_ceiling_pauses_says_why_and_loses_nothing(settings
 
     with WorkerProcess(having(settings, partitions=1), tmp_path) as worker:
         worker.wait_until_working(records=400)
-        assert 'vod_pipeline_partition_paused{partition="0"} 0.0' in metrics(worker, "/metrics")[1]
+        shown = metrics(worker, "/metrics")[1]
+        assert 'vod_pipeline_partition_paused{cause="rejections",partition="0",stage="accept"} 0.0' in shown
         eventually(lambda: differences(settings), seconds=40)
 
 

@@ -38,6 +38,9 @@ class Stage:
     def on_failed(self) -> None:
         self.failures.release()
 
+    def on_paused(self, *_: Any) -> None:
+        pass
+
     def on_closed(self, _: int) -> None:
         pass
 
