@@ -18,9 +18,10 @@ from typing import Protocol
 import structlog
 
 from pipeline.bridge.errors import OverloadedError, PublishError
+from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.mns_answers import Message, MnsError
 from pipeline.bridge.mns_client import MnsClient
-from pipeline.bridge.publisher import Authenticated, Source
+from pipeline.bridge.publisher import Source
 from pipeline.core.event import media_id_of
 from pipeline.service.backoff import Backoff
 from pipeline.service.metrics.mns import MnsMetrics, MnsProblem, MnsStep

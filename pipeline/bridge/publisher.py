@@ -14,13 +14,14 @@ from enum import Enum
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NewType, NoReturn
+from typing import NoReturn
 
 import structlog
 
 from pipeline.bridge.batch import Group
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
+from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.left_behind import LeftBehind
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.kafka import KafkaError, access
@@ -38,9 +39,6 @@ REQUEST_RECORDS_MIN = 32
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 2.0
 REFUSED_SECONDS = 15.0  # Somebody has to change a password or a certificate; asking more often may lock the account.
-
-# A body whose sender proved itself. Only the ingress that checked makes one.
-Authenticated = NewType("Authenticated", bytes)
 
 
 class Source(Enum):

@@ -15,10 +15,10 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.connection import Timeouts
+from pipeline.bridge.handler import Handler
+from pipeline.bridge.listener import Listener
 from pipeline.bridge.mns_poller import polling
-from pipeline.bridge.patience import Patience
-from pipeline.bridge.protocol import BoundedProtocol
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
@@ -28,7 +28,7 @@ from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.metrics.mns import MnsMetrics
 from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
-from pipeline.service.monitor import listen, monitoring, running
+from pipeline.service.monitor import listen, monitoring
 from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -98,9 +98,15 @@ async def serve(
     show_process(registry)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    patience = Patience(bridge.body_timeout_seconds, pause_seconds=KEEP_ALIVE_SECONDS)
-    app = BridgeApp(bridge, publisher, metrics, clock=time.time)
+    handler = Handler(bridge, publisher, metrics, clock=time.time)
     with listen(bridge.host, bridge.port, setting="bridge.port", is_shared=membership is not None) as bound:
+        listener = Listener(
+            handler,
+            bound,
+            timeouts=Timeouts(request_seconds=bridge.body_timeout_seconds, idle_seconds=KEEP_ALIVE_SECONDS),
+            connections_max=_connections_max(),
+            tls=bridge.tls_context(),
+        )
         monitored = (
             listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
             if membership is None
@@ -109,37 +115,28 @@ async def serve(
         async with monitoring(registry, problems, monitored):
             await publisher.start()
             try:
-                async with running(
-                    app,
-                    bound,
-                    stop_seconds_max=math.ceil(2 * bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS,
-                    keep_alive_seconds=KEEP_ALIVE_SECONDS,
-                    certificate_file=bridge.certificate_file,
-                    key_file=bridge.key_file,
-                    protocol=_protocol(metrics),
-                ) as server:
+                async with listener.running(
+                    stop_seconds_max=math.ceil(2 * bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS
+                ):
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
-                    watching = asyncio.create_task(patience.watch(server.server_state.connections), name="patience")
-                    with (
-                        on_hangup(partial(_use_callbacks, app, reload, metrics)) if reload else contextlib.nullcontext()
-                    ):
+                    reloading = partial(_use_callbacks, handler, reload, metrics) if reload else None
+                    with on_hangup(reloading) if reloading else contextlib.nullcontext():
                         async with polling(bridge.mns, publisher.publish, mns_metrics):
-                            await until(stop, *publisher.tasks, watching)
-                    watching.cancel()
+                            await until(stop, *publisher.tasks)
             finally:
                 await publisher.stop()
 
 
-def _use_callbacks(app: BridgeApp, reload: Callable[[], Settings], metrics: BridgeMetrics) -> None:
-    """Rotate keys without a restart: have *app* use what *reload* returns; what is wrong changes nothing."""
+def _use_callbacks(handler: Handler, reload: Callable[[], Settings], metrics: BridgeMetrics) -> None:
+    """Rotate keys without a restart: have *handler* use what *reload* returns; what is wrong changes nothing."""
     try:
         bridge = reload().bridge
-        app.require_no_less(bridge.callbacks)
+        handler.require_no_less(bridge.callbacks)
     except SettingsError as error:
         logger.error("reload_refused", error=str(error))
         metrics.reload_refused.set(1)
         return
-    app.use(bridge.callbacks)
+    handler.use(bridge.callbacks)
     metrics.reload_refused.set(0)
     _warn_of_unsigned(bridge)
     logger.info("callbacks_reloaded", callbacks=len(bridge.callbacks))
@@ -152,14 +149,9 @@ def _spooler(bridge: BridgeSettings, metrics: BridgeMetrics) -> Spooler | None:
     return Spooler(Spool(bridge.spool_directory, bytes_max=bridge.spool_bytes_max), metrics)
 
 
-def _protocol(metrics: BridgeMetrics) -> Callable[..., BoundedProtocol]:
+def _connections_max() -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = descriptors == resource.RLIM_INFINITY
-    return partial(
-        BoundedProtocol,
-        connections_max=sys.maxsize if unlimited else max(1, descriptors - DESCRIPTORS_RESERVED),
-        on_refused=lambda outcome: metrics.requests.labels(outcome.value).inc(),
-    )
+    return sys.maxsize if descriptors == resource.RLIM_INFINITY else max(1, descriptors - DESCRIPTORS_RESERVED)
 
 
 def _warn_of_unsigned(bridge: BridgeSettings) -> None:

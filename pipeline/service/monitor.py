@@ -11,14 +11,12 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipeline.service.errors import OperatorError
 from pipeline.service.probe import address_of
@@ -83,19 +81,17 @@ async def running(
     *,
     stop_seconds_max: int,
     keep_alive_seconds: int,
-    certificate_file: Path | None = None,
-    key_file: Path | None = None,
-    protocol: Callable[..., asyncio.Protocol] = HttpToolsProtocol,
+    protocol: Callable[..., asyncio.Protocol] | None = None,
 ) -> AsyncIterator[uvicorn.Server]:
     """
     Serve the ASGI application *app* on *bound* while the context lasts; yields the server.
 
-    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*. With a certificate and its
-    key (PEM), *bound* speaks TLS and nothing else. *protocol* makes the protocol of a connection.
+    On leaving, requests that have begun are answered first, for up to *stop_seconds_max*. *protocol* makes that
+    of a connection, if not uvicorn's own.
     """
     config = uvicorn.Config(
         app,
-        http=protocol,  # type: ignore[arg-type]  # It calls what it is given; a class is only one kind of callable.
+        http=protocol or "httptools",  # type: ignore[arg-type]  # It calls what it is given: not only classes.
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -109,8 +105,6 @@ async def running(
         backlog=BACKLOG,
         timeout_keep_alive=keep_alive_seconds,
         timeout_graceful_shutdown=stop_seconds_max,
-        ssl_certfile=certificate_file,
-        ssl_keyfile=key_file,
     )
     server = EmbeddedServer(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")

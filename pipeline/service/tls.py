@@ -37,9 +37,21 @@ class ServerCertificate(Section):
     def _is_usable(self) -> Self:
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file need each other")
-        if self.certificate_file is not None and self.key_file is not None:
-            _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.certificate_file, self.key_file)
+        self.tls_context()
         return self
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """
+        Return what the port speaks TLS with, or None: it speaks plain HTTP.
+
+        Raises:
+            ValueError: a file is not usable; one line that names the keys.
+        """
+        if self.certificate_file is None or self.key_file is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _load_certificate(context, self.certificate_file, self.key_file)
+        return context
 
 
 class KafkaSecurity(Section):

@@ -1,33 +1,54 @@
-"""The bridge's application behind the real HTTP server, without Kafka."""
+"""The callback port without Kafka: on a real socket, or without even that."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import resource
 import socket
+import ssl
 import sys
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 from prometheus_client import CollectorRegistry
-from uvicorn.server import ServerState
 
-from pipeline.bridge.http import BridgeApp
-from pipeline.bridge.patience import Patience
-from pipeline.bridge.protocol import BoundedProtocol
-from pipeline.service.metrics.bridge import BridgeAnswer, BridgeMetrics
-from pipeline.service.monitor import listen, running
+from pipeline.bridge.connection import Connection, Timeouts
+from pipeline.bridge.errors import OverloadedError
+from pipeline.bridge.handler import Handler
+from pipeline.bridge.listener import Listener
+from pipeline.service.metrics.bridge import BridgeMetrics
+from pipeline.service.monitor import listen
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from pipeline.bridge.ingress import Authenticated
+    from pipeline.bridge.publisher import Source
+
 NOW = 1519375990.5
 # The documentation's example, as `/your/callback` with the key test123 wants it at NOW.
 SIGNED = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: c72b60894140fa98920f1279219b7ed4\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+TURNS = 12  # Of the loop: more than any answer takes.
+
+
+def head(*lines: bytes, first: bytes = b"POST /your/callback HTTP/1.1", signed: bytes = SIGNED) -> bytes:
+    """Return a request's head."""
+    return first + b"\r\nhost: www.example.com\r\n" + signed + b"".join(lines) + b"\r\n"
+
+
+def post(body: bytes, *lines: bytes, signed: bytes = SIGNED) -> bytes:
+    """Return a whole callback."""
+    return head(*lines, b"content-length: %d\r\n" % len(body), signed=signed) + body
+
+
+def statuses(received: bytes) -> list[int]:
+    """Return the statuses of all answers, in order."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -38,46 +59,72 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Server:
-    """One server: `/vod` is unsigned, `/your/callback` is signed; a record is durable once `ack` is set."""
+    """
+    One server: `/vod` is unsigned, `/your/callback` is signed.
+
+    A record is durable once `ack` is set, unless `error` says that it fails; `is_spooled` says where it is.
+    """
 
     def __init__(
         self,
         *,
-        patience_seconds: float = 10,
-        pause_seconds: float = 60,
+        request_seconds: float = 10,
+        idle_seconds: float = 60,
+        handshake_seconds: float = 10,
+        close_seconds: float = 2,
         send_buffer_bytes: int | None = None,
         connections_max: int = 100_000,
+        tls: ssl.SSLContext | None = None,
+        **settings: Any,
     ) -> None:
         self.ack = asyncio.Event()
         self.ack.set()
+        self.error: Exception | None = None
+        self.is_spooled = False
         self.registry = CollectorRegistry()
-        self.metrics = BridgeMetrics(self.registry)
-        self.bodies: list[bytes] = []
-        self._state = ServerState()
+        self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
+        self.timeouts = Timeouts(
+            request_seconds=request_seconds,
+            idle_seconds=idle_seconds,
+            handshake_seconds=handshake_seconds,
+            close_seconds=close_seconds,
+        )
+        self.listener: Listener | None = None
+        self._publishing: set[asyncio.Future[bool]] = set()
         self._connections_max = connections_max
+        self._tls = tls
         self._send_buffer_bytes = send_buffer_bytes
-        self._patience = Patience(patience_seconds, pause_seconds=pause_seconds)
         callbacks = (
             CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
             CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
+            CallbackSettings.model_validate({"url": "https://www.example.com/secret?token=1", "auth_keys": []}),
         )
-        # No replay cache: what a request comes to must not depend on the one before.
-        self.app = BridgeApp(
-            BridgeSettings(callbacks=callbacks, replay_cache_bytes=0), self, self.metrics, clock=lambda: NOW
-        )
+        # No replay cache unless a test is about it: what a request comes to must not depend on the one before.
+        bridge = BridgeSettings(**{"callbacks": callbacks, "replay_cache_bytes": 0, **settings})
+        self.handler = Handler(bridge, self, BridgeMetrics(self.registry), clock=lambda: NOW)
 
-    def publish(self, key: bytes | None, body: bytes, **_: Any) -> asyncio.Future[bool]:
-        """Be the application's publisher."""
-        self.bodies.append(body)
+    def publish(
+        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[bool]:
+        """Be the handler's publisher."""
+        if isinstance(self.error, OverloadedError):
+            raise self.error
+        self.records.append((key, body, source.value, received_at_ms))
+        publishing = asyncio.ensure_future(self._durable())
+        self._publishing.add(publishing)
+        publishing.add_done_callback(self._publishing.discard)
+        return publishing
 
-        async def durable() -> bool:
-            await self.ack.wait()
-            return False
+    async def _durable(self) -> bool:
+        await self.ack.wait()
+        if self.error is not None:
+            raise self.error
+        return self.is_spooled
 
-        return asyncio.ensure_future(durable())
-
-    def _count(self, outcome: BridgeAnswer) -> None:
-        self.metrics.requests.labels(outcome.value).inc()
+    @property
+    def bodies(self) -> list[bytes]:
+        """What was published."""
+        return [body for _, body, _, _ in self.records]
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[int]:
@@ -85,36 +132,100 @@ class Server:
         bound = listen("127.0.0.1", 0, setting="-")
         if self._send_buffer_bytes is not None:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
-        protocol = partial(BoundedProtocol, connections_max=self._connections_max, on_refused=self._count)
-        async with running(self.app, bound, stop_seconds_max=1, keep_alive_seconds=60, protocol=protocol) as server:
-            self._state = server.server_state
-            watching = asyncio.create_task(self._patience.watch(server.server_state.connections))
-            try:
-                yield bound.getsockname()[1]
-            finally:
-                watching.cancel()
+        self.listener = Listener(
+            self.handler, bound, timeouts=self.timeouts, connections_max=self._connections_max, tls=self._tls
+        )
+        port = bound.getsockname()[1]
+        async with self.listener.running(stop_seconds_max=1):
+            yield port
 
     @property
     def connections(self) -> int:
         """How many there are."""
-        return len(self._state.connections)
+        return len(self.listener.connections) if self.listener else 0
 
     async def settled(self) -> None:
         """Wait until every connection is gone and every request has ended."""
-        await until(lambda: not (self._state.connections or self._state.tasks))
+        await until(lambda: not (self.connections or self._publishing))
 
     def counted(self) -> Counter[str]:
         """Return the outcomes counted, without the zeros."""
-        samples = [sample for metric in self.registry.collect() for sample in metric.samples]
-        requests = [
-            sample for sample in samples if sample.name == "vod_pipeline_bridge_requests_total" and sample.value
-        ]
-        return Counter({sample.labels["outcome"]: int(sample.value) for sample in requests})
+        return self._samples("vod_pipeline_bridge_requests_total", "outcome")
+
+    def denied(self) -> Counter[str]:
+        """Return the reasons of denials, likewise."""
+        return self._samples("vod_pipeline_bridge_denials_total", "reason")
+
+    def _samples(self, name: str, label: str) -> Counter[str]:
+        samples = [sample for metric in self.registry.collect() for sample in metric.samples if sample.name == name]
+        return Counter({sample.labels[label]: int(sample.value) for sample in samples if sample.value})
+
+
+class Wire(asyncio.Transport):
+    """A transport whose client is the test; like a real one it delivers nothing while reading is paused."""
+
+    def __init__(self, client: tuple[str, int] | None) -> None:
+        super().__init__({"peername": client})
+        self.written = b""
+        self.is_closed = self.is_paused = self.is_aborted = False
+
+    def write(self, data: Any) -> None:
+        assert not self.is_closed, "uvloop refuses to write to a closed socket"
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+
+async def turns() -> None:
+    """Let the bridge do all that it can."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+
+
+class Wired:
+    """One connection to a server that has no socket."""
+
+    def __init__(self, *, client: tuple[str, int] | None = None, **settings: Any) -> None:
+        self.server = Server(**settings)
+        self.wire = Wire(client)
+        self.is_over = False
+        self.connection = Connection(self.server.handler, self.server.timeouts, self._forget)
+        self.connection.connection_made(self.wire)
+        self._waiting: list[bytes] = []
+
+    def _forget(self, _: Connection) -> None:
+        self.is_over = True
+
+    async def deliver(self, *pieces: bytes) -> None:
+        """Bring *pieces* as a read each, behind those that wait, and let the bridge do what it can after each."""
+        self._waiting += pieces
+        await turns()
+        while self._waiting and not (self.wire.is_closed or self.wire.is_paused):
+            self.connection.data_received(self._waiting.pop(0))
+            await turns()
+
+    @property
+    def seen(self) -> tuple[bytes, bool, Counter[str], list[bytes]]:
+        """What was written, whether the connection is closed, what was counted, and what was published."""
+        return self.wire.written, self.wire.is_closed, self.server.counted(), self.server.bodies
 
 
 async def _main(descriptors_max: int, connections_max: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
-    async with Server(patience_seconds=60, connections_max=connections_max).serve() as port:
+    async with Server(request_seconds=60, connections_max=connections_max).serve() as port:
         print(port, flush=True)
         await asyncio.Event().wait()
 

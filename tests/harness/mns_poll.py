@@ -9,8 +9,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.errors import OverloadedError
+from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.mns_poller import MnsPoller, PollPolicy
-from pipeline.bridge.publisher import Authenticated, Source
+from pipeline.bridge.publisher import Source
 from pipeline.service.metrics.mns import MnsMetrics
 from pipeline.service.settings import MnsSettings
 from tests.harness.mns import MnsEmulator

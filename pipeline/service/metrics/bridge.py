@@ -26,7 +26,6 @@ class BridgeAnswer(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     HEAD_TIMEOUT = "head_timeout"
     BODY_TIMEOUT = "body_timeout"
-    UPGRADE_REFUSED = "upgrade_refused"
     CLIENT_GONE = "client_gone"
     SPOOL_FAILED = "spool_failed"
     KAFKA_TIMEOUT = "kafka_timeout"

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import deque
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
-from pipeline.bridge.http import BridgeApp
-from pipeline.bridge.publisher import Authenticated, Source
 from pipeline.core.signature import sign
-from pipeline.service.metrics.bridge import BridgeMetrics
-from pipeline.service.settings import BridgeSettings, CallbackSettings
+from pipeline.service.settings import CallbackSettings
+from tests.harness.bridge_server import Wired, head, statuses
 
-NOW = 1519375990.5
 KEY = "Sesame4711"
 URL = "https://www.example.com/path-secret/callback"
 SIGNATURE = sign(URL, "1519375990", KEY)
 BODY = b'{"MediaId": "body-secret"}'
 SECRETS = (KEY, SIGNATURE, "path-secret", "body-secret")
-
-
-class RefusingPublisher:
-    """Takes nothing."""
-
-    def __init__(self, error: PublishError | None = None) -> None:
-        self.error = error
-
-    def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]:
-        if self.error is None:
-            raise AssertionError("nothing was to be published")
-        if isinstance(self.error, OverloadedError):
-            raise self.error
-        durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        durable.set_exception(self.error)
-        return durable
 
 
 async def logged(
@@ -54,23 +30,17 @@ async def logged(
 ) -> list[Any]:
     """Return what is logged as requests come in."""
     callback = CallbackSettings.model_validate({"url": URL, "auth_keys": [KEY]})
-    settings = BridgeSettings(callbacks=(callback,), bodies_per_signature_max=bodies_per_signature_max)
-    app = BridgeApp(settings, RefusingPublisher(error), BridgeMetrics(CollectorRegistry()), clock=lambda: NOW)
-    headers = [(b"x-vod-timestamp", b"1519375990"), (b"x-vod-signature", signature.encode())]
-    headers += [(b"content-length", b"%d" % len(BODY))] + ([(b"x-request-id", request_id)] if request_id else [])
-    scope = {"type": "http", "method": "POST", "raw_path": b"/path-secret/callback", "query_string": b"", "state": {}}
-    answers: deque[Any] = deque()
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": BODY, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        answers.append(message)
-
+    wired = Wired(
+        callbacks=(callback,), client=("203.0.113.7", 40312), bodies_per_signature_max=bodies_per_signature_max
+    )
+    wired.server.error = error
+    lines = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: %b\r\n" % signature.encode()
+    lines += b"x-request-id: %b\r\n" % request_id if request_id else b""
+    first = b"POST /path-secret/callback HTTP/1.1"
     with capture_logs() as events:
         for _ in range(requests):
-            await app({**scope, "headers": headers, "client": ("203.0.113.7", 40312)}, receive, send)
-    assert len(answers) == 2 * requests
+            await wired.deliver(head(b"content-length: %d\r\n" % len(BODY), first=first, signed=lines) + BODY)
+    assert len(statuses(wired.wire.written)) == requests
     return list(events)
 
 

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.batch import Group
 from pipeline.bridge.errors import AckTimeoutError
-from pipeline.bridge.publisher import Authenticated, Publisher, Source
+from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.local.kafka import free_port

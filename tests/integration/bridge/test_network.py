@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import PublishError
-from pipeline.bridge.publisher import Authenticated, Publisher, Source
+from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.service.metrics.bridge import BridgeMetrics

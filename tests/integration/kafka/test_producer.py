@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
-from pipeline.bridge.publisher import Authenticated, Publisher, Source
+from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.publisher import Publisher, Source
 from pipeline.kafka.producer import Producer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka

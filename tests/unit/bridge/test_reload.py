@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.http import BridgeApp
+from pipeline.bridge.handler import Handler
 from pipeline.bridge.server import _use_callbacks
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, Settings, load
@@ -30,11 +30,11 @@ def reload() -> Callable[..., tuple[set[bytes], float | None]]:
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
     publisher: Any = None  # Nothing is published.
-    app = BridgeApp(settings(SIGNED, OPEN).bridge, publisher, metrics, clock=lambda: 0)
+    handler = Handler(settings(SIGNED, OPEN).bridge, publisher, metrics, clock=lambda: 0)
 
     def reloaded(*callbacks: dict[str, Any]) -> tuple[set[bytes], float | None]:
-        _use_callbacks(app, lambda: settings(*callbacks), metrics)
-        return set(app._callbacks), registry.get_sample_value("vod_pipeline_bridge_reload_refused")
+        _use_callbacks(handler, lambda: settings(*callbacks), metrics)
+        return set(handler._policy.callbacks), registry.get_sample_value("vod_pipeline_bridge_reload_refused")
 
     return reloaded
 
@@ -56,12 +56,12 @@ def test_a_key_that_is_blank_changes_nothing(tmp_path: Path, key: str) -> None:
     file.write_text(json.dumps([SIGNED | {"auth_keys": [key]}]))
     registry, publisher = CollectorRegistry(), cast("Any", None)
     metrics = BridgeMetrics(registry)
-    app = BridgeApp(settings(SIGNED).bridge, publisher, metrics, clock=lambda: 0)
-    before = dict(app._callbacks)
+    handler = Handler(settings(SIGNED).bridge, publisher, metrics, clock=lambda: 0)
+    before = handler._policy
 
-    _use_callbacks(app, lambda: load(None, environ), metrics)
+    _use_callbacks(handler, lambda: load(None, environ), metrics)
 
-    assert app._callbacks == before
+    assert handler._policy == before
     assert registry.get_sample_value("vod_pipeline_bridge_reload_refused") == 1
 
 
