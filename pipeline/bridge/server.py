@@ -155,7 +155,7 @@ def _connections_max() -> int:
 
 
 def _warn_of_unsigned(bridge: BridgeSettings) -> None:
-    for callback in bridge.callbacks:
+    for number, callback in enumerate(bridge.callbacks):
         if not callback.auth_keys:
-            # The path only: a query may be the secret that unsigned callbacks rely on.
-            logger.warning("callback_unsigned", path=callback.path.partition("?")[0])
+            # By its number: the path may be the secret that unsigned callbacks rely on.
+            logger.warning("callback_unsigned", entry=f"bridge.callbacks.{number}")

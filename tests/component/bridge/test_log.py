@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
+from pipeline.bridge.server import _warn_of_unsigned
 from pipeline.core.signature import sign
-from pipeline.service.settings import CallbackSettings
+from pipeline.service.settings import BridgeSettings, CallbackSettings
 from tests.harness.bridge_server import Wired, head, statuses
 
 KEY = "Sesame4711"
@@ -101,3 +102,16 @@ async def test_no_line_holds_a_path_a_signature_or_a_body() -> None:
     text = json.dumps([*denied, *failed])
     assert len(denied) + len(failed) > 3
     assert not any(secret in text for secret in (*SECRETS, SIGNATURE[::-1]))
+
+
+def test_a_callback_without_keys_is_named_by_its_number() -> None:
+    """Its path may be the secret that it relies on."""
+    urls = ["https://www.example.com/path-secret/1", "https://www.example.com/path-secret/2?token=body-secret"]
+    callbacks = (
+        CallbackSettings.model_validate({"url": urls[0], "auth_keys": [KEY]}),
+        CallbackSettings.model_validate({"url": urls[1], "auth_keys": []}),
+    )
+    with capture_logs() as events:
+        _warn_of_unsigned(BridgeSettings(callbacks=callbacks))
+
+    assert events == [{"event": "callback_unsigned", "log_level": "warning", "entry": "bridge.callbacks.1"}]

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from pipeline.bridge.handler import Handler
 from pipeline.bridge.server import _use_callbacks
@@ -45,7 +46,11 @@ def reload() -> Callable[..., tuple[set[bytes], float | None]]:
     ids=["none", "no key", "no key under another URL of the path"],
 )
 def test_what_would_lose_callbacks_or_their_keys_changes_nothing(reload: Any, callbacks: list[dict[str, Any]]) -> None:
-    assert reload(*callbacks) == ({b"/signed", b"/open"}, 1)
+    with capture_logs() as events:
+        assert reload(*callbacks) == ({b"/signed", b"/open"}, 1)
+
+    assert [event["event"] for event in events] == ["reload_refused"]
+    assert "/signed" not in events[0]["error"]  # It may be a secret.
 
 
 @pytest.mark.parametrize("key", ["", " ", "Old1\n"])
