@@ -20,7 +20,7 @@ setup: $(INSTALLED) $(JARS) ## Install what is missing: .venv, Java, Maven, Kafk
 run: setup ## Start everything: a local Kafka, the topics, the bridge on port 8080, the worker, the live page on port 8083.
 	@exec $(BIN)/vod-pipeline up
 
-demo: setup ## The same with simulated callbacks, a live table and a closing summary.
+demo: setup ## The same with simulated callbacks, a live table, and the audit at the end.
 	@exec $(BIN)/vod-pipeline up --demo
 
 test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 8 minutes on 2 cores).

@@ -10,21 +10,25 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Annotated, cast
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from pipeline.admin.topics.contract import contract
-from pipeline.cli.terminal import COLOR_SYSTEM, Config, LastingOutput, out
-from pipeline.kafka.tools.cluster import connect
+from pipeline.cli import audit
+from pipeline.cli.terminal import COLOR_SYSTEM, FAILURE_EXIT_CODE, Config, LastingOutput, err, out
 from pipeline.local import up as local
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
 from pipeline.service.lifecycle import interrupted_once
 from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
+
+if TYPE_CHECKING:
+    pass
 
 DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
 
@@ -64,7 +68,13 @@ def up(
                 _say_where(settings, parts, config, console)
                 if demo:
                     plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
-                    demonstration.run(local.on_kafka_of(parts, settings), local.callback_of(settings), plan, console)
+                    at = local.on_kafka_of(parts, settings)
+                    summary, report = demonstration.run(at, local.callback_of(settings), plan, console)
+                    console.print(_sent(summary))
+                    console.print("A request that repeats one of the same second is answered, and not published again.")
+                    console.print(audit.shown(report))
+                    if summary.lost_total or not report.agrees:
+                        sys.exit(FAILURE_EXIT_CODE)
                 else:
                     _watch(parts, console)
         except KeyboardInterrupt:
@@ -82,7 +92,9 @@ def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
     config: Config = None,
 ) -> None:
     """
-    Send signed callbacks to the bridge, as VOD does, and compare what was sent with what the worker decided.
+    Send signed callbacks to the bridge, as VOD does, and show how they were answered. Exit code 1 if some were lost.
+
+    What became of them, `vod-pipeline audit` tells.
 
     Example: vod-pipeline simulate --rate 500 --seconds 30 --failures 0.3 --seed 7
     """
@@ -93,7 +105,14 @@ def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
         rate=rate, seconds=seconds, duplicates=duplicates, failures=failures, malformed=malformed,
         conflicts=conflicts, seed=seed,
     )  # fmt: skip
-    demonstration.run(settings, local.callback_of(settings), plan, out)
+    with Progress(console=err) as progress:
+        task = progress.add_task("callbacks", total=plan.total)
+        summary = demonstration.send(
+            settings, local.callback_of(settings), plan, lambda done: progress.update(task, completed=done)
+        )
+    out.print(_sent(summary))
+    if summary.lost_total:
+        sys.exit(FAILURE_EXIT_CODE)
 
 
 def rates(config: Config = None) -> None:
@@ -105,10 +124,27 @@ def rates(config: Config = None) -> None:
     from pipeline.local.rates_table import LiveRates  # noqa: PLC0415  # As above.
 
     settings = configuration.load(config)
-    with connect(settings.kafka):  # Says in one line if no Kafka answers.
-        pass
     with contextlib.suppress(KeyboardInterrupt):
         LiveRates(settings.kafka, console=out).run(threading.Event())
+
+
+def _sent(summary: Summary) -> Text:
+    """Return what was sent and how it was answered."""
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(summary.sent.items()))
+    answered = ", ".join(f"{number:,} x {status}" for status, number in summary.answered.items()) or "none"
+    return Text.assemble(
+        f"\nSent {summary.sent_total:,} callbacks in {summary.wall_seconds:.1f} s, {summary.rate:,.1f} a second: ",
+        f"{kinds}.\n",
+        f"Answers: {answered}; {summary.unanswered:,} without one, {summary.retries:,} retries, ",
+        (f"{summary.lost_total:,} lost", "bold red" if summary.lost_total else ""),
+        ".\n",
+        f"From due to 200: p50 {_milliseconds(summary.latency_p50_seconds)}, "
+        f"p99 {_milliseconds(summary.latency_p99_seconds)}, max {_milliseconds(summary.latency_max_seconds)}.\n",
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
 
 
 def _watch(parts: tuple[local.Part, ...], console: Console) -> None:

@@ -1,68 +1,70 @@
-"""A demonstration on a running product: simulated callbacks, the failure rates live, and a closing summary."""
+"""A demonstration on a running product: simulated callbacks, the failure rates live meanwhile, and then the audit."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.local.closing import Outcomes, closing, read_outcomes
+from pipeline import audit
+from pipeline.admin import offsets
+from pipeline.audit.findings import Report
+from pipeline.kafka.tools.cluster import connect
 from pipeline.local.load import Summary, Target, simulate
 from pipeline.local.rates_table import LiveRates
 from pipeline.local.simulator import Plan
-from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import CallbackSettings, Settings
 
-SETTLE_SECONDS = 20.0
-POLL_SECONDS = 0.1
+DECIDED_SECONDS_MAX = 20.0
+POLL_SECONDS = 0.2
 
 
-def target_of(settings: Settings, callback: CallbackSettings) -> Target:
-    """Return where the bridge of *settings* takes *callback*."""
-    return Target(base_url=settings.bridge.base_url, path=callback.path, callback=callback.callback)
+def send(
+    settings: Settings, callback: CallbackSettings, plan: Plan, progress: Callable[[int], object] = lambda done: None
+) -> Summary:
+    """Send what *plan* says to the bridge of *settings*; see `load.simulate`."""
+    target = Target(base_url=settings.bridge.base_url, path=callback.path, callback=callback.callback)
+    return asyncio.run(simulate(plan, target, progress=progress))
 
 
-def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> None:
-    """Send what *plan* says, show the rates meanwhile, and say in the end whether all was decided on exactly once."""
-    width = settings.worker.window_seconds * 1000
-    now = int(time.time() * 1000)
-    before = _outcomes(settings)
+def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> tuple[Summary, Report]:
+    """
+    Send what *plan* says, and show the rates meanwhile.
+
+    Returns:
+        What was sent, and what the audit finds of all that raw took since the load began.
+
+    Raises:
+        ClusterError: Kafka fails; then nothing is known of what became of the callbacks.
+    """
+    with connect(settings.kafka):  # Else nothing is sent.
+        started_ms = int(time.time() * 1000)
     progress = Progress(console=console)
     task = progress.add_task("callbacks", total=plan.total)
     stop = threading.Event()
-    live = LiveRates(settings.kafka, since=now - now % width, console=console)
-    shown = threading.Thread(target=live.run, args=(stop,), kwargs={"above": progress})
-    shown.start()
-    try:
-        summary = asyncio.run(
-            simulate(plan, target_of(settings, callback), progress=lambda done: progress.update(task, completed=done))
-        )
-        after = _settled(settings, before, summary)
-    finally:
-        stop.set()
-        shown.join()
-    console.print()
-    console.print(closing(summary, after))
+    width = settings.worker.window_seconds * 1000
+    live = LiveRates(settings.kafka, since=started_ms - started_ms % width, console=console)
+    with ThreadPoolExecutor(1) as threads:
+        showing = threads.submit(live.run, stop, above=progress)
+        try:
+            summary = send(settings, callback, plan, lambda done: progress.update(task, completed=done))
+            wait_until_decided(settings)
+            report = audit.run(
+                settings, since=started_ms
+            )  # It waits for the rows, so the table has the last ones, too.
+        finally:
+            stop.set()
+        showing.result()
+    return summary, report
 
 
-def _settled(settings: Settings, before: Outcomes, summary: Summary) -> Outcomes:
-    """Return what the worker decided since *before*, once that is as much as was delivered (or does not become so)."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        since = _outcomes(settings).since(before)
-        if since.received >= summary.sent_total - summary.lost_total or time.monotonic() > deadline:
-            return since
+def wait_until_decided(settings: Settings) -> None:
+    """Return once the worker has decided on all of raw, or after DECIDED_SECONDS_MAX: the audit tells what is left."""
+    deadline = time.monotonic() + DECIDED_SECONDS_MAX
+    while any((at.committed or 0) < at.end for at in offsets.positions(settings)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-
-
-def _outcomes(settings: Settings) -> Outcomes:
-    bridge, worker = settings.bridge, settings.worker
-    pages = ""
-    for host, port in ((bridge.metrics_host, bridge.metrics_port), (worker.metrics_host, worker.metrics_port)):
-        with suppress(OSError):  # Nothing is decided while they do not answer.
-            pages += ask(url_of(host, port, "/metrics"))[1] + "\n"
-    return read_outcomes(pages)

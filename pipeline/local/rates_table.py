@@ -1,16 +1,13 @@
 """
-What `make demo` shows in the terminal: the failure rates as they change, and at the end what was sent next to what
-the worker decided.
+The failure rates in a terminal, as they change.
 
-Tables are pure; only `LiveRates` talks to Kafka. It knows the rows of failure-rates and the catalogue's figures, not
-how either comes about.
+The table is pure; only `LiveRates` reads Kafka. It knows the rows of failure-rates, not how they come about.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kafka import KafkaConsumer, TopicPartition
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,6 +16,8 @@ from rich.text import Text
 
 from pipeline.core.rates import FailureRateRow
 from pipeline.core.windows import format_time
+from pipeline.kafka.tools.cluster import connect
+from pipeline.kafka.tools.reader import Reader
 
 if TYPE_CHECKING:
     import threading
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 WINDOWS_SHOWN_MAX = 3
 CODES_SHOWN_MAX = 4  # Three windows then just fit into a terminal of 24 lines.
 WINDOWS_KEPT_MAX = 100
-POLL_MILLISECONDS = 250
-RECORDS_METRIC = "vod_pipeline_records_total"
 
 
 class NewestRows:
@@ -148,41 +145,19 @@ class LiveRates:
             above: Shown over the table, such as a rich Progress that was not started itself: a terminal has one Live.
 
         Raises:
-            KafkaError: no Kafka answers at the start.
+            ClusterError: no Kafka answers at the start, or it refuses.
         """
-        partition = TopicPartition(self._kafka.topics.failure_rates, 0)
-        consumer = KafkaConsumer(
-            **self._kafka.client_options(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",  # Rows of an aborted transaction were never said.
-        )
-        try:
-            consumer.assign([partition])
-            self._seek(consumer, partition)
-            with Live(self._view(above), console=self._console) as live:
-                while not stop.is_set():
-                    self._poll(consumer)
-                    live.update(self._view(above))
-                self._poll(consumer)
+        with connect(self._kafka) as cluster, Live(self._view(above), console=self._console) as live:
+            is_last = False
+            # A record's timestamp is its window's start.
+            for records in Reader(cluster).follow(self._kafka.topics.failure_rates, since_ms=self._since):
+                for record in records:
+                    if record.timestamp >= self._since:
+                        self._newest.add(FailureRateRow.decode(record.value))
                 live.update(self._view(above))
-        finally:
-            consumer.close()
-
-    def _seek(self, consumer: KafkaConsumer, partition: TopicPartition) -> None:
-        """Begin at the first row that can matter; a record's timestamp is its window's start."""
-        found = consumer.offsets_for_times({partition: self._since})[partition]
-        if found is None:
-            consumer.seek_to_end(partition)
-        else:
-            consumer.seek(partition, found.offset)
-
-    def _poll(self, consumer: KafkaConsumer) -> None:
-        for records in consumer.poll(timeout_ms=POLL_MILLISECONDS).values():
-            for record in records:
-                if record.timestamp >= self._since:
-                    self._newest.add(FailureRateRow.decode(record.value))
+                if is_last:
+                    break
+                is_last = stop.is_set()  # What is there by now is read once more.
 
     def _view(self, above: RenderableType | None) -> RenderableType:
         table = rates_table(self._newest.rows())
