@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import admin, audit, files, local, rejected, services
+from pipeline.cli import audit, config, files, local, offsets, rejected, services, spool, topics
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
 from pipeline.kafka import clients, lenient_decoding
@@ -58,13 +58,13 @@ for function in (
     app.command()(function)
 _group(
     "topics",
-    "Create, compare and mend the Kafka topics; give new ones the memory of the old.",
-    plan=admin.topics_plan,
-    apply=admin.topics_apply,
-    migrate=admin.topics_migrate,
+    "Create, compare and fix the Kafka topics; give new ones the memory of the old.",
+    plan=topics.topics_plan,
+    apply=topics.topics_apply,
+    migrate=topics.topics_migrate,
 )
-_group("config", "Check and show the settings.", check=admin.config_check, show=admin.config_show)
-_group("offsets", "See and set where the accept stage goes on.", show=admin.offsets_show, reset=admin.offsets_reset)
+_group("config", "Check and show the settings.", check=config.config_check, show=config.config_show)
+_group("offsets", "See and set where the accept stage goes on.", show=offsets.offsets_show, reset=offsets.offsets_reset)
 _group(
     "rejected",
     "See rejected records, and have the worker decide on them again.",
@@ -72,7 +72,7 @@ _group(
     show=rejected.show_one,
     replay=rejected.replay,
 )
-_group("spool", "See what the bridge keeps on disk.", status=admin.spool_status)
+_group("spool", "See what the bridge keeps on disk.", status=spool.spool_status)
 _group("files", "What the package carries for Prometheus, Grafana and you.", export=files.export)
 
 

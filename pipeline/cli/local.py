@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.admin.topics.contract import contract
 from pipeline.cli import audit
@@ -30,6 +31,9 @@ from pipeline.service.settings import Settings
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from pipeline.local.load import Summary
+
 DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
 
 Share = Annotated[float, typer.Option(help="Share of all callbacks, 0 to 1.", min=0, max=1)]
@@ -37,7 +41,7 @@ Share = Annotated[float, typer.Option(help="Share of all callbacks, 0 to 1.", mi
 
 def up(
     demo: Annotated[
-        bool, typer.Option("--demo", help="Simulate callbacks, show the rates live, sum up, stop.")
+        bool, typer.Option("--demo", help="Simulate callbacks, show the rates live, audit them, stop.")
     ] = False,
     seconds: Annotated[int, typer.Option(help="How long the demo lasts.", min=1, max=3600)] = 60,
     rate: Annotated[float, typer.Option(help="Callbacks a second in the demo.", min=1, max=10_000)] = 200,

@@ -85,7 +85,7 @@ def dashboard(
 def _serve(
     serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, ends_with_input: bool = False
 ) -> None:
-    """Run a service until SIGTERM or SIGINT, or until whoever holds the other end of its standard input is gone."""
+    """Run a service until SIGTERM or SIGINT, or until its standard input is closed at the other end."""
     setup.configure(json=log_format is LogFormat.JSON)
 
     async def run() -> None:
