@@ -31,6 +31,7 @@ from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.signature import Callback, Denial, deny, sign
 from pipeline.core.windows import TimePolicy, parse_time
 from pipeline.service.settings import WorkerSettings
+from tests.builders import ClientRecord
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
 from tests.vectors.poison import corpus
 
@@ -166,8 +167,8 @@ def _is_the_audits(key: bytes | None, body: bytes, verdict: Verdict) -> None:
         at, outcome = verdict[1], "accepted"
     else:
         outcome = "ignored" if isinstance(verdict, Ignored) else verdict.reason.value
-    if at >= 0:  # No broker stamps a record with a time before 1970.
-        found = ReferenceRules.of(WorkerSettings()).decide(Stamped(key, body, at)).outcome
+    if at >= 0:  # It arrived when its event happened, and no broker stamps a record with a time before 1970.
+        found = ReferenceRules.of(WorkerSettings()).decide(ClientRecord(key, body, at)).outcome
         assert found == outcome, (key, body)
 
 
@@ -211,14 +212,6 @@ def an_mns_answer_is_messages_or_an_error(status: int, answer: bytes) -> int:
     with contextlib.suppress(MnsError):
         assert all(kept_of(status, answer))
     return 1
-
-
-class Stamped(NamedTuple):
-    """What the audit asks of a raw record; it arrived when its event happened."""
-
-    key: bytes | None
-    value: bytes
-    timestamp: int
 
 
 class Target(NamedTuple):

@@ -203,7 +203,7 @@ class _Writer:
     def _contradict(self, earlier: _Earlier) -> bytes:
         earlier.conflicts += 1  # In the message, so that conflicts of one event differ from each other, too.
         status = "fail" if earlier.fields["Status"] == "success" else "success"
-        return _encode(earlier.fields | {"Status": status, "ErrorMessage": f"Told differently, {earlier.conflicts}."})
+        return _encode(earlier.fields | {"Status": status, "ErrorMessage": f"Contradicted, {earlier.conflicts}."})
 
 
 def _keep(events: list[_Earlier], event: _Earlier) -> None:

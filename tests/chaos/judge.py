@@ -45,8 +45,8 @@ def judge(settings: Settings, taken: list[bytes], past: Past) -> Verdict:
     raw = read(settings, settings.kafka.topics.raw)
     missing = len(set(taken) - past.bodies - {record.value for records in raw for record in records})
     verdict = _recounted(settings, raw, past) if any(past.records) or past.bodies else _audited(settings)
-    told = (f"raw: {missing} callbacks are missing that got a 200",) if missing else ()
-    return Verdict(missing + verdict.lost, verdict.doubled, told + verdict.problems)
+    lost = (f"raw: {missing} callbacks are missing that got a 200",) if missing else ()
+    return Verdict(missing + verdict.lost, verdict.doubled, lost + verdict.problems)
 
 
 def _audited(settings: Settings) -> Verdict:

@@ -1,4 +1,4 @@
-"""The simulator's sender against a real HTTP server that answers what it was told to."""
+"""The simulator's sender against a real HTTP server that answers as a script says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIVE = Plan(rate=10, seconds=0.5)
 
 
 class FakeClock:
-    """Time passes only when somebody sleeps, and `overshoot` longer than asked for: so do real timers."""
+    """Time passes only while the sender sleeps, and `overshoot` longer than asked for: so do real timers."""
 
     def __init__(self, *, overshoot_seconds: float = 0.0) -> None:
         self.elapsed_seconds = 0.0
@@ -92,7 +92,7 @@ class Receiver:
                 if status == DROP:
                     return
                 location = "Location: /elsewhere\r\n" if status == 302 else ""
-                writer.write(f"HTTP/1.1 {status} Told\r\n{location}Content-Length: 0\r\n\r\n".encode())
+                writer.write(f"HTTP/1.1 {status} Scripted\r\n{location}Content-Length: 0\r\n\r\n".encode())
         finally:
             writer.close()
 

@@ -95,7 +95,7 @@ def test_the_command_says_all_as_json_and_its_exit_code_is_that_of_the_failures(
     prefix = {"VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix}
     well_code, well = run("--json", **prefix)
     ill_code, ill = run("--json", VOD_PIPELINE_KAFKA__TOPIC_PREFIX="nowhere.")
-    told_code, told = run(VOD_PIPELINE_KAFKA__TOPIC_PREFIX="nowhere.")
+    shown_code, shown = run(VOD_PIPELINE_KAFKA__TOPIC_PREFIX="nowhere.")
     wrong_code, wrong = run("--json", VOD_PIPELINE_KAFKA__PARTITIONS="many")
 
     findings: list[dict[str, Any]] = json.loads(well)
@@ -103,9 +103,9 @@ def test_the_command_says_all_as_json_and_its_exit_code_is_that_of_the_failures(
     assert {"settings", "callbacks", "limits", "spool", "ports", "kafka", "topics", "permissions", "clock"} == {
         finding["check"] for finding in findings
     }
-    assert ill_code == told_code == 1
+    assert ill_code == shown_code == 1
     assert sum(finding["level"] == "fail" for finding in json.loads(ill)) == 5
-    assert "nowhere.raw is missing" in told
+    assert "nowhere.raw is missing" in shown
     assert (wrong_code, [finding["check"] for finding in json.loads(wrong)]) == (1, ["settings"])
     assert "kafka.partitions" in wrong
 
@@ -154,9 +154,9 @@ class Guarded:
     def found(self, *expected: tuple[str, Level, str]) -> list[str]:
         """Return what is wrong with the findings: brokers hear of a change a little later."""
         findings = bad(self.settings)
-        told = [(finding.check, finding.level, finding.what) for finding in findings]
+        found = [(finding.check, finding.level, finding.what) for finding in findings]
         assert PASSWORD not in repr(findings)
-        return [] if told == list(expected) else [repr(told)]
+        return [] if found == list(expected) else [repr(found)]
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def test_a_wrong_password_is_the_only_finding_and_names_the_setting(guarded: Gua
 
 
 def test_a_kafka_that_stands_still_is_found_within_seconds(settings: Settings, kafka: LocalKafka) -> None:
-    """The port is open, and nobody answers."""
+    """The port is open, and nothing answers."""
     kafka.pause()
     try:
         began = time.monotonic()

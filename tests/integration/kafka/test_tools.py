@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def stalled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not go on is given up after a second."""
     monkeypatch.setattr(reader, "STALLED_SECONDS_MAX", 1.0)
 

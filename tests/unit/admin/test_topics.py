@@ -45,7 +45,7 @@ def test_a_longer_accepted_makes_room_for_a_longer_raw() -> None:
 
 @pytest.mark.parametrize(("horizon_days", "broken"), [(8, 0), (23, 0), (24, 1)])
 def test_a_horizon_that_accepted_does_not_cover_is_refused(horizon_days: int, broken: int) -> None:
-    """Accepted 30 d - raw 7 d = 23 d: a longer horizon could not be folded back. partial-counts grows with it."""
+    """Accepted 30 d - raw 7 d = 23 d: a longer horizon could not be restored. partial-counts grows with it."""
     settings = Settings(worker=WorkerSettings(dedupe_horizon_seconds=horizon_days * DAY_SECONDS))
 
     assert len(check(settings)) == broken

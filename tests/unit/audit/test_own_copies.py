@@ -5,8 +5,6 @@ not hide in both, and a number that changes in one place alone would make every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from pipeline.audit import join, rates, reference_rules, windows
@@ -17,18 +15,12 @@ from pipeline.core.outcome import Outcome
 from pipeline.core.windows import TimePolicy
 from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import WorkerSettings
+from tests.builders import ClientRecord
 
 
-@dataclass
-class Record:
-    """A raw record, as far as its outputs depend on it."""
-
-    partition: int = 3
-    offset: int = 42
-    key: bytes = b"m"
-    value: bytes = b"{}"
-    timestamp: int = 1_704_110_400_000
-    headers: list[tuple[str, bytes]] = field(default_factory=lambda: [("source", b"http")])
+def record(headers: object = (("source", b"http"),), *, key: bytes = b"m") -> ClientRecord:
+    """Return a raw record, or with other headers one that it led to."""
+    return ClientRecord(key, b"{}", 1_704_110_400_000, offset=42, partition=3, headers=headers)
 
 
 def test_the_audits_times_are_the_contracts() -> None:
@@ -52,33 +44,30 @@ def test_the_audits_outcomes_are_the_contracts() -> None:
 
 
 def test_the_audits_accepted_record_is_the_contracts() -> None:
-    record = Record()
     expected = Expected(ACCEPTED, at=1000, fingerprint=7, code="a|é", code_bytes="a|é".encode())
 
-    row = join.accepted_row(record, expected)
+    row = join.accepted_row(record(), expected)
 
     decision = pack_decision(42, 7) + "a|é".encode()
     assert tuple(row) == (b"m", b"{}", 1000, [("source", b"http"), (contract.HEADER_DECISION, decision)])
-    assert join.accepted_raw_offset(Record(headers=row.headers)) == contract.unpack_decision(decision).raw_offset
-    assert join.fingerprint_and_code(Record(headers=row.headers)) == contract.unpack_decision(decision)[1:]
+    assert join.accepted_raw_offset(record(row.headers)) == contract.unpack_decision(decision).raw_offset
+    assert join.fingerprint_and_code(record(row.headers)) == contract.unpack_decision(decision)[1:]
 
 
 def test_the_audits_rejected_record_is_the_contracts() -> None:
-    record = Record()
-
-    row = join.rejected_row(record, "conflict")
+    row = join.rejected_row(record(), "conflict")
 
     why = [(contract.HEADER_RAW_OFFSET, b"42"), (contract.HEADER_REASON, b"conflict")]
-    assert tuple(row) == (rejected_key(3, 42), b"{}", record.timestamp, [("source", b"http"), *why])
-    assert join.rejected_raw_offset(Record(headers=row.headers)) == 42
+    assert tuple(row) == (rejected_key(3, 42), b"{}", 1_704_110_400_000, [("source", b"http"), *why])
+    assert join.rejected_raw_offset(record(row.headers)) == 42
 
 
 @pytest.mark.parametrize(("size", "problems"), [(contract.DETAIL_BYTES_MAX, 0), (contract.DETAIL_BYTES_MAX + 1, 1)])
 def test_the_audit_takes_a_detail_of_the_contracts_size(size: int, problems: int) -> None:
-    row = join.rejected_row(Record(), "conflict")
-    record = Record(key=rejected_key(3, 42), headers=[*row.headers, (contract.HEADER_DETAIL, b"x" * size)])
+    row = join.rejected_row(record(), "conflict")
+    rejected = record([*row.headers, (contract.HEADER_DETAIL, b"x" * size)], key=rejected_key(3, 42))
 
-    assert len(join.rejected_differs(record, row)) == problems
+    assert len(join.rejected_differs(rejected, row)) == problems
 
 
 @pytest.mark.parametrize("length", range(12))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,7 +13,7 @@ from pipeline.core.contract import DETAIL_BYTES_MAX, header
 from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
 from pipeline.service.settings import WorkerSettings
-from tests.builders import named
+from tests.builders import ClientRecord, named
 from tests.vectors.poison import Poison, corpus, honest
 
 if TYPE_CHECKING:
@@ -25,32 +24,21 @@ NOW_MS = 1_704_110_400_000
 CORPUS = corpus(NOW)
 
 
-@dataclass
-class Raw:
-    """A raw record as Kafka's client hands it out; a header's value may be null, whatever its type says."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Any
-
-
-def raw(offset: int, record: Poison) -> Raw:
+def raw(offset: int, record: Poison) -> ClientRecord:
     timestamp = NOW_MS if record.timestamp is None else record.timestamp
-    return Raw(offset, timestamp, record.key, record.value, record.headers)
+    return ClientRecord(record.key, record.value, timestamp, offset, headers=record.headers)
 
 
 def outcome_of(record: Poison) -> str:
     return record.outcome if record.outcome.startswith("ignored/") else f"rejected/{record.outcome}"
 
 
-def good(offset: int, media_id: str = "poison") -> Raw:
+def good(offset: int, media_id: str = "poison") -> ClientRecord:
     key, value = honest(NOW, media_id)
-    return Raw(offset, NOW_MS, key, value, [])
+    return ClientRecord(key, value, NOW_MS, offset)
 
 
-def decide(state: AcceptState, *records: Raw) -> tuple[Decisions, list[Row]]:
+def decide(state: AcceptState, *records: ClientRecord) -> tuple[Decisions, list[Row]]:
     accepted: list[Row] = []
     return accept(state, records, accepted), accepted
 

@@ -16,12 +16,10 @@ from pipeline.core.event import content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Rejected
 from pipeline.core.windows import TimePolicy, parse_time
 from pipeline.local.simulator import Kind, Plan, PlanError, Simulated, callbacks
-from tests.builders import named
+from tests.builders import ClientRecord, named
 
 if TYPE_CHECKING:
     from random import Random
-
-    from pipeline.core.contract import Headers
 
 START = 1_700_000_000_000  # 2023-11-14T22:13:20Z.
 MIXED = Plan(rate=100, seconds=50, duplicates=0.2, failures=0.1, malformed=0.1, conflicts=0.1, seed=7)
@@ -40,14 +38,8 @@ def event_of(body: bytes) -> tuple[str, str]:
     return event["MediaId"], event["EventTime"]
 
 
-class RawRecord:
-    """A raw record as Kafka's client hands it out."""
-
-    def __init__(self, offset: int, body: bytes) -> None:
-        self.offset, self.timestamp = offset, START
-        self.key = media_id_of(body)
-        self.value: bytes | None = body
-        self.headers: Headers = ()
+def raw(offset: int, body: bytes) -> ClientRecord:
+    return ClientRecord(media_id_of(body), body, START, offset)
 
 
 def test_equal_seeds_give_equal_bodies() -> None:
@@ -164,8 +156,8 @@ def test_a_conflict_says_something_else_about_an_earlier_event() -> None:
         assert (event in fingerprints) == (kind is Kind.CONFLICT)
         fingerprints.setdefault(event, []).append(content_of(validate(body)).fingerprint)
 
-    assert max(len(told) for told in fingerprints.values()) > 2
-    assert all(len(set(told)) == len(told) for told in fingerprints.values())
+    assert max(len(found) for found in fingerprints.values()) > 2
+    assert all(len(set(found)) == len(found) for found in fingerprints.values())
 
 
 def test_a_malformed_callback_is_refused_for_one_of_several_reasons() -> None:
@@ -174,9 +166,9 @@ def test_a_malformed_callback_is_refused_for_one_of_several_reasons() -> None:
     for body in of_kind(Kind.MALFORMED):
         with pytest.raises(ValidationError) as refused:
             validate(body)
-        told = explain(refused.value)
-        assert isinstance(told, Rejected)
-        reasons[f"{told.reason}/{told.detail.split(':')[0] if told.reason == 'invalid_field' else ''}"] += 1
+        outcome = explain(refused.value)
+        assert isinstance(outcome, Rejected)
+        reasons[f"{outcome.reason}/{outcome.detail.split(':')[0] if outcome.reason == 'invalid_field' else ''}"] += 1
 
     assert {reason for reason in reasons if reason.startswith("invalid_field")} == {
         "invalid_field/Status",
@@ -191,13 +183,13 @@ def test_a_malformed_callback_is_refused_for_one_of_several_reasons() -> None:
 @settings(max_examples=50, deadline=None)
 @given(order=st.randoms(use_true_random=False))
 def test_in_any_order_of_arrival_each_kind_comes_to_its_outcome(order: Random) -> None:
-    """Concurrent requests overtake each other: the closing summary must add up nevertheless."""
+    """Concurrent requests overtake each other: each comes to what it was sent for nevertheless."""
     entries = load(Plan(rate=40, seconds=1, duplicates=0.3, failures=0.1, malformed=0.1, conflicts=0.3, seed=5))
     order.shuffle(entries)
     sent = Counter(entry.kind for entry in entries)
     state = AcceptState(0, TimePolicy())
 
-    accept(state, [RawRecord(offset, entry.body) for offset, entry in enumerate(entries)], [])
+    accept(state, [raw(offset, entry.body) for offset, entry in enumerate(entries)], [])
 
     totals = named(state.totals)
     assert totals["accepted"] == sent[Kind.SUCCESS] + sent[Kind.FAILURE]
