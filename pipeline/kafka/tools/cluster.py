@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
-from kafka.errors import AuthorizationError, KafkaError, NoError, RetriableError, UnknownBrokerIdError
+from kafka.errors import AuthorizationError, KafkaError, NoError, RetriableError, UnknownBrokerIdError, for_code
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import access
@@ -157,7 +157,11 @@ class Cluster:
         """Create a topic, and return when it can be used."""
         topic = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": dict(config)}
         with kafka_answers():
-            self._admin.create_topics({name: topic})
+            # Raised as an error, it would be the whole request and the whole answer.
+            (answer,) = self._admin.create_topics({name: topic}, raise_errors=False)["topics"]
+            if answer["error_code"]:
+                kind = for_code(answer["error_code"]).__name__
+                raise ClusterError(f"Kafka refuses to create {name}: {kind}: {answer['error_message']}")
             self._admin.wait_for_topics([name], timeout_ms=VISIBLE_TIMEOUT_SECONDS * 1000)
 
     def set_topic_config(self, name: str, config: Mapping[str, str]) -> None:
