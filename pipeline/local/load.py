@@ -86,11 +86,6 @@ class Summary:
         return sum(self.lost.values())
 
     @property
-    def failed_attempts(self) -> int:
-        """Attempts without a 200. Each may have reached Kafka all the same: the answer can be what was lost."""
-        return self.unanswered + sum(n for status, n in self.answered.items() if status != DELIVERED)
-
-    @property
     def rate(self) -> float:
         """Callbacks a second that were really reached."""
         return self.sent_total / self.wall_seconds if self.wall_seconds else 0.0
