@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Past the session (6 s) and the transaction timeout (15 s), after which Kafka fences its producer.
 PAUSE_SECONDS = 20.0
+SLOW_ACK_SECONDS = 2.0  # Longer than a callback waits for Kafka.
+RESETS = 40
 BROKER_PAUSE_SECONDS = 25.0  # And past the clients' requests, of 20 s at most.
 
 
@@ -122,7 +124,7 @@ async def _hurt_network(system: System, client: str) -> None:
     fault = system.deal(client, [fault for fault in Fault if fault is not Fault.NONE])
     await system.moment()
     for proxy in system.proxies[client]:
-        proxy.delay_seconds = system.chance.uniform(0.05, 0.5)
+        proxy.delay_seconds = SLOW_ACK_SECONDS if fault is Fault.DELAY_ACK else system.chance.uniform(0.05, 0.5)
     system.hurt(client, fault)
     await system.moment(8)
     system.hurt(client, Fault.NONE)
@@ -130,8 +132,17 @@ async def _hurt_network(system: System, client: str) -> None:
 
 
 async def hurt_network_of_bridge(system: System) -> None:
-    """Delay, cut, reset, silence, or drop the acks of, what passes between bridge and Kafka."""
+    """Delay, cut, reset or silence what passes between bridge and Kafka, or delay or drop its acknowledgements."""
     await _hurt_network(system, "BRIDGE")
+
+
+async def reset_connections_of_bridge(system: System) -> None:
+    """Reset them again and again: one in about 60 is reset just before something is written."""
+    for _ in range(RESETS):
+        for proxy in system.proxies["BRIDGE"]:
+            proxy.reset()
+        await system.moment(0.1)
+    await system.progress()
 
 
 async def hurt_network_of_worker(system: System) -> None:

@@ -71,16 +71,17 @@ async def recreate_raw(system: System) -> None:
     raw = await system.keep_raw()
     for number, records in enumerate(raw):
         system.past.records[number] += records
-    await asyncio.to_thread(_delete_raw, system)
-    system.load.resume()
-    system.watch.resume()
-    await asyncio.to_thread(system.make_topics)
-    stopped = list(system.workers)
-    endings = len(system.endings)
-    await until(lambda: len(system.endings) > endings)
-    assert system.endings[-1][1] == ExitCode.OFFSET_AHEAD_OF_LOG, f"{system.endings}; {stopped[0].tail()}"
-    for worker in stopped:
-        await system.abandon(worker)
+    with system.expecting(ExitCode.OFFSET_AHEAD_OF_LOG):
+        await asyncio.to_thread(_delete_raw, system)
+        system.load.resume()
+        system.watch.resume()
+        await asyncio.to_thread(system.make_topics)
+        stopped = list(system.workers)
+        endings = len(system.endings)
+        await until(lambda: len(system.endings) > endings)
+        assert system.endings[-1][1] == ExitCode.OFFSET_AHEAD_OF_LOG, f"{system.endings}; {stopped[0].tail()}"
+        for worker in stopped:
+            await system.abandon(worker)
     for number in range(system.settings.kafka.partitions):
         # The dead worker is a member until its session ends; the command says so until then.
         await until(lambda number=number: _is_reset(system, number))  # type: ignore[misc]

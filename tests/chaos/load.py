@@ -12,7 +12,8 @@ from tests.harness.load import mixture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SENDERS = 8
+SENDERS_MIN = 8
+SENDER_PER_SECOND_MAX = 50  # Of one sender, which waits for each answer.
 ATTEMPTS = 3  # VOD's: https://help.aliyun.com/document_detail/55627.html
 ANSWER_SECONDS = 5.0  # VOD's, likewise.
 PAUSE_SECONDS = 0.1  # Between attempts; VOD waits 1 s.
@@ -30,7 +31,8 @@ class Callbacks:
         self.sent = Sent()
         self._port = port
         self._bodies = self._mix(random.Random(seed))
-        self._interval_seconds = SENDERS / per_second
+        self._senders = max(SENDERS_MIN, round(per_second / SENDER_PER_SECOND_MAX))
+        self._interval_seconds = self._senders / per_second
         self._may_send = asyncio.Event()
         self._busy = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -44,7 +46,7 @@ class Callbacks:
     def start(self) -> None:
         """Begin to send."""
         self._may_send.set()
-        self._tasks = [asyncio.create_task(self._send()) for _ in range(SENDERS)]
+        self._tasks = [asyncio.create_task(self._send()) for _ in range(self._senders)]
 
     async def pause(self) -> None:
         """Send nothing new; returns once everything sent is answered or given up."""

@@ -41,6 +41,7 @@ class Scenario:
     proxied: bool = False
     disk: Literal["spool", "kafka"] | None = None
     own_clock: bool = False
+    per_second: float = 200
 
 
 SCENARIOS = (
@@ -52,6 +53,9 @@ SCENARIOS = (
     Scenario(name="broker paused", faults=(faults.pause_broker,), rounds=10),
     Scenario(name="1-2-3-1 workers", faults=(faults.rebalance,), rounds=10, static=False),
     Scenario(name="network of the bridge", faults=(faults.hurt_network_of_bridge,), rounds=20, proxied=True),
+    Scenario(
+        name="resets under load", faults=(faults.reset_connections_of_bridge,), rounds=10, proxied=True, per_second=2000
+    ),
     Scenario(name="network of the worker", faults=(faults.hurt_network_of_worker,), rounds=20, proxied=True),
     Scenario(name="spool's disk full", faults=(faults.fill_disk_of_spool,), rounds=10, disk="spool"),
     Scenario(name="broker's disk full", faults=(faults.fill_disk_of_broker,), rounds=10, disk="kafka"),
@@ -108,6 +112,7 @@ async def play(
             directory,
             name=scenario.name,
             seed=seed,
+            per_second=scenario.per_second,
             proxied=scenario.proxied,
             disk=disk,
             clock=BridgeClock(directory / "clock") if scenario.own_clock else None,

@@ -10,12 +10,11 @@ import asyncio
 import random
 import signal
 import uuid
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
-from pipeline.worker.partition import ExitCode
 from tests.chaos.judge import Past, Verdict, judge
 from tests.chaos.load import Callbacks
 from tests.chaos.watch import Watch
@@ -25,6 +24,7 @@ from tests.harness.recount import read
 from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.harness.clock import BridgeClock
@@ -72,6 +72,8 @@ class System:
         self.past = Past([[] for _ in range(self.settings.kafka.partitions)])
         self.watch = Watch(self.settings)
         self.endings: list[tuple[str, int]] = []
+        self.unexpected: list[str] = []
+        self._expected: set[int] = set()
         self.workers: list[WorkerProcess] = []
         spool = disk.directory / "spool" if disk else directory / "spool"
         self.bridge = BridgeProcess(self._seen_by("BRIDGE" if proxied else None), directory, spool_directory=spool)
@@ -152,6 +154,15 @@ class System:
         self.workers.remove(worker)
         await asyncio.to_thread(worker.kill)
 
+    @contextmanager
+    def expecting(self, code: int) -> Iterator[None]:
+        """Take it for right, while the context lasts, that a process ends itself with *code*."""
+        self._expected.add(code)
+        try:
+            yield
+        finally:
+            self._expected.discard(code)
+
     def kill(self, process: BridgeProcess | WorkerProcess) -> None:
         """End a process with SIGKILL; it is started again at once."""
         self._killed.add(process)
@@ -204,8 +215,7 @@ class System:
             if not verdict.problems or loop.time() > deadline:
                 break
             await asyncio.sleep(0.5)  # Between two looks, not instead of one.
-        bugs = tuple(f"{name} ended itself with {code}" for name, code in self.endings if code == ExitCode.BUG)
-        return Verdict(verdict.lost, verdict.doubled, verdict.problems + bugs)
+        return Verdict(verdict.lost, verdict.doubled, (*verdict.problems, *self.unexpected))
 
     async def _supervise(self) -> None:
         """Start again what has ended, as systemd or Kubernetes would."""
@@ -216,6 +226,8 @@ class System:
                 code = process.wait()
                 if process not in self._killed or code != -signal.SIGKILL:
                     self.endings.append((process.log.stem, code))
+                    if code not in self._expected:  # Whatever the code: nothing that is done here may end a process.
+                        self.unexpected.append(f"{process.log.stem} ended itself with {int(code)}")
                 self._killed.discard(process)
                 process.start() if isinstance(process, WorkerProcess) else process.launch()
             await asyncio.sleep(SUPERVISION_SECONDS)
