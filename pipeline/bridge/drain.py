@@ -18,7 +18,7 @@ from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spool_thread import SpoolThread
 from pipeline.core.contract import RawRecord
 from pipeline.kafka import KafkaError
-from pipeline.kafka.producer import BATCH_REFUSALS, Producer
+from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
 
@@ -118,7 +118,7 @@ class Drain:
         except TimeoutError:
             self._halve()
             raise
-        except BATCH_REFUSALS as error:
+        except BatchRefusedError as error:
             if len(found) > 1:
                 self._halve()
                 return

@@ -25,7 +25,7 @@ from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.left_behind import LeftBehind
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.kafka import KafkaError, access
-from pipeline.kafka.producer import BATCH_REFUSALS, Producer
+from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.service.backoff import Backoff
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
@@ -298,7 +298,7 @@ class Publisher:
                 refused = RefusedError(repr(error))
                 refused.__cause__ = error
                 self._fail(group, refused)
-            if not isinstance(error, BATCH_REFUSALS):
+            if not isinstance(error, BatchRefusedError):
                 raise
             logger.warning("batch_refused", error=repr(error), records=len(records))
         except Exception:

@@ -16,11 +16,8 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
-    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
@@ -40,18 +37,29 @@ CONNECT_SECONDS_MAX = 10.0
 RETRY_SECONDS = 0.1  # An election takes about as long.
 CLOSE_SECONDS_MAX = 2.0  # A TLS connection to a silent broker closes when that says so.
 
-# What Kafka refuses for the batch's own sake, and for good; the connection is as good as before, and so is the topic.
-BATCH_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+# Why Kafka refuses a batch for its own sake. Source: https://kafka.apache.org/protocol#protocol_error_codes; aiokafka
+# does not know them all.
+BATCH_REFUSALS = {
+    2: "CORRUPT_MESSAGE",
+    10: "MESSAGE_TOO_LARGE",
+    18: "RECORD_LIST_TOO_LARGE",
+    32: "INVALID_TIMESTAMP",
+    87: "INVALID_RECORD",
+}
 
 # What is sent together: a batch for each partition.
 _Round = Mapping[int, bytes]
+
+
+class BatchRefusedError(KafkaError):  # type: ignore[misc]  # aiokafka is untyped.
+    """Kafka refuses a batch for its own sake; others it takes, over the same connection."""
 
 
 class Producer:
     """
     Our connections to one cluster.
 
-    Once anything raised but BATCH_REFUSALS, close it and make another: what is broken goes with it.
+    Once anything raised but BatchRefusedError, close it and make another: what is broken goes with it.
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str, *, request_timeout_seconds: float) -> None:
@@ -94,7 +102,8 @@ class Producer:
         Tries again for as long as the failure may pass, so the caller sets a limit.
 
         Raises:
-            KafkaError: Kafka refuses a batch for good; the others may or may not be in the topic.
+            BatchRefusedError: Kafka refuses a batch for its own sake; the others may or may not be in the topic.
+            KafkaError: it refuses them for another reason that will not pass.
         """
         for batches in self._rounds(records):
             left = await self._send(batches)
@@ -156,6 +165,8 @@ class Producer:
         # A topic is its name and partitions; a partition its number, error code, and more with each version.
         codes = {row[0]: row[1] for _, partitions in response.topics for row in partitions}
         for partition, code in codes.items():
+            if code in BATCH_REFUSALS:
+                raise BatchRefusedError(BATCH_REFUSALS[code])
             if code != 0:
                 refusal = for_code(code)()
                 if not refusal.retriable:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from aiokafka.errors import MessageSizeTooLargeError
+from pipeline.kafka.producer import BatchRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -47,7 +47,7 @@ class Kafka:
         if len(records) > self.at_once:
             raise self.too_many
         if self.never & set(records):
-            raise MessageSizeTooLargeError
+            raise BatchRefusedError("MESSAGE_TOO_LARGE")
         async with self.seen:
             self.taken += records
             self.seen.notify_all()

@@ -7,13 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.drain import Drain
 from pipeline.bridge.errors import PublishError, SpoolFailedError
 from pipeline.bridge.spool import Spool, SpoolError
 from pipeline.bridge.spool_writer import Spooler
+from pipeline.kafka.producer import BatchRefusedError
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.harness.draining import Kafka, record, until_shown
 
@@ -95,7 +96,7 @@ async def test_each_record_that_comes_after_the_spool_ran_empty_is_taken(spool: 
     assert kafka.taken == [record(number) for number in range(50)]
 
 
-@pytest.mark.parametrize("too_many", [TimeoutError(), MessageSizeTooLargeError()])
+@pytest.mark.parametrize("too_many", [TimeoutError(), BatchRefusedError()])
 async def test_what_is_too_much_at_once_is_sent_in_smaller_batches(spool: Spool, too_many: Exception) -> None:
     """Kafka may be too slow for a large batch, or an operator may have lowered what the topic takes."""
     spool.append([record(number) for number in range(64)])
@@ -120,6 +121,7 @@ async def test_a_record_kafka_refuses_for_good_stays_and_holds_up_nothing(
         assert kafka.taken == [record(number) for number in range(20) if number not in (3, 11)]
         assert await put(spooler, record(20)) is None
         await kafka.until(19)
+        await until_shown(registry, "vod_pipeline_spool_records", 2)
         assert [found for _, found in spool.oldest(10)] == [record(3), record(11)]
         assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 0
 

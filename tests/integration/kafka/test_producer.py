@@ -7,14 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from aiokafka.errors import UnknownTopicOrPartitionError
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
-from pipeline.kafka.producer import Producer
+from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.admin import admin_of
@@ -130,7 +130,7 @@ async def test_what_kafka_does_not_take_for_now_is_sent_again_and_only_that(sett
 
 async def test_a_record_larger_than_the_topic_takes_is_refused_at_once(settings: Settings) -> None:
     async with connected(settings) as producer:
-        with pytest.raises(MessageSizeTooLargeError):
+        with pytest.raises(BatchRefusedError, match="MESSAGE_TOO_LARGE"):
             await producer.send([record(1, size=200_000)])
         await producer.send([record(2)])
 
@@ -146,7 +146,7 @@ async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:
 async def test_a_refusal_is_of_the_batch_and_not_of_the_connection(settings: Settings) -> None:
     async with publishing(settings, ack_timeout_seconds=5) as (publisher, registry):
         await until_published(publisher)
-        with pytest.raises(RefusedError, match="MessageSizeTooLarge"):
+        with pytest.raises(RefusedError, match="MESSAGE_TOO_LARGE"):
             await publisher.publish(None, Authenticated(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
         await until_published(publisher)
 
