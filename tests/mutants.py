@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "the fold begins at the stream time",
         STAGE,
-        "committed is None else expiry",
-        "committed is None else state.stream_time",
+        "else expiry if wanted == UNKNOWN else min(expiry, wanted.at)",
+        "else state.stream_time",
     ),
     Mutant(
         "the fold takes what is expired for new",
@@ -156,7 +156,9 @@ MUTANTS = (
         "    _advance(state, now - state.policy.delay, Decisions())\n    return decisions",
     ),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
-    Mutant("the totals are not committed", ACCEPT, '"totals": totals}', '"totals": {}}'),
+    Mutant("the totals are not committed", ACCEPT, '"totals": totals,', '"totals": {},'),
+    Mutant("what was accepted last is not named", ACCEPT, '"last_accepted": state.last,', '"last_accepted": UNKNOWN,'),
+    Mutant("a state that lacks it is taken", STAGE, "        if not is_complete:\n", "        if False:\n"),
     Mutant(
         "the rejection limit's chunk is committed",
         PARTITION,

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.core.body_shapes import Reader, RefusedError, refusal, suffix_of
 from pipeline.core.contract import (
@@ -60,12 +60,23 @@ class Bucket:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+class LastAccepted(NamedTuple):
+    """The record that was accepted last: its offset in raw, and its EventTime in ms."""
+
+    raw_offset: int
+    at: int
+
+
+UNKNOWN = LastAccepted(NEVER, NEVER)
+
+
 @dataclass(slots=True)
 class AcceptState:
     """
     What one partition remembers. `stream_time` is the highest raw timestamp so far: it never falls.
 
     `totals` counts records by outcome and reason since the partition's first record: it is committed with the offset.
+    So is `last`: a memory that was restored without that record lacks others, too.
     """
 
     partition: int
@@ -74,6 +85,7 @@ class AcceptState:
     stream_time: int = NEVER
     highest: int = NEVER
     watermark: int = NEVER
+    last: LastAccepted = UNKNOWN
     buckets: dict[int, Bucket] = field(default_factory=dict)
     totals: Counter[OutcomeKey] = field(default_factory=Counter)
     reader: Reader = field(init=False)
@@ -145,6 +157,7 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
     stream_time, highest = state.stream_time, state.highest
     expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
     tally: dict[tuple[int, Content], int] = {}
+    last_offset, last_at = state.last
     duplicates = 0
 
     for record in records:
@@ -162,7 +175,8 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
             known = seen.get(event)
             if known is None:
                 seen[event] = fingerprint
-                decision = pack_decision(record.offset, fingerprint) + content.code_bytes
+                last_offset, last_at = record.offset, at
+                decision = pack_decision(last_offset, fingerprint) + content.code_bytes
                 headers = [*record.headers, (HEADER_DECISION, decision)]
                 accept_row((media_id, record.value, at, headers))
                 cell = (window, content)
@@ -176,7 +190,7 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
         except RefusedError as refused:
             _refuse(state, decisions, record, refused.outcome)
 
-    state.stream_time, state.highest = stream_time, highest
+    state.stream_time, state.highest, state.last = stream_time, highest, LastAccepted(last_offset, last_at)
     _count(state, decisions, tally, duplicates)
     state.forget(expiry)
     _advance(state, policy.watermark(highest, stream_time), decisions)
@@ -234,7 +248,13 @@ def to_metadata(state: AcceptState) -> str:
     """Write what `accepted` cannot restore, for the offset commit: JSON, under 4 KB as its parts are bounded."""
     totals = {str(key): number for key, number in state.totals.items()}
     return json.dumps(
-        {"stream_time": state.stream_time, "watermark": state.watermark, "totals": totals}, separators=(",", ":")
+        {
+            "stream_time": state.stream_time,
+            "watermark": state.watermark,
+            "last_accepted": state.last,
+            "totals": totals,
+        },
+        separators=(",", ":"),
     )
 
 
@@ -250,7 +270,8 @@ def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptSt
         known = json.loads(metadata)
         stream_time, watermark = int(known["stream_time"]), int(known["watermark"])
         totals = Counter({OutcomeKey.parse(name): int(number) for name, number in known["totals"].items()})
+        last = LastAccepted(*map(int, known.get("last_accepted", UNKNOWN)))  # The version before named none.
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return state
-    state.stream_time, state.watermark, state.totals = stream_time, watermark, totals
+    state.stream_time, state.watermark, state.totals, state.last = stream_time, watermark, totals, last
     return state

@@ -20,7 +20,7 @@ from pipeline.core.contract import (
     transactional_prefix,
     unpack_decision,
 )
-from pipeline.core.deduplication import AcceptState, Decisions
+from pipeline.core.deduplication import UNKNOWN, AcceptState, Decisions
 from pipeline.core.outcome import OutcomeKey
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
@@ -29,7 +29,7 @@ from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
-from pipeline.worker.stage import Opened, Output, Pause
+from pipeline.worker.stage import IncompleteError, Opened, Output, Pause
 
 
 class AcceptStage:
@@ -55,19 +55,10 @@ class AcceptStage:
         self._metrics = metrics
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[AcceptState]:
-        """Restore from `accepted`, from the expiry on; without a committed offset, find out how far the output goes."""
+        """Restore the state; without a committed offset, find out how far the output goes."""
         state = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "")
         state.rejection_limit = RejectionLimit(self._rejection_limit)
-        expiry = self._policy.expiry(state.stream_time)
-        since = None if state.stream_time == NEVER or committed is None else expiry
-        last, body = -1, None
-        async for records in log.read(TopicPartition(self._topics.accepted, partition), since=since):
-            for record in records:
-                decision = unpack_decision(header(record.headers, HEADER_DECISION) or b"")
-                if decision.raw_offset > last:
-                    last, body = decision.raw_offset, record.value
-                if record.timestamp >= expiry:
-                    deduplication.restore(state, record.key, record.timestamp, decision)
+        last, body = await self._restore(log, state)
         if committed is not None:
             return Opened(state)
         async for records in log.read(TopicPartition(self._topics.rejected, partition)):
@@ -76,6 +67,37 @@ class AcceptStage:
                 if offset > last:
                     last, body = offset, record.value
         return Opened(state, resume=last + 1, last_body=body) if last >= 0 else Opened(state)
+
+    async def _restore(self, log: LogReader, state: AcceptState) -> tuple[int, bytes | None]:
+        """
+        Read `accepted` into *state*: all of it, or from what was accepted last and is not expired on.
+
+        Returns:
+            The highest raw offset that was accepted, and that record's body; -1: none was read.
+        """
+        tp = TopicPartition(self._topics.accepted, state.partition)
+        expiry, wanted = self._policy.expiry(state.stream_time), state.last
+        since = None if state.stream_time == NEVER else expiry if wanted == UNKNOWN else min(expiry, wanted.at)
+        last, body, is_complete = -1, None, wanted == UNKNOWN
+        async for records in log.read(tp, since=since):
+            for record in records:
+                decision = unpack_decision(header(record.headers, HEADER_DECISION) or b"")
+                is_complete |= decision.raw_offset == wanted.raw_offset
+                if decision.raw_offset > last:
+                    last, body = decision.raw_offset, record.value
+                if record.timestamp >= expiry:
+                    deduplication.restore(state, record.key, record.timestamp, decision)
+        if not is_complete:
+            start, end = await log.bounds(tp)
+            # Retention may have taken it with all before it, if nobody has to remember it any more.
+            if not (wanted.at < expiry and 0 < start == end):
+                raise IncompleteError(
+                    f"raw offset {wanted.raw_offset} was accepted, but {tp.topic}[{tp.partition}] ends with {last}: a "
+                    f"broker that is cut off answered, or records were lost. If they were, stop all workers and run "
+                    f"`vod-pipeline offsets reset --partition {tp.partition} --to earliest`, which accepts again what "
+                    f"{self.source} still has of them"
+                )
+        return last, body
 
     def exclusive_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return accepted and rejected of this partition."""

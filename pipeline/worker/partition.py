@@ -24,18 +24,19 @@ from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
-from pipeline.worker.stage import Output, Pause, Stage
+from pipeline.worker.stage import IncompleteError, Output, Pause, Stage
 from pipeline.worker.traces import forget_failure, forget_trace
 
 FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 5.0
-REFUSED_SECONDS = 300.0  # Until what was refused is tried again: the state is restored each time.
+INCOMPLETE_FAILURES = 10  # In some 35 s a broker that is cut off learns of it.
+PAUSED_SECONDS = 300.0  # Until what cannot go on is tried again: the state is restored each time.
 HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the partition is taken away.
 
 # What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
 # IllegalOperation: the transaction was ended while a batch waited for metadata.
-KAFKA_FAILURES = (KafkaError, RefusedError, IllegalOperation, OSError, TimeoutError, AssertionError)
+KAFKA_FAILURES = (KafkaError, RefusedError, IncompleteError, IllegalOperation, OSError, TimeoutError, AssertionError)
 
 State = TypeVar("State")
 
@@ -165,7 +166,9 @@ class Partition(Generic[State]):
                 await self._drop()
                 forget_trace(error)
                 if isinstance(error, RefusedError):
-                    await self._pause(PauseCause.REFUSED, _why_refused(error), chunk, seconds=REFUSED_SECONDS)
+                    await self._pause(PauseCause.REFUSED, _why_refused(error), chunk, seconds=PAUSED_SECONDS)
+                elif isinstance(error, IncompleteError) and self._failures >= INCOMPLETE_FAILURES:
+                    await self._pause(PauseCause.INCOMPLETE, str(error), chunk, seconds=PAUSED_SECONDS)
                 else:
                     await self._back_off(error, chunk)
             else:
@@ -296,5 +299,5 @@ class Partition(Generic[State]):
 def _why_refused(error: RefusedError) -> str:
     return (
         f"Kafka refuses for good what is to be written to {error}. Nothing of it is committed. See what "
-        f"`vod-pipeline topics plan` says; it is tried again every {REFUSED_SECONDS / 60:.0f} minutes"
+        f"`vod-pipeline topics plan` says; it is tried again every {PAUSED_SECONDS / 60:.0f} minutes"
     )

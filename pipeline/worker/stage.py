@@ -31,6 +31,14 @@ class Pause:
     reason: str
 
 
+class IncompleteError(Exception):
+    """
+    What was read to restore a state lacks something that was committed; the message says what, and what to do.
+
+    The log lost it, or a broker answered that is cut off from the others and does not know it yet.
+    """
+
+
 @dataclass(slots=True)
 class Opened(Generic[State]):
     """A restored state; if nothing was committed, where to go on (None: at the log start), and the body just before."""
@@ -49,7 +57,12 @@ class Stage(Outputs, Protocol[State]):
     transactional_prefix: str
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[State]:
-        """Restore the state of *partition* as of *committed*."""
+        """
+        Restore the state of *partition* as of *committed*.
+
+        Raises:
+            IncompleteError: not all of it is there.
+        """
         ...
 
     def max_source_timestamp(self, state: State) -> int | None:

@@ -186,7 +186,8 @@ class ModelReader(LogReader):
         """Read on until the end that was asked for is stable, as the real one waits for that."""
         assert isolation_level == "read_committed"
         log = self._broker.log(tp)
-        end = await self._network.request(lambda: log.end if until is None else min(log.end, until), is_bounded=True)
+        shown = await self._network.request(lambda: self._broker.shown_end(tp), is_bounded=True)
+        end = shown if until is None else min(shown, until)
         if start is not None:
             position = max(start, log.start)
         else:

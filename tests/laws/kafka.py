@@ -124,6 +124,8 @@ class Broker:
         self.leaderless: set[TopicPartition] = set()
         """Where the next markers are forgotten, once."""
         self.has_forgotten: set[TopicPartition] = set()
+        self.stale: dict[TopicPartition, list[int]] = {}
+        """Where the log ends for its next readers, who ask a leader of old: it is cut off, and does not know it."""
         self.refusals: dict[TopicPartition, int] = {}
         """How many more batches are refused for what is in them."""
         self.on_commit: Callable[[tuple[str, TopicPartition], tuple[int, str]], None] = lambda *_: None
@@ -131,6 +133,11 @@ class Broker:
 
     def log(self, tp: TopicPartition) -> PartitionLog:
         return self.logs.setdefault(tp, PartitionLog())
+
+    def shown_end(self, tp: TopicPartition) -> int:
+        """Return where the log ends for one more reader."""
+        stale = self.stale.get(tp)
+        return min(stale.pop(0), self.log(tp).end) if stale else self.log(tp).end
 
     def init_producer(self, transactional_id: str) -> int:
         """End what the predecessor had open, fence it, and return the new epoch."""

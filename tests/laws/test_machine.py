@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from tests.laws.client import Fault
 from tests.laws.loop import StoppedError
-from tests.laws.worker import COUNTS, OUTPUTS, PARTITIONS, SOURCES, TOPICS, DiedError, Worker
+from tests.laws.worker import COUNTS, GROUP, OUTPUTS, PARTITIONS, SOURCES, TOPICS, DiedError, Worker
 from tests.laws.world import BROKEN, FOREIGN, Delivery, World, deletion
 
 WORKERS = 2
@@ -124,6 +124,13 @@ class Flow(RuleBasedStateMachine):
     def refuse(self, tp: TopicPartition, number: int) -> None:
         """What the next batches hold is nothing that the topic takes, until somebody changes its settings."""
         self.world.broker.refusals[tp] = number
+
+    @rule(partition=PARTITION, back=st.integers(1, 9), readers=st.integers(1, 3))
+    def cut_off(self, partition: int, back: int, readers: int) -> None:
+        """A leader of old answers those who restore a partition; where no offset is committed, nothing would tell."""
+        if (GROUP, TopicPartition(TOPICS.raw, partition)) in self.world.broker.offsets:
+            tp = TopicPartition(TOPICS.accepted, partition)
+            self.world.broker.stale[tp] = [max(0, self.world.broker.log(tp).end - back)] * readers
 
     @rule(partition=PARTITION, unread=st.integers(0, 3))
     def expire_raw(self, partition: int, unread: int) -> None:

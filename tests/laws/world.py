@@ -21,6 +21,7 @@ from tests.laws.worker import COUNTS, GROUP, PARTITIONS, POLICY, SOURCES, TOPICS
 START = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
 CODES = (None, "Forbidden", "Gone")
 DRAIN_ROUNDS_MAX = 60
+STALE_READS_MAX = 3  # So often may a leader of old answer at the end of a run.
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,15 @@ class World:
         log.drop_before(end)
 
     def lose_offset(self, tp: TopicPartition) -> None:
-        """Forget what the group committed."""
+        """Forget what the group committed; all who answer know all, as nothing would tell."""
+        self.broker.stale.clear()
         if self.broker.offsets.pop((GROUP, tp), None) is not None and tp != COUNTS:
             self.is_replayed.add(tp.partition)
         self.note_report()
 
     def set_offset_back(self, partition: int, back: int) -> None:
-        """Do what `offsets reset` does, *back* records before the committed offset."""
+        """Do what `offsets reset` does, *back* records before the committed offset; all who answer know all."""
+        self.broker.stale.clear()
         tp = TopicPartition(TOPICS.raw, partition)
         committed = self._committed(tp)
         if committed is not None:
@@ -168,6 +171,8 @@ class World:
         self.broker.deliver_late()
         self.broker.leaderless.clear()
         self.broker.refusals.clear()
+        for limits in self.broker.stale.values():
+            del limits[STALE_READS_MAX:]
         worker = worker or Worker(self.broker)
         try:
             for wait in (0, 2 * 3_600_000, 1000):

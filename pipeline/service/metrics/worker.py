@@ -46,6 +46,7 @@ class PauseCause(StrEnum):
 
     REJECTIONS = "rejections"
     REFUSED = "refused"
+    INCOMPLETE = "incomplete"
 
 
 class RecordTotals(Collector):
@@ -168,7 +169,7 @@ class WorkerMetrics(Table):
     partitions = gauge("vod_pipeline_partitions", "kafka.partitions: how many partitions all workers together own.")
     paused = gauge(
         "vod_pipeline_partition_paused",
-        "1: the stage stands still, as it rejects too much or Kafka refuses what it writes; /readyz says more.",
+        "1: the stage stands still: it rejects too much, Kafka refuses its rows, or memory is lost; see /readyz.",
         "stage",
         "partition",
         "cause",

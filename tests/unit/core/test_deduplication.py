@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from pipeline.core import deduplication as core
 from pipeline.core.contract import header, unpack_decision
-from pipeline.core.deduplication import AcceptState, from_metadata, restore, tick, to_metadata
+from pipeline.core.deduplication import (
+    UNKNOWN,
+    AcceptState,
+    LastAccepted,
+    from_metadata,
+    restore,
+    tick,
+    to_metadata,
+)
 from pipeline.core.event import OTHER_EVENT_TYPES, Content, media_id_of
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER, TimePolicy, format_time, parse_time
@@ -469,19 +477,27 @@ def test_an_empty_chunk_leads_to_nothing() -> None:
 
 
 def test_metadata_is_read_back() -> None:
-    """Stream time, watermark and totals cannot be folded from accepted: duplicates left nothing there."""
+    """Stream time, watermark and totals are not in accepted: duplicates left nothing. Nor is where it must end."""
     state = new_state()
-    run(raw(0, body()), raw(1, body()), raw(2, b"nope"), state=state)
+    run(raw(0, body()), raw(1, body("n", "2024-01-01T11:00:00Z")), raw(2, body()), raw(3, b"nope"), state=state)
 
     read = from_metadata(3, POLICY, to_metadata(state))
 
+    assert read.last == (1, ELEVEN)
     assert (read.partition, read.stream_time, read.watermark) == (3, NOON, NOON - 30_000)
-    assert named(read.totals) == {"accepted": 1, "duplicate": 1, "rejected/invalid_json": 1}
+    assert named(read.totals) == {"accepted": 2, "duplicate": 1, "rejected/invalid_json": 1}
+
+
+def test_metadata_of_the_version_before_names_no_last_record() -> None:
+    read = from_metadata(3, POLICY, '{"stream_time":5,"watermark":4,"totals":{"accepted":1}}')
+
+    assert (read.stream_time, read.watermark, named(read.totals), read.last) == (5, 4, {"accepted": 1}, UNKNOWN)
 
 
 def test_metadata_stays_under_4_kb() -> None:
     """Kafka's limit (offset.metadata.max.bytes): above it no offset could be committed any more."""
     state = AcceptState(999, POLICY, stream_time=2**63 - 1, watermark=2**63 - 1)
+    state.last = LastAccepted(2**63 - 1, 2**63 - 1)
     for reason in Reason:
         state.totals[OutcomeKey(Outcome.REJECTED, reason)] = 2**63 - 1
     for event_type in [*OTHER_EVENT_TYPES, "other"]:
@@ -513,6 +529,9 @@ def test_metadata_stays_under_4_kb() -> None:
         '{"stream_time":1,"watermark":1,"totals":["accepted"]}',
         '{"stream_time":1,"watermark":1,"totals":{"accepted":"x"}}',
         '{"stream_time":1,"watermark":1,"totals":{"accepted":null}}',
+        '{"stream_time":1,"watermark":1,"totals":{},"last_accepted":5}',
+        '{"stream_time":1,"watermark":1,"totals":{},"last_accepted":[5]}',
+        '{"stream_time":1,"watermark":1,"totals":{},"last_accepted":["x",5]}',
     ],
 )
 def test_foreign_metadata_gives_a_state_that_has_seen_no_time(metadata: str) -> None:
@@ -568,7 +587,7 @@ def fold(state: AcceptState, accepted: Sequence[Row]) -> AcceptState:
 def memory(state: AcceptState) -> object:
     """All that can decide anything: windows nothing was accepted in are as good as none."""
     buckets = {start: (bucket.seen, bucket.counts) for start, bucket in state.buckets.items() if bucket.seen}
-    return buckets, state.stream_time, state.watermark, state.totals
+    return buckets, state.stream_time, state.watermark, state.totals, state.last
 
 
 def model(records: Sequence[Raw]) -> tuple[list[int], Counter[str]]:

@@ -1,0 +1,96 @@
+"""A state is taken only if it holds all that was committed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiokafka import TopicPartition
+
+from pipeline.worker.partition import FAILURES_MAX
+from tests.laws.test_every_await import RAW, delivered, play
+from tests.laws.worker import GROUP, POLICY, TOPICS, Worker
+from tests.laws.world import BROKEN, START, World, deletion
+
+ACCEPTED = TopicPartition(TOPICS.accepted, 0)
+
+
+@pytest.fixture
+def world() -> World:
+    """A partition that a worker has read to its end, before it ended."""
+    world = delivered()
+    worker = Worker(world.broker)
+    play(worker)
+    worker.settle()
+    worker.kill()
+    world.broker.settle()
+    assert len(world.broker.log(ACCEPTED).committed()) == 3
+    return world
+
+
+def repeat(world: World) -> None:
+    """Deliver once more what was accepted."""
+    for media, at, content in ((0, START, 0), (2, START - 61_000, 1), (4, START, 1)):
+        world.deliver(deletion(media, at, content))
+
+
+@pytest.mark.parametrize("back", range(6))
+def test_a_leader_of_old_is_not_believed(world: World, back: int) -> None:
+    """A broker that is cut off from all but the worker ends before what was accepted last: it would come again."""
+    world.broker.stale[ACCEPTED] = [max(0, world.broker.log(ACCEPTED).end - back)]
+    repeat(world)
+
+    world.drain()
+
+    assert world.broker.stale[ACCEPTED] == []
+
+
+def test_what_stays_away_pauses_the_partition(world: World) -> None:
+    """Nobody knows whether it is lost, so nothing is decided, and the worker does not end for it."""
+    world.broker.stale[ACCEPTED] = [0] * (FAILURES_MAX + 5)
+    repeat(world)
+    worker = Worker(world.broker)
+    worker.fetch(RAW, records_max=9)
+    chunk = worker.next_chunk(RAW)
+    assert chunk is not None
+
+    worker.play_for(120, worker.handle(RAW, chunk))
+    assert "raw offset 7" in worker.paused(RAW)
+    assert "offsets reset --partition 0 --to earliest" in worker.paused(RAW)
+
+    world.drain(worker)
+
+
+def test_a_commit_of_a_version_that_named_nothing_is_taken(world: World) -> None:
+    where = GROUP, RAW
+    offset, metadata = world.broker.offsets[where]
+    named = json.loads(metadata)
+    del named["last_accepted"]
+    world.broker.offsets[where] = offset, json.dumps(named)
+    repeat(world)
+
+    world.drain()
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_has_expired_need_not_be_there(world: World, *, is_kept: bool) -> None:
+    """The last event was accepted so long ago that nothing has to be remembered, and retention may have taken it."""
+    world.wait(2 * POLICY.horizon)
+    world.deliver(BROKEN)
+    worker = Worker(world.broker)
+    worker.fetch(RAW, records_max=9)
+    worker.work(RAW)
+    worker.settle()
+    worker.kill()
+    world.broker.settle()
+    if not is_kept:
+        world.broker.log(ACCEPTED).drop_before(world.broker.log(ACCEPTED).end)
+    world.deliver(deletion(6, world.broker.now, 0))
+    worker = Worker(world.broker)
+    worker.fetch(RAW, records_max=9)
+    worker.work(RAW)
+    worker.settle()
+
+    assert worker.paused(RAW) == ""
+    assert [record.key for record in world.broker.log(ACCEPTED).committed()][-1:] == [b"m6"]
+    worker.kill()
