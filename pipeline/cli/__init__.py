@@ -18,6 +18,7 @@ from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
 from pipeline.kafka import clients, lenient_decoding
 from pipeline.service.errors import OperatorError
+from pipeline.service.plain_text import plain
 from pipeline.service.settings import SettingsError
 
 app = typer.Typer(
@@ -83,8 +84,8 @@ def main() -> None:
     try:
         app()
     except SettingsError as error:
-        err.print(f"error: {error}", markup=False)
+        err.print(f"error: {plain(str(error))}", markup=False)
         sys.exit(USAGE_EXIT_CODE)
     except OperatorError as error:
-        err.print(f"error: {error}", markup=False)
+        err.print(f"error: {plain(str(error))}", markup=False)
         sys.exit(FAILURE_EXIT_CODE)

@@ -20,6 +20,7 @@ from pipeline import audit as ops_audit
 from pipeline.audit.findings import Report
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.service import settings as configuration
+from pipeline.service.plain_text import plain
 
 FINDINGS_SHOWN_MAX = 20
 
@@ -93,11 +94,11 @@ def shown(report: Report) -> RenderableType:
     if findings.kept:
         counts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(findings.counts.items()))
         lines.append(Text(f"{findings.counts.total():,} findings: {counts}", style="bold red"))
-        lines += [Text(f"  {finding}") for finding in findings.kept[:FINDINGS_SHOWN_MAX]]
+        lines += [Text(f"  {plain(str(finding))}") for finding in findings.kept[:FINDINGS_SHOWN_MAX]]
         if findings.counts.total() > FINDINGS_SHOWN_MAX:
             lines.append(Text(f"  ... {findings.counts.total() - FINDINGS_SHOWN_MAX:,} more: see --json"))
         lines.append(Text(""))
-    lines += [Text(f"note: {note}", style="yellow") for note in report.notes]
+    lines += [Text(f"note: {plain(note)}", style="yellow") for note in report.notes]
     lines.append(_verdict(report))
     return Group(*lines)
 
@@ -113,7 +114,9 @@ def _balance(report: Report) -> Table:
     table.add_row("accepted", f"{balance.accepted_wanted:,}", f"{balance.accepted_found:,}")
     for reason in sorted(balance.rejected_wanted.keys() | balance.rejected_found.keys()):
         table.add_row(
-            f"rejected: {reason}", f"{balance.rejected_wanted[reason]:,}", f"{balance.rejected_found[reason]:,}"
+            Text(plain(f"rejected: {reason}")),
+            f"{balance.rejected_wanted[reason]:,}",
+            f"{balance.rejected_found[reason]:,}",
         )
     table.add_row("duplicate", f"{balance.duplicates:,}", "")
     table.add_row("ignored", f"{balance.ignored:,}", "")

@@ -16,6 +16,7 @@ from pipeline.admin.doctor import Finding, Level, fail, kafka, machine
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.service import settings as configuration
+from pipeline.service.plain_text import plain
 from pipeline.service.settings import SettingsError
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
@@ -58,6 +59,6 @@ def _findings(config: Config) -> Iterator[Finding]:
 
 def _print(finding: Finding) -> None:
     colour = COLOURS[finding.level]
-    out.print(f"[{colour}]{finding.level:5}[/] {finding.check:13} {escape(finding.what)}", soft_wrap=True)
+    out.print(f"[{colour}]{finding.level:5}[/] {finding.check:13} {escape(plain(finding.what))}", soft_wrap=True)
     if finding.fix:
-        out.print(f"{'':19} → {escape(finding.fix)}", soft_wrap=True, highlight=False)
+        out.print(f"{'':19} → {escape(plain(finding.fix))}", soft_wrap=True, highlight=False)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from pipeline.admin.topics.contract import contract
 from pipeline.cli import audit
-from pipeline.cli.terminal import COLOR_SYSTEM, FAILURE_EXIT_CODE, Config, LastingOutput, err, out
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, LastingOutput, PlainConsole, err, out
 from pipeline.local import up as local
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
@@ -61,7 +61,7 @@ def up(
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = configuration.load(config)
-    console = Console(file=cast("IO[str]", LastingOutput()), color_system=COLOR_SYSTEM)
+    console = PlainConsole(file=LastingOutput())
 
     def say(line: str) -> None:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from pipeline.cli.terminal import Config, err, out
 from pipeline.core.outcome import Reason
 from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
+from pipeline.service.plain_text import plain
 from pipeline.service.settings import SettingsError
 
 HOUR_MS = 3_600_000
@@ -59,7 +60,8 @@ def show_one(
     config: Config = None,
 ) -> None:
     """
-    Show why a record was rejected, on standard error, and its body, byte for byte, on standard output.
+    Show why a record was rejected, on standard error, and its body on standard output: byte for byte, but on a terminal
+    with escapes for what would steer it.
 
     Example: vod-pipeline rejected show 2:1234 > body.json
     """
@@ -71,8 +73,12 @@ def show_one(
     table.add_row("reason", _plain(record.reason))
     table.add_row("detail", _plain(record.detail))
     err.print(table)
-    sys.stdout.buffer.write(record.body or b"")
-    sys.stdout.buffer.flush()
+    body = record.body or b""
+    if sys.stdout.isatty():
+        out.print(_plain(body.decode(errors="backslashreplace")), soft_wrap=True)
+    else:
+        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.flush()
 
 
 def replay(
@@ -114,4 +120,4 @@ def _time(ms: int) -> str:
 
 def _plain(text: str) -> Text:
     """Keep what a stranger wrote from being markup, or steering the terminal."""
-    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
+    return Text(plain(text))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.bridge import spool
 from pipeline.cli.terminal import Config, err, out
 from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
+from pipeline.service.plain_text import plain
 from pipeline.service.settings import SettingsError
 
 MIB = 1 << 20
@@ -31,7 +33,7 @@ def spool_status(config: Config = None) -> None:
             continue
         oldest = status.oldest_received_at_ms
         table.add_row(
-            str(directory),
+            Text(plain(str(directory))),
             "none" if owner is None else f"process {owner}",
             f"{status.records:,}",
             f"{status.bytes / MIB:,.1f}",

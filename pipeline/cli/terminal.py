@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from typer import rich_utils
+
+from pipeline.service.plain_text import plain
 
 USAGE_EXIT_CODE = 2
 FAILURE_EXIT_CODE = 1
+WIDTH_UNLIMITED = 10_000
 
 # No style at all where NO_COLOR is set, whereas rich alone keeps bold and dim. Source: no-color.org.
 COLOR_SYSTEM: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
 rich_utils.COLOR_SYSTEM = COLOR_SYSTEM  # Help pages and usage errors.
 
-out = Console(color_system=COLOR_SYSTEM)
-err = Console(color_system=COLOR_SYSTEM, stderr=True, highlight=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """
+    A console for which no text is a command, whoever wrote it: what is left of that after `plain` is escaped here.
+
+    Its own styles are none of the text. In a pipe or a file lines are as long as they are.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(color_system=COLOR_SYSTEM, **options)
+        if not (self.is_terminal or "width" in options or "COLUMNS" in os.environ):
+            self.width = WIDTH_UNLIMITED
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with the text made plain; its line ends are ours."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(plain, segment.text.split("\n"))), segment.style)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 class LastingOutput:

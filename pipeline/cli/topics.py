@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.admin import migrate
 from pipeline.admin.topics.apply import plan, reconcile
@@ -16,6 +17,7 @@ from pipeline.admin.topics.diff import Change, Problem
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.kafka.tools.cluster import connect
 from pipeline.service import settings as configuration
+from pipeline.service.plain_text import plain
 from pipeline.service.settings import SettingsError
 
 
@@ -63,12 +65,12 @@ def topics_migrate(
         count = migrate.carry_over(
             settings, old_prefix=old_prefix, now_ms=now_ms, progress=lambda: progress.advance(task)
         )
-    out.print(f"{count:,} accepted records of {old_prefix} are in {settings.kafka.topics.raw}")
+    out.print(f"{count:,} accepted records of {plain(old_prefix)} are in {settings.kafka.topics.raw}", markup=False)
 
 
 def _plan_table(changes: tuple[Change, ...]) -> Table:
     table = Table("topic", "change")
     for change in changes:
         style = "red" if isinstance(change, Problem) else ""
-        table.add_row(change.where, change.what, style=style)
+        table.add_row(Text(plain(change.where)), Text(plain(change.what)), style=style)
     return table

@@ -18,6 +18,7 @@ from pipeline.core.rates import FailureRateRow
 from pipeline.core.windows import format_time
 from pipeline.kafka.tools.cluster import connect
 from pipeline.kafka.tools.reader import Reader
+from pipeline.service.plain_text import plain
 
 if TYPE_CHECKING:
     import threading
@@ -117,8 +118,7 @@ def _add_window(table: Table, window: Mapping[str | None, FailureRateRow], day: 
 
 def _printable(code: str) -> Text:
     """Return an ErrorCode that can't steer the terminal: it is any string of at most 128 characters."""
-    printable = "".join(c if c.isprintable() else "?" for c in code)
-    return Text(printable, no_wrap=True, overflow="ellipsis")
+    return Text(plain(code), no_wrap=True, overflow="ellipsis")
 
 
 class LiveRates:

@@ -13,6 +13,8 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
+from pipeline.service.plain_text import plain
+
 ANSWER_SECONDS_MAX = 4.0
 ANSWER_BYTES_MAX = 4 << 20  # A page of metrics has some 20 KB.
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # Where a service listens everywhere.
@@ -62,7 +64,7 @@ def check(port: int) -> tuple[int, str]:
 def main() -> None:
     """Print what the service says, and exit."""
     code, answer = check(int(sys.argv[1]))
-    print(answer)
+    print(plain(answer))
     sys.exit(code)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import sys
 import threading
 import time
@@ -26,14 +25,13 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipeline.service.logging.rate_limit import INTERVAL_SECONDS, KIND_CHARACTERS_MAX, Kind, RateLimit
 from pipeline.service.logging.safe_stream import UnfailingStream
+from pipeline.service.plain_text import plain
 
 # What these libraries say at INFO and below is about themselves; what matters of it is logged by us.
 QUIET = ("pipeline.worker.transport", "faust", "mode", "aiokafka", "kafka", "asyncio", "uvicorn")
 VALUE_CHARACTERS_MAX = 1000
 FRAMES_MAX = 20
 SUPPRESSED = "lines_suppressed"
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # Line ends, and what a terminal takes for commands.
 
 _exception_dicts = ExceptionDictTransformer(show_locals=False, max_frames=FRAMES_MAX)
 
@@ -134,7 +132,7 @@ def _bounded(value: Any) -> Any:
 
 def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Escape line ends and what a terminal takes for commands in the event itself, which is shown without quotes."""
-    event["event"] = _CONTROL.sub(lambda found: repr(found.group())[1:-1], str(event["event"]))
+    event["event"] = plain(str(event["event"]))
     return event
 
 

@@ -113,7 +113,7 @@ def test_a_hostile_error_code_neither_steers_nor_widens_the_terminal(width: int)
     shown = lines(rates_table(rows), width=width)
 
     assert max(map(len, shown)) <= width
-    assert "?[2J[bold]x y" in shown[4]
+    assert r"\x1b[2J[bold]x y" in shown[4]
     assert shown[4].split()[-2:] == ["10", "0.08%"]
     assert shown[5].split() == ["[/red]", "5", "0.04%"]
     assert shown[3].split()[-2:] == ["2", "3"]
