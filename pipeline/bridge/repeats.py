@@ -12,7 +12,8 @@ import asyncio
 # A request as far as it can be told from another: its timestamp and its body.
 Request = tuple[bytes, bytes]
 
-ENTRY_BYTES = 300  # What the two dictionaries, the tuple and its strings cost beside the body, roughly.
+ENTRY_BYTES = 300  # What the dictionary, the tuple, its strings and the future cost beside the bytes, roughly.
+SIGNATURE_BYTES = 32
 
 
 class Recent:
@@ -42,7 +43,7 @@ class Recent:
         if self._bytes >= self._generation_bytes:
             self._old, self._young, self._bytes = self._young, {}, 0
         self._young[request] = durable
-        self._bytes += len(request[1]) + ENTRY_BYTES
+        self._bytes += len(request[0]) + len(request[1]) + ENTRY_BYTES
 
 
 class Bursts:
@@ -58,7 +59,13 @@ class Bursts:
         self._bodies: dict[bytes, int] = {}
 
     def add(self, signature: bytes, now: float) -> bool:
-        """Count a body under *signature*; return True for the first one above the limit in the second of *now*."""
+        """
+        Count a body under *signature*; return True for the first one above the limit in the second of *now*.
+
+        What cannot be a signature is not counted: where a callback has no keys, it is any header that a client sends.
+        """
+        if len(signature) != SIGNATURE_BYTES:
+            return False
         second = int(now)
         if second != self._second:
             self._second = second

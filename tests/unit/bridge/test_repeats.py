@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+
+import pytest
 
 from pipeline.bridge.repeats import ENTRY_BYTES, Bursts, Recent
 
@@ -46,9 +49,41 @@ def test_memory_is_bounded_and_the_newest_half_is_kept() -> None:
     assert 5 <= len(known) <= 10
 
 
+@pytest.mark.parametrize(
+    ("timestamp_bytes", "body_bytes", "number"), [(15_000, 2, 4_000), (10, 15_000, 4_000), (10, 2, 60_000)]
+)
+def test_what_is_kept_takes_no_more_memory_than_it_may(timestamp_bytes: int, body_bytes: int, number: int) -> None:
+    """An unsigned callback's timestamp is any header a client sends: 15 KB with a body of two bytes."""
+    allowed = 8 << 20
+    loop = asyncio.new_event_loop()
+    recent = Recent(allowed)
+    tracemalloc.start()
+    try:
+        for each in range(number):
+            future: asyncio.Future[bool] = asyncio.Future(loop=loop)
+            future.set_result(False)
+            recent.add((b"%0*d" % (timestamp_bytes, each), b"%0*d" % (body_bytes, each)), future)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        loop.close()
+
+    assert allowed / 3 < taken < allowed
+
+
+@pytest.mark.parametrize("signature", [b"", b"0" * 31, b"0" * 33, b"0" * 15_000])
+def test_what_is_no_signature_is_not_counted_as_one(signature: bytes) -> None:
+    """Where there are no keys it is any header a client sends: a thousand of them a second are 15 MB."""
+    bursts = Bursts(2)
+
+    assert [bursts.add(signature, 1.0) for _ in range(5)] == [False] * 5
+
+
 def test_a_burst_is_told_once_a_second_and_signature() -> None:
     bursts = Bursts(2)
 
-    assert [bursts.add(b"a", 1.0) for _ in range(5)] == [False, False, True, False, False]
-    assert [bursts.add(b"b", 1.5) for _ in range(3)] == [False, False, True]
-    assert [bursts.add(b"a", 2.0) for _ in range(3)] == [False, False, True]
+    one, other = b"a" * 32, b"b" * 32
+
+    assert [bursts.add(one, 1.0) for _ in range(5)] == [False, False, True, False, False]
+    assert [bursts.add(other, 1.5) for _ in range(3)] == [False, False, True]
+    assert [bursts.add(one, 2.0) for _ in range(3)] == [False, False, True]
