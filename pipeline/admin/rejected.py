@@ -2,7 +2,7 @@
 The rejected records, for an operator: which there are and why, one in full, and back to raw to be decided on again.
 
 To replay is safe at any time, and as often as one likes: what was accepted meanwhile is a duplicate, and what is still
-wrong is rejected once more, under the key of its new raw record.
+wrong is rejected once more, under the key of its new raw record. By reason, each body is replayed once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from pipeline.core.contract import (
@@ -81,14 +82,26 @@ def find(kafka: KafkaSettings, ids: list[str]) -> list[RejectedRecord]:
     """
     for wanted in ids:
         match = _ID.fullmatch(wanted)
-        if match is None or int(match[1]) >= kafka.partitions:
+        if match is None:
             raise RejectedError(f"{wanted}: not an id such as 2:1234, which `vod-pipeline rejected list` shows")
+        if int(match[1]) >= kafka.partitions:
+            raise RejectedError(f"{wanted}: there is no partition {match[1]}; there are 0 to {kafka.partitions - 1}")
     left = set(ids)
     found = {record.id: record for record in read(kafka, since_ms=0) if record.id in left}
     missing = [wanted for wanted in ids if wanted not in found]
     if missing:
         raise RejectedError(f"{', '.join(missing)}: no such record is in {kafka.topics.rejected}")
     return [found[wanted] for wanted in ids]
+
+
+def distinct(records: Iterable[RejectedRecord]) -> Iterator[RejectedRecord]:
+    """Yield the first record of each body: what was replayed and rejected again is the same event once more."""
+    seen: set[bytes] = set()
+    for record in records:
+        digest = blake2b(record.body or b"", digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield record
 
 
 def replay(kafka: KafkaSettings, records: Iterable[RejectedRecord], progress: Callable[[], None]) -> int:

@@ -89,7 +89,7 @@ def replay(
     config: Config = None,
 ) -> None:
     """
-    Have the worker decide again: publish rejected records to raw once more, by id, or all with a reason.
+    Have the worker decide again: publish rejected records to raw once more, by id, or each body with a reason.
 
     Example: vod-pipeline rejected replay --reason event_time_expired --hours 48
     """
@@ -97,8 +97,12 @@ def replay(
         raise SettingsError("name ids, or a --reason: one of the two")
     kafka = configuration.load(config).kafka
     since = _since(hours)
-    found = iter(rejected.find(kafka, ids)) if ids else rejected.read(kafka, since_ms=since, reason=reason)
-    total = len(ids) if ids else sum(1 for _ in rejected.read(kafka, since_ms=since, reason=reason))
+
+    def of_reason() -> Iterator[rejected.RejectedRecord]:
+        return rejected.distinct(rejected.read(kafka, since_ms=since, reason=reason))
+
+    found = iter(rejected.find(kafka, ids)) if ids else of_reason()
+    total = len(ids) if ids else sum(1 for _ in of_reason())
     if not total:
         out.print("there are none")
         return

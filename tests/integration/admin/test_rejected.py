@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,7 +55,7 @@ def judged(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
 def write(settings: Settings, bodies: list[bytes]) -> None:
     producer = KafkaProducer(**settings.kafka.client_options())
     for body in bodies:
-        media_id = json.loads(body)["MediaId"].encode() if body.startswith(b"{") else b"none"
+        media_id = json.loads(body)["MediaId"].encode() if body.startswith(b'{"') else b"none"
         headers = [("source", b"mns"), ("received-at", b"1700000000000")]
         producer.send(settings.kafka.topics.raw, value=body, key=media_id, headers=headers)
     producer.flush()
@@ -63,6 +64,11 @@ def write(settings: Settings, bodies: list[bytes]) -> None:
 
 def _rejected(settings: Settings) -> list[rejected.RejectedRecord]:
     return list(rejected.read(settings.kafka, since_ms=0))
+
+
+def _missing(settings: Settings, total: int) -> list[str]:
+    found = len(_rejected(settings))
+    return [] if found == total else [f"{found} of {total} are rejected"]
 
 
 def test_what_was_rejected_is_listed_shown_and_replayed(judged: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +131,24 @@ def test_a_replay_never_meets_what_it_caused(judged: Settings) -> None:
     assert len(list(records)) == 2
 
 
+def test_replaying_a_reason_again_and_again_does_not_double_it(
+    judged: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replayed record that is still wrong is rejected once more, of the same reason: 10 became 20, 40, 80, 160."""
+    monkeypatch.setenv("VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS", judged.kafka.bootstrap_servers)
+    monkeypatch.setenv("VOD_PIPELINE_KAFKA__TOPIC_PREFIX", judged.kafka.topic_prefix)
+    write(judged, [BODIES[b"no-json"], b"{no json, too"])
+    eventually(lambda: [] if len(_rejected(judged)) == 5 else ["not yet decided"], seconds=60)
+    counts = []
+
+    for total in (7, 9, 11):
+        replayed = CliRunner().invoke(app, ["rejected", "replay", "--reason", "invalid_json", "--yes"])
+        counts.append(replayed.stdout.split()[0])
+        eventually(partial(_missing, judged, total), seconds=60)
+
+    assert counts == ["2", "2", "2"]
+
+
 def test_only_what_raw_took_since_then_is_read(judged: Settings) -> None:
     assert list(rejected.read(judged.kafka, since_ms=int(time.time() * 1000) + 60_000)) == []
 
@@ -133,7 +157,7 @@ def test_only_what_raw_took_since_then_is_read(judged: Settings) -> None:
     ("name", "message"),
     [
         ("0:99999", "no such record"),
-        ("9:1", "not an id"),
+        ("9:1", r"there is no partition 9; there are 0 to 3"),
         ("nonsense", "not an id"),
         ("1:-1", "not an id"),
     ],
