@@ -223,12 +223,17 @@ def _lock(directory: Path) -> IO[str]:
         raise SpoolError(f"the spool directory {directory} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.close()
         raise SpoolError(
             f"the spool {directory} belongs to process {_owner(directory)}: "
             "each bridge needs a bridge.spool_directory of its own"
         ) from None
+    except OSError as error:  # Some network file systems know no locks.
+        lock.close()
+        raise SpoolError(
+            f"the spool {directory} cannot be locked ({error.strerror}): set bridge.spool_directory to a local disk"
+        ) from error
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
     lock.flush()

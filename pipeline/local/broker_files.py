@@ -78,10 +78,15 @@ def last_log_line(path: Path, *, start: int) -> str:
 
 
 def try_lock(file: IO[str]) -> bool:
-    """Lock *file* for as long as it is open, here or in a process that inherits it; False if another process has it."""
+    """Lock *file* for as long as it is open, here or in a process that inherits it; False if another
+    process has it.
+
+    Raises:
+        OSError: the disk knows no locks.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 

@@ -192,7 +192,14 @@ class LocalKafka:
 
     def _lock_directory(self) -> None:
         lock = (self.directory / "owner.lock").open("a+")
-        if not try_lock(lock):
+        try:
+            is_ours = try_lock(lock)
+        except OSError as error:
+            lock.close()
+            raise LocalKafkaError(
+                f"{self.directory} cannot be locked ({error.strerror}): start it in a directory on a local disk"
+            ) from error
+        if not is_ours:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()

@@ -6,6 +6,7 @@ Each check yields findings.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import shutil
@@ -126,6 +127,11 @@ def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[Find
         fix = f"chown {user} {base}, or set bridge.spool_directory"
         yield fail("spool", f"{base} belongs to user {owner} and is not writable for us (user {user})", fix)
         return
+    unlockable = _why_unlockable(base) if os.access(base, os.R_OK) else None
+    if unlockable is not None:
+        mend = "set bridge.spool_directory to a local disk"
+        yield fail("spool", f"{base} cannot be locked ({unlockable}), and a spool needs a lock", mend)
+        return
     files = list(directory.rglob(f"{file}*")) if directory.exists() else []
     for spool in files:
         if spool.stat().st_uid != user:
@@ -141,6 +147,20 @@ def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[Find
     if _file_system(base, mounts) in VOLATILE:
         fix = "set bridge.spool_directory to a disk"
         yield warn("spool", f"{base} is in memory: what is spooled does not survive a restart of the machine", fix)
+
+
+def _why_unlockable(directory: Path) -> str | None:
+    """Return why nothing in *directory* can be locked, as in some network file systems; None if it can."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # Another one has the lock of the directory itself: so there are some.
+        return None
+    except OSError as error:
+        return error.strerror
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _file_system(path: Path, mounts: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
 import socket
@@ -174,6 +176,17 @@ def test_a_spool_in_memory_is_warned_of(tmp_path: Path) -> None:
 
     assert spool_levels(memory, mounts=mounts) == [Level.OK, Level.WARN]
     assert spool_levels(tmp_path, mounts=mounts) == [Level.OK]
+
+
+def test_a_disk_that_knows_no_locks_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge would not start there."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    assert spool_levels(tmp_path) == [Level.FAIL]
 
 
 def test_a_spool_that_is_a_file_fails(tmp_path: Path) -> None:

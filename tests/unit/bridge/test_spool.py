@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import resource
 import signal
@@ -265,3 +267,21 @@ def test_the_disk_has_it_before_append_returns(open_spool: Callable[..., Spool])
     assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,)
     assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert isinstance(spool._database, sqlite3.Connection)
+
+
+def test_a_disk_that_knows_no_locks_is_named_and_not_another_bridge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system without its lock daemon: the operator looked for a process that there was not."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(SpoolError) as caught:
+        Spool(tmp_path, bytes_max=1 << 20)
+
+    assert str(caught.value) == (
+        f"the spool {tmp_path} cannot be locked (No locks available): set bridge.spool_directory to a local disk"
+    )
