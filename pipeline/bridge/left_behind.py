@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from aiokafka.errors import KafkaError
 
 from pipeline.bridge.drain import Drain, Send
 from pipeline.bridge.spool import Spool, SpoolError, SpoolStatus, status_of
 from pipeline.bridge.spool_thread import SpoolThread
+from pipeline.kafka import KafkaError
 from pipeline.service.metrics.bridge import BridgeMetrics
 
 LOOK_SECONDS = 60.0

@@ -19,7 +19,7 @@ import structlog
 from pipeline.bridge.connection import Connection, State, Timeouts
 from pipeline.bridge.handler import Handler
 from pipeline.service.metrics.bridge import BridgeAnswer
-from pipeline.service.monitor import BACKLOG
+from pipeline.service.web import BACKLOG
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -28,8 +28,9 @@ from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.metrics.mns import MnsMetrics
 from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
-from pipeline.service.monitor import listen, monitoring
+from pipeline.service.monitor import monitoring
 from pipeline.service.settings import BridgeSettings, Settings, SettingsError
+from pipeline.service.web import listen
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -28,9 +28,10 @@ from pipeline.bridge.sums import Sums
 from pipeline.service.errors import OperatorError
 from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics.process import show_ready
-from pipeline.service.monitor import listen, monitoring
+from pipeline.service.monitor import monitoring
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import BridgeSettings, Settings, SettingsError
+from pipeline.service.web import listen
 
 RESTART_SECONDS = 1.0
 START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.

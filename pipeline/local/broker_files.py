@@ -78,8 +78,8 @@ def last_log_line(path: Path, *, start: int) -> str:
 
 
 def try_lock(file: IO[str]) -> bool:
-    """Lock *file* for as long as it is open, here or in a process that inherits it; False if another
-    process has it.
+    """
+    Lock *file* for as long as it is open, here or in a process that inherits it; False if another process has it.
 
     Raises:
         OSError: the disk knows no locks.

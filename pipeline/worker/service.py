@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry
 from pipeline.service.certificates import in_use
 from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
 from pipeline.service.metrics.worker import WorkerMetrics
-from pipeline.service.monitor import listen, monitoring
+from pipeline.service.monitor import monitoring
 from pipeline.service.settings import Settings
+from pipeline.service.web import listen
 from pipeline.worker.faust_app import build_app
 from pipeline.worker.partition import ExitCode
 

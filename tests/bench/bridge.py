@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import uvicorn
 import uvloop
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
@@ -31,8 +32,8 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
 from pipeline.local.kafka import free_port
-from pipeline.service.monitor import listen, running
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
+from pipeline.service.web import listen
 from tests.bench.worker import cpu_seconds
 
 URL = "http://127.0.0.1/vod/callback"
@@ -170,8 +171,11 @@ async def _serve_bare(port: int) -> None:
         await send(end)
 
     bound = listen("127.0.0.1", port, setting="--port")
-    async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=75):
-        await _stop_on_sigterm().wait()
+    config = uvicorn.Config(
+        app, http="httptools", ws="none", lifespan="off", interface="asgi3", log_config=None, access_log=False,
+        server_header=False, date_header=False, timeout_keep_alive=75,
+    )  # fmt: skip
+    await uvicorn.Server(config).serve(sockets=[bound])
 
 
 def _stop_on_sigterm() -> asyncio.Event:

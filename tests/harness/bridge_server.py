@@ -20,8 +20,8 @@ from pipeline.bridge.errors import OverloadedError
 from pipeline.bridge.handler import Handler
 from pipeline.bridge.listener import Listener
 from pipeline.service.metrics.bridge import BridgeMetrics
-from pipeline.service.monitor import listen
 from pipeline.service.settings import BridgeSettings, CallbackSettings
+from pipeline.service.web import listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, cast
 
 from pipeline.dashboard import assets
-from pipeline.dashboard.connection import CONNECTIONS_MAX, Connections
+from pipeline.dashboard.server import CONNECTIONS_MAX
 from pipeline.dashboard.snapshot import Snapshot
 from pipeline.dashboard.web import allowed_hosts, build_app
-from pipeline.service.monitor import listen, running
 from pipeline.service.settings import DashboardSettings
+from pipeline.service.web import Connections, listen, running
 
 SECONDS_MAX = 20.0
 STREAMS_MAX = 2
@@ -107,7 +107,7 @@ async def serving(
     )
     connections = Connections(connections_max=connections_max, silence_seconds_max=silence_seconds_max)
     with listen("127.0.0.1", 0, setting="test") as bound:
-        async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=5, protocol=connections):
+        async with running(app, bound, stop_seconds_max=1, keep_alive_seconds=5, connections=connections):
             page = Page(bound.getsockname()[1], snapshot, connections)
             try:
                 yield page

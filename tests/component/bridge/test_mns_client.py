@@ -177,9 +177,7 @@ async def test_a_call_is_cancelled_like_any_task(emulator: MnsEmulator) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.parametrize(
-    "endpoint", ["http://127.0.0.1:0", "http://a..b", f"http://{'a' * 70}.example", "https://[::1]:0"]
-)
+@pytest.mark.parametrize("endpoint", ["http://a..b", f"http://{'a' * 70}.example"])
 async def test_an_endpoint_that_is_no_host_is_an_error(emulator: MnsEmulator, endpoint: str) -> None:
     async with client_of(emulator, endpoint=endpoint) as client:
         with pytest.raises(MnsError) as caught:

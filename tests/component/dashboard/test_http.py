@@ -8,7 +8,7 @@ import gzip
 import pytest
 
 from pipeline.dashboard import assets
-from pipeline.dashboard.connection import REQUEST_BYTES_MAX
+from pipeline.service.web import REQUEST_BYTES_MAX
 from tests.harness.dashboard_server import SECONDS_MAX, STREAMS_MAX, serving
 
 LIBRARY = "/chart.umd.js"

@@ -10,14 +10,15 @@ import sys
 import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
-from pipeline.service.monitor import CONNECTIONS_MAX, HEAD_BYTES_MAX, ListenError, listen, monitoring
+from pipeline.service.monitor import CONNECTIONS_MAX, monitoring
+from pipeline.service.web import REQUEST_BYTES_MAX, Connections, ListenError, listen
 from tests.harness.bridge_server import until
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ SHORT_SECONDS = 0.2
 FEW_FILES = """
 import asyncio, resource, sys, uvloop
 from prometheus_client import CollectorRegistry
-from pipeline.service.monitor import listen, monitoring
+from pipeline.service.monitor import monitoring
+from pipeline.service.web import listen
 
 def problems():
     with open("/dev/null"):
@@ -91,7 +93,7 @@ async def asked(port: int, request: bytes) -> bytes:
         (GET % b"/metrics", 200, b"# HELP seen_total Seen.\n# TYPE seen_total counter\nseen_total 0.0\n"),
         (GET % b"/metrics?name=x", 200, b"# HELP seen_total Seen.\n# TYPE seen_total counter\nseen_total 0.0\n"),
         (GET % b"/", 404, b"there are /healthz, /readyz and /metrics\n"),
-        (GET % b"/\xff", 404, b"there are /healthz, /readyz and /metrics\n"),
+        (GET % b"/\xff", 400, b"Invalid HTTP request received.\n"),
         (b"GET /healthz HTTP/1.0\r\n\r\n", 200, b"alive\n"),
         (b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 200, b""),
         (b"POST /healthz HTTP/1.1\r\nhost: x\r\n\r\n", 405, b"only GET and HEAD\n"),
@@ -181,7 +183,7 @@ async def _is_closed(reader: asyncio.StreamReader) -> bool:
         return False
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nx: y", b"\x16\x03\x01"])
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nx: y"])
 def test_a_request_that_does_not_end_is_cut_off(run: Callable[..., bytes], sent: bytes) -> None:
     async def silent() -> bytes:
         async with served(seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
@@ -207,21 +209,30 @@ def test_a_request_that_drips_is_cut_off(run: Callable[..., None]) -> None:
 def test_a_head_that_is_too_long_is_cut_off(run: Callable[..., bytes]) -> None:
     async def long() -> bytes:
         async with served() as port, asyncio.timeout(10):
-            return await asked(port, b"GET /healthz HTTP/1.1\r\nx: " + b"y" * 2 * HEAD_BYTES_MAX)
+            return await asked(port, b"GET /healthz HTTP/1.1\r\nx: " + b"y" * 2 * REQUEST_BYTES_MAX)
 
     assert run(long()) == b""
 
 
-def test_who_does_not_read_the_answer_is_cut_off(run: Callable[..., None]) -> None:
+def test_a_client_that_does_not_read_the_answer_is_cut_off(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else it stays in memory for as long as the client likes."""
+    made: list[Connections] = []
+
+    def recorded(**options: Any) -> Connections:
+        made.append(Connections(**options))
+        return made[-1]
+
+    monkeypatch.setattr("pipeline.service.monitor.Connections", recorded)
     large = "x" * (32 << 20)  # More than the kernel's buffers take.
 
     async def deaf() -> None:
         async with served(lambda: [large], seconds_max=SHORT_SECONDS) as port, asyncio.timeout(30):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
             writer.write(GET % b"/readyz")
-            await until(lambda: len(asyncio.all_tasks()) > 1)  # Our own, and the connection's.
-            await until(lambda: len(asyncio.all_tasks()) == 1)
+            await until(lambda: bool(made[0].open))
+            await until(lambda: not made[0].open)
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                 await reader.readexactly(len(large))
             writer.close()

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
 from pipeline.local.kafka import free_port
-from pipeline.service.monitor import ListenError, listen
 from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
+from pipeline.service.web import ListenError, listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
