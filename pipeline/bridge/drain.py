@@ -1,8 +1,8 @@
 """
 What waits on disk, on its way to Kafka.
 
-It has connections of its own, and time, as nobody waits for it: where Kafka takes longer than a callback may, the spool
-is emptied all the same, and neither closes the connection under the other.
+It has connections of its own, and time, as no callback waits for it: where Kafka takes longer than a callback may, the
+spool is emptied all the same, and neither closes the connection under the other.
 """
 
 from __future__ import annotations
@@ -56,14 +56,22 @@ class Drain:
     """
 
     def __init__(
-        self, spool: SpoolThread, connect: Callable[[], AbstractAsyncContextManager[Send]], metrics: BridgeMetrics
+        self,
+        spool: SpoolThread,
+        connect: Callable[[], AbstractAsyncContextManager[Send]],
+        metrics: BridgeMetrics,
+        *,
+        halvings: int = 0,
     ) -> None:
         """
         Args:
             spool: What is emptied.
             connect: Connects to Kafka while its context lasts. What that, or sending, raises ends the context.
             metrics: Counts what Kafka has taken, what it refuses, and lost connections.
+            halvings: How often RECORDS_MAX and BYTES_MAX are halved for the first batch.
         """
+        self.halvings = halvings
+        """How often they are for the next one, by what Kafka did with those before."""
         self.refused = 0
         """How many records Kafka refused, each by itself, the last time it was offered them."""
         self._spool = spool
@@ -71,7 +79,6 @@ class Drain:
         self._metrics = metrics
         self._after = 0  # Behind which record to go on.
         self._acked: list[tuple[int, int]] = []  # Ranges that Kafka has, and the disk would not delete so far.
-        self._halvings = 0
         self._refused_at = 0.0
         self._refusal: KafkaError | None = None
 
@@ -107,7 +114,7 @@ class Drain:
             logger.error("records_refused", spool=spool, records=self.refused, last_error=last)
 
     async def _look(self) -> list[tuple[int, RawRecord]]:
-        count, size = RECORDS_MAX >> self._halvings, BYTES_MAX >> self._halvings
+        count, size = RECORDS_MAX >> self.halvings, BYTES_MAX >> self.halvings
         return await self._spool.run(partial(Spool.oldest, count=count, after=self._after, bytes_max=size))
 
     async def _offer(self, send: Send, found: list[tuple[int, RawRecord]]) -> None:
@@ -124,13 +131,13 @@ class Drain:
                 return
             self.refused, self._refused_at, self._refusal = self.refused + 1, self._now(), error
         else:
-            self._halvings = max(0, self._halvings - 1)
+            self.halvings = max(0, self.halvings - 1)
             self._acked.append((found[0][0], found[-1][0]))
             self._metrics.replayed.inc(len(found))
         self._after = found[-1][0]
 
     def _halve(self) -> None:
-        self._halvings = min(self._halvings + 1, HALVINGS_MAX)
+        self.halvings = min(self.halvings + 1, HALVINGS_MAX)
 
     async def _delete(self) -> None:
         """Forget what Kafka has. Should the disk refuse, it is not published again, unless the process ends first."""

@@ -2,7 +2,7 @@
 The spools of bridges that run no more, as where `bridge --workers 3` became `bridge`.
 
 Each is emptied where it lies. One that cannot be, as another process has it or as its file is damaged, is counted and
-logged, and tried again every minute: what was answered 200 reaches Kafka, or somebody knows.
+logged, and tried again every minute: what was answered 200 reaches Kafka, or an operator knows.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class LeftBehind:
         self._connect = connect
         self._is_up = is_up
         self._metrics = metrics
+        self._halvings = 0
         self._shown: set[Path] = set()
 
     async def run(self) -> None:
@@ -63,54 +64,55 @@ class LeftBehind:
 
     async def _look(self) -> None:
         found = await asyncio.to_thread(self._find)
-        for folder in self._shown.difference(found):  # Somebody moved it away.
-            self._show(folder, SpoolStatus(0, 0, None))
-        problems = {folder: await self._empty(folder) for folder in found}
-        staying = {folder: problem for folder, problem in problems.items() if problem is not None}
+        for directory in self._shown.difference(found):  # An operator moved it away.
+            self._show(directory, SpoolStatus(0, 0, None))
+        problems = {directory: await self._empty(directory) for directory in found}
+        staying = {directory: problem for directory, problem in problems.items() if problem is not None}
         self._metrics.spools_left_behind.set(len(staying))
-        for folder, problem in staying.items():
-            logger.error("spool_left_behind", spool=str(folder), problem=problem)
+        for directory, problem in staying.items():
+            logger.error("spool_left_behind", spool=str(directory), problem=problem)
 
-    async def _empty(self, folder: Path) -> str | None:
-        """Empty the spool in *folder*, if Kafka is up; returns why something will stay there, None if nothing will."""
+    async def _empty(self, directory: Path) -> str | None:
+        """Empty the spool in *directory*, if Kafka is up; returns why some of it will stay there, None if none will."""
         try:
-            spool = await _opened(folder)
+            spool = await _opened(directory)
         except SpoolError as error:
-            return await self._show_only(folder, str(error))
-        thread = SpoolThread(spool, partial(self._show, folder))
+            return await self._show_only(directory, str(error))
+        thread = SpoolThread(spool, partial(self._show, directory))
+        drain = Drain(thread, self._connect, self._metrics, halvings=self._halvings)
         try:
             before = await thread.run(Spool.status)
             if before.records == 0 or not self._is_up.is_set():
                 return None
-            drain = Drain(thread, self._connect, self._metrics)
             await drain.empty()
-            logger.info("spool_emptied", spool=str(folder), records=before.records - drain.refused)
+            logger.info("spool_emptied", spool=str(directory), records=before.records - drain.refused)
             return f"Kafka refuses {drain.refused} of its records" if drain.refused else None
         except SpoolError as error:
             return str(error)
         except (KafkaError, OSError) as error:
-            logger.warning("drain_failed", spool=str(folder), error=repr(error))
+            logger.warning("drain_failed", spool=str(directory), error=repr(error))
             return None
         finally:
+            self._halvings = drain.halvings
             await thread.close()
 
-    async def _show_only(self, folder: Path, problem: str) -> str | None:
-        """Show what waits in *folder*, which cannot be opened because of *problem*; nothing may wait there."""
+    async def _show_only(self, directory: Path, problem: str) -> str | None:
+        """Show what waits in *directory*, which cannot be opened because of *problem*; nothing may wait there."""
         try:
-            status, _ = await asyncio.to_thread(status_of, folder)
+            status, _ = await asyncio.to_thread(status_of, directory)
         except SpoolError:
             return problem
-        self._show(folder, status)
+        self._show(directory, status)
         return problem if status.records else None
 
-    def _show(self, folder: Path, status: SpoolStatus) -> None:
-        self._shown.add(folder)
-        self._metrics.show_spool(folder, records=status.records, oldest_ms=status.oldest_received_at_ms)
+    def _show(self, directory: Path, status: SpoolStatus) -> None:
+        self._shown.add(directory)
+        self._metrics.show_spool(directory, records=status.records, oldest_ms=status.oldest_received_at_ms)
 
 
-async def _opened(folder: Path) -> Spool:
-    """Open the spool in *folder*; a cancellation leaves none open, whose lock would be kept."""
-    opening = asyncio.ensure_future(asyncio.to_thread(Spool, folder, bytes_max=0))
+async def _opened(directory: Path) -> Spool:
+    """Open the spool in *directory*; a cancellation leaves none open, whose lock would be kept."""
+    opening = asyncio.ensure_future(asyncio.to_thread(Spool, directory, bytes_max=0))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

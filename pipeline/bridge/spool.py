@@ -23,7 +23,7 @@ from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
 FILE, LOCK = "spool.sqlite", "lock"
-DIRECTORY_MODE, FILE_MODE = 0o700, 0o600  # Whoever can write there needs no signature; whoever can lock, stops us.
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600  # Who can write there needs no signature; who can lock, stops a bridge.
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -241,7 +241,7 @@ def _lock(directory: Path) -> IO[str]:
 
 
 def _keep_private(path: Path, mode: int) -> None:
-    """Let nobody else read or write *path*: bodies are confidential, and what lies there is published unchecked."""
+    """Keep *path* from other users: bodies are confidential, and what lies there is published unchecked."""
     with contextlib.suppress(FileNotFoundError, PermissionError):  # Of a volume's root, another user is the owner.
         if stat.S_IMODE(path.stat().st_mode) != mode:
             path.chmod(mode)

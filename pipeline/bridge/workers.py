@@ -46,7 +46,7 @@ class FleetError(OperatorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What a member is told: its number, of how many, and the bound socket of its metrics."""
+    """What a member knows of itself: its number, of how many, and the bound socket of its metrics."""
 
     number: int
     members: int

@@ -78,7 +78,7 @@ async def test_what_others_left_is_shown_and_taken_once_kafka_is_up(
 async def test_one_that_is_in_use_is_shown_and_logged_and_taken_when_it_is_free(
     tmp_path: Path, registry: CollectorRegistry
 ) -> None:
-    """Of a fleet that is replaced, one process may end a second later than the others."""
+    """Of several that are replaced, one process may end a second later than the others."""
     owned = spool_with(tmp_path / "3", 1)
     spool_with(tmp_path / "4", 2).close()
     kafka = Kafka()
@@ -141,6 +141,16 @@ async def test_a_record_that_kafka_refuses_keeps_its_spool_in_sight(
         await until_shown(registry, RECORDS, 0)
 
     assert kafka.taken == [record(1), record(3), record(2)]
+
+
+async def test_what_is_too_much_at_once_is_sent_in_smaller_batches(tmp_path: Path, registry: CollectorRegistry) -> None:
+    spool_with(tmp_path / "1", *range(20)).close()
+    kafka = Kafka()
+    kafka.at_once = 2
+    async with looking_after(tmp_path, kafka, registry):
+        await kafka.until(20)
+
+    assert kafka.taken == [record(number) for number in range(20)]
 
 
 @pytest.mark.parametrize("failure", [TimeoutError(), ZeroDivisionError()])

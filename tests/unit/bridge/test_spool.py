@@ -101,7 +101,7 @@ def modes_of(directory: Path) -> dict[str, int]:
 PRIVATE = {".": 0o700, FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600, "lock": 0o600}
 
 
-def test_nobody_else_may_read_or_write_a_spool(tmp_path: Path) -> None:
+def test_other_users_may_not_read_or_write_a_spool(tmp_path: Path) -> None:
     """A row that another user puts there is published without a signature; one who may lock keeps a bridge from it."""
     before = os.umask(0)
     try:
