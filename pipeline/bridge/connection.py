@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         answers = self._answers
         if answers:
             if isinstance(answers[0], Reply):
-                self._answer()
+                self.answer()
             if len(answers) > 1 and self.state is not CLOSING:
                 self._is_paused = True
                 self._transport.pause_reading()
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         answer = self._handler.publish(callback, headers, body, self._client)
         answers.append(answer)
         if not isinstance(answer, Reply):
-            answer[0].add_done_callback(self._answer)
+            self._handler.answer_when(answer[0], self)
         if is_last or self._is_stopping:
             self._leave()
             raise StoppedError
@@ -202,12 +202,12 @@ class Connection(asyncio.Protocol):
         else:
             outcome = BridgeAnswer.BODY_TIMEOUT if self.state is BODY else BridgeAnswer.HEAD_TIMEOUT
             self._end_with(self._handler.refuse(outcome))
-            self._answer()
+            self.answer()
 
     def _seconds(self) -> float:
         """Return how long the client has for what we wait for."""
         if self.state is OPENING:
-            return inf  # The listener's to say.
+            return inf  # The listener's.
         if self.state is CLOSING:
             return self._timeouts.close_seconds
         if self.state is IDLE and not self._is_unread:
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
 
     # Answering.
 
-    def _answer(self, _: object = None) -> None:
+    def answer(self) -> None:
         """Write the answers that are due, in order; there may be no client any more to read them."""
         answers, transport = self._answers, self._transport
         while answers:

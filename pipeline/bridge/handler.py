@@ -16,7 +16,7 @@ from typing import Protocol, assert_never
 import structlog
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
-from pipeline.bridge.ingress import Authenticated, Policy, Refusal, admit, take
+from pipeline.bridge.ingress import Authenticated, Policy, Refusal, admit_body, admit_head
 from pipeline.bridge.publisher import Source
 from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.core.event import media_id_of
@@ -42,6 +42,13 @@ class RecordPublisher(Protocol):
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
     ) -> asyncio.Future[bool]: ...
+
+
+class Waiter(Protocol):
+    """What waits for records to become durable: a connection."""
+
+    def answer(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Reply:
@@ -131,7 +138,8 @@ class Handler:
         self._bursts = Bursts(settings.bodies_per_signature_max)
         self._metrics = metrics
         self._counts = {outcome: metrics.requests.labels(outcome.value).inc for outcome in BridgeAnswer}
-        self._count_published = self._counts[BridgeAnswer.PUBLISHED]
+        self._published = 0  # Not counted yet.
+        self._waiters: dict[asyncio.Future[bool], list[Waiter]] = {}
 
     @property
     def body_bytes_max(self) -> int:
@@ -161,21 +169,19 @@ class Handler:
     def admit(self, method: bytes, target: bytes, headers: Headers, client: Client) -> Callback | Reply:
         """Judge a head. What is admitted is published or abandoned: until then its body counts as being read."""
         now = self._clock()
-        verdict = admit(self._policy, method=method, target=target, headers=headers, now=now)
-        match verdict:
-            case Callback():
-                if self._bodies >= self._bodies_max:
-                    return self.refuse(BridgeAnswer.OVERLOADED)
-                self._bodies += 1
-                return verdict
-            case Refusal():
-                return self.refuse(_OUTCOMES[verdict])
-            case Denial():
-                self._metrics.denials.labels(verdict.value).inc()
-                logger.warning("callback_denied", reason=verdict.value, **_identity(headers, client, now))
-                return self.refuse(BridgeAnswer.DENIED)
-            case _:
-                assert_never(verdict)
+        verdict = admit_head(self._policy, method=method, target=target, headers=headers, now=now)
+        if isinstance(verdict, Callback):
+            if self._bodies >= self._bodies_max:
+                return self.refuse(BridgeAnswer.OVERLOADED)
+            self._bodies += 1
+            return verdict
+        if isinstance(verdict, Refusal):
+            return self.refuse(_OUTCOMES[verdict])
+        if isinstance(verdict, Denial):
+            self._metrics.denials.labels(verdict.value).inc()
+            logger.warning("callback_denied", reason=verdict.value, **_identity(headers, client, now))
+            return self.refuse(BridgeAnswer.DENIED)
+        assert_never(verdict)
 
     def abandon(self) -> None:
         """Count the body of an admitted request as read no longer: it will not be complete."""
@@ -184,7 +190,7 @@ class Handler:
     def publish(self, callback: Callback, headers: Headers, body: bytes, client: Client) -> Pending | Reply:
         """Hand on the body of a request that was admitted for *callback*."""
         self._bodies -= 1
-        verdict = take(self._policy, body)
+        verdict = admit_body(self._policy, body)
         if isinstance(verdict, Refusal):
             return self.refuse(_OUTCOMES[verdict])
         now = self._clock()
@@ -208,6 +214,24 @@ class Handler:
             self._recent.add(request, durable)
         return durable, False, headers, now
 
+    def answer_when(self, durable: asyncio.Future[bool], waiter: Waiter) -> None:
+        """Have *waiter* answer once *durable* is done: all that wait for it in one go, which costs each far less."""
+        waiters = self._waiters.get(durable)
+        if waiters is None:
+            waiters = self._waiters[durable] = []
+            durable.add_done_callback(self._answer)
+        waiters.append(waiter)
+
+    def _answer(self, durable: asyncio.Future[bool]) -> None:
+        for waiter in self._waiters.pop(durable):
+            try:
+                waiter.answer()
+            except Exception as error:  # noqa: BLE001  # One's must not keep the others from their answers.
+                self.fail(error)
+                waiter.abort()
+        self._counts[BridgeAnswer.PUBLISHED](self._published)
+        self._published = 0
+
     def reply(self, pending: Pending, client: Client) -> Reply:
         """Return the reply to what is *pending*, once that is done."""
         durable, is_repeated, headers, received_at = pending
@@ -219,7 +243,7 @@ class Handler:
         elif durable.result():
             self._counts[BridgeAnswer.SPOOLED]()
         else:
-            self._count_published()
+            self._published += 1
         return TAKEN
 
     def refuse(self, outcome: BridgeAnswer) -> Reply:

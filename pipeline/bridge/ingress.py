@@ -22,7 +22,7 @@ Authenticated = NewType("Authenticated", bytes)
 
 
 class Refusal(Enum):
-    """Why a request is refused, whoever sent it; that its sender is not authentic is a Denial."""
+    """Why a request is refused; that its sender is not authentic is a Denial."""
 
     MALFORMED = auto()
     NOT_FOUND = auto()
@@ -40,7 +40,7 @@ class Policy:
     body_bytes_max: int
 
 
-def admit(
+def admit_head(
     policy: Policy, *, method: bytes, target: bytes, headers: Mapping[bytes, bytes], now: float
 ) -> Callback | Refusal | Denial:
     """
@@ -81,7 +81,7 @@ def admit(
     return authentic or denial or Refusal.NOT_FOUND
 
 
-def take(policy: Policy, body: bytes) -> Authenticated | Refusal:
+def admit_body(policy: Policy, body: bytes) -> Authenticated | Refusal:
     """
     Judge the body of a request whose head was admitted: it is published unless it is refused.
 

@@ -24,7 +24,7 @@ from pipeline.service.web import BACKLOG
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 1.0
-ACCEPTED_MAX = 64  # In a row: those that have something to say shall not wait for all that knock.
+ACCEPTED_MAX = 64  # In a row: requests are not to wait for a crowd that connects.
 # Without a descriptor there is nothing to accept a connection with; it waits in the kernel's backlog meanwhile.
 ACCEPT_RETRY_SECONDS = 0.1
 
@@ -123,7 +123,7 @@ class Listener:
         client.close()
         self._forget(connection)
         error = None if opening.cancelled() else opening.exception()
-        if not isinstance(error, OSError | None):  # No handshake, or nobody there any more, is nothing to complain of.
+        if not isinstance(error, OSError | None):  # The client's: no handshake, or it is gone.
             logger.error("connection_failed", exc_info=error)
 
     def _forget(self, connection: Connection) -> None:

@@ -198,8 +198,8 @@ async def turns() -> None:
 class Wired:
     """One connection to a server that has no socket."""
 
-    def __init__(self, *, client: tuple[str, int] | None = None, **settings: Any) -> None:
-        self.server = Server(**settings)
+    def __init__(self, server: Server | None = None, *, client: tuple[str, int] | None = None, **settings: Any) -> None:
+        self.server = server or Server(**settings)
         self.wire = Wire(client)
         self.is_over = False
         self.connection = Connection(self.server.handler, self.server.timeouts, self._forget)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from pipeline.bridge.errors import OverloadedError
 from tests.component.bridge.test_hostile import BODY, CASES, CHUNKED, CHUNKS, H2C, LENGTH
-from tests.harness.bridge_server import OK, Wired, head, post, statuses, turns
+from tests.harness.bridge_server import OK, Server, Wired, head, post, statuses, turns
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -171,6 +171,29 @@ async def test_a_bug_is_answered_500_and_logged_and_closes_the_connection(is_at_
     assert wired.wire.written.startswith(b"HTTP/1.1 500 ")
     assert wired.wire.is_closed
     assert [(line["event"], line["log_level"]) for line in logs] == [("request_failed", "error")]
+
+
+async def test_a_bug_of_one_connection_keeps_no_other_from_its_answer() -> None:
+    """They wait for the same group of records."""
+    durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    server = Server()
+    server.publish = lambda *_, **__: durable  # type: ignore[method-assign]  # Set on one instance.
+    broken, whole = Wired(server), Wired(server)
+    for wired in (broken, whole):
+        await wired.deliver(post(BODY))
+
+    def write(data: Any) -> None:
+        raise ZeroDivisionError
+
+    broken.wire.write = write  # type: ignore[method-assign]  # Set on one instance.
+    with capture_logs() as logs:
+        durable.set_result(False)
+        await turns()
+
+    assert broken.wire.is_aborted
+    assert whole.wire.written == OK
+    assert server.counted() == {"published": 2}
+    assert [line["event"] for line in logs] == ["request_failed"]
 
 
 async def test_behind_a_bug_what_was_handed_on_is_counted_and_not_answered() -> None:

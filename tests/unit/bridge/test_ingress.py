@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bridge.ingress import Policy, Refusal, admit, take
+from pipeline.bridge.ingress import Policy, Refusal, admit_body, admit_head
 from pipeline.core.signature import Callback, Denial, sign
 
 NOW = 1519375990.5
@@ -27,7 +27,7 @@ CHUNKED = {b"transfer-encoding": b"chunked"}
 def judged(
     headers: dict[bytes, bytes], *, method: bytes = b"POST", target: bytes = b"/your/callback", now: float = NOW
 ) -> Callback | Refusal | Denial:
-    return admit(POLICY, method=method, target=target, headers=headers, now=now)
+    return admit_head(POLICY, method=method, target=target, headers=headers, now=now)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_what_is_not_authentic_is_denied(headers: dict[bytes, bytes], denial: De
 
 
 def test_a_bodys_length_is_bounded_and_nothing_else_of_it() -> None:
-    assert take(POLICY, b"\xff" * 1024) == b"\xff" * 1024
-    assert take(POLICY, b"{" * 1025) is Refusal.BODY_TOO_LARGE
+    assert admit_body(POLICY, b"\xff" * 1024) == b"\xff" * 1024
+    assert admit_body(POLICY, b"{" * 1025) is Refusal.BODY_TOO_LARGE
 
 
 NAMES = st.sampled_from(
@@ -155,4 +155,4 @@ def test_any_head_is_admitted_or_refused(method: bytes, target: bytes, headers: 
 
 @given(body=st.binary(max_size=2048))
 def test_any_body_is_published_as_it_is_or_refused(body: bytes) -> None:
-    assert take(POLICY, body) == (body if len(body) <= 1024 else Refusal.BODY_TOO_LARGE)
+    assert admit_body(POLICY, body) == (body if len(body) <= 1024 else Refusal.BODY_TOO_LARGE)
