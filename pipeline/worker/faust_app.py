@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -29,7 +29,7 @@ from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split
 from pipeline.worker.partition import Crash, ExitCode, Partition
 from pipeline.worker.report import ReportStage
 from pipeline.worker.stage import Stage
-from pipeline.worker.transport import IDLE_SECONDS, POLL_SECONDS, ChunkTransport
+from pipeline.worker.transport import IDLE_SECONDS, POLL_SECONDS, ChunkConsumer, ChunkTransport
 
 CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
 FETCH_BYTES = 4 << 20
@@ -53,9 +53,14 @@ class WorkerApp:
     faust: faust.App
     partitions: dict[TP, Partition[Any]]
 
+    @property
+    def is_member(self) -> bool:
+        """Whether the group has given us our share of the partitions: none, where it has more members than those."""
+        return not self.faust.rebalancing and cast("ChunkConsumer", self.faust.consumer).is_member
+
     def problems(self) -> list[str]:
         """Say why the worker is not ready: not a member yet, or still restoring the state of what it owns."""
-        if self.faust.rebalancing or not self.faust.consumer.assignment():
+        if not self.is_member:
             return ["no partitions assigned (yet)"]
         return [problem for tp in sorted(self.faust.consumer.assignment()) if (problem := self._problem(tp))]
 

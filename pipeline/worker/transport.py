@@ -117,6 +117,12 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         if self.app.conf.consumer_group_instance_id:
             self._watch_membership(self._ensure_consumer())
 
+    @property
+    def is_member(self) -> bool:
+        """Whether the group has assigned us partitions, or none."""
+        subscription = self._consumer._subscription.subscription if self._consumer is not None else None
+        return subscription is not None and subscription.assignment is not None
+
     def _watch_membership(self, consumer: AIOKafkaConsumer) -> None:
         """
         Report the loss of a static membership before aiokafka rejoins.
@@ -222,6 +228,11 @@ class ChunkConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> ChunkThread:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def is_member(self) -> bool:
+        """See ChunkThread.is_member."""
+        return cast("ChunkThread", self._thread).is_member
 
     async def perform_seek(self) -> None:
         """
