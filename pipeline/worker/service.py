@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 import time
 from contextlib import suppress
 from typing import NoReturn
@@ -13,13 +14,15 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
+from pipeline.kafka import KafkaError
+from pipeline.kafka.required_topics import require_topics
 from pipeline.service.certificates import in_use
 from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.monitor import monitoring
 from pipeline.service.settings import Settings
 from pipeline.service.web import listen
-from pipeline.worker.faust_app import build_app
+from pipeline.worker.faust_app import WorkerApp, build_app
 from pipeline.worker.partition import ExitCode
 
 # Chunks are tens of thousands of short-lived objects in no cycles, and the state is bytes and ints: the cyclic
@@ -29,7 +32,7 @@ GC_THRESHOLD = 1_000_000
 COLLECT_SECONDS = 60.0
 STOP_SECONDS = 20.0
 CRASH_CHECK_SECONDS = 1.0
-REBALANCING_SECONDS_MAX = 120.0  # Some joins may fail before; a restart costs seconds.
+JOINING_SECONDS_MAX = 120.0  # Some joins may fail before; a restart costs seconds.
 
 logger = structlog.get_logger()
 
@@ -42,21 +45,21 @@ def crash(code: ExitCode, message: str) -> NoReturn:
 
 async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorRegistry) -> None:
     """
-    Run a worker until *stop* is set.
+    Run a worker until *stop* is set. The process has to end then: it is ended after STOP_SECONDS.
 
     Raises:
         ListenError: metrics_host:metrics_port can't be bound.
+        TopicsError: Kafka has not the topics of the settings.
     """
     worker = settings.worker
     ProcessMetrics(registry, started_at=time.time(), certificates=in_use(settings.kafka))
     metrics = WorkerMetrics(registry)
     metrics.expect(settings.kafka.partitions)
     built = build_app(settings, metrics, crash)
-    app = built.faust
-    app.finalize()
+    built.faust.finalize()
 
     def problems() -> list[str]:
-        return ["stopping"] if stop.is_set() else built.problems() if app.started else ["starting"]
+        return ["stopping"] if stop.is_set() else built.problems() if built.faust.started else ["starting"]
 
     show_ready(registry, problems)
     show_process(registry)
@@ -66,16 +69,38 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         collecting = asyncio.create_task(_collect_closed_clients())
-        await app.start()
-        logger.info("worker_started", group=worker.group, instance_id=worker.instance_id)
-        await _stopped_or_crashed(app, stop)
+        starting = asyncio.create_task(_start(built.faust, settings))
+        await _stopped_or_crashed(built, starting, stop)
+        _end_after(STOP_SECONDS)
         collecting.cancel()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await app.stop()
-        except TimeoutError:
-            logger.warning("worker_stop_cut_short", seconds=STOP_SECONDS)
+        starting.cancel()
+        await built.faust.stop()
     logger.info("worker_stopped")
+
+
+async def _start(app: faust.App, settings: Settings) -> None:
+    try:
+        await require_topics(settings.kafka)
+        await app.start()
+    except (KafkaError, OSError, TimeoutError) as error:
+        crash(ExitCode.KAFKA_UNUSABLE, f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error!r}")
+    logger.info("worker_started", group=settings.worker.group, instance_id=settings.worker.instance_id)
+
+
+def _end_after(seconds: float) -> None:
+    """
+    End the process after *seconds*, whatever it waits for then.
+
+    A thread does it: Faust waits for that of its consumer without a limit, and holds up the event loop meanwhile.
+    """
+
+    def end() -> None:
+        logger.warning("worker_stop_cut_short", seconds=seconds)
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _collect_closed_clients() -> None:
@@ -85,18 +110,25 @@ async def _collect_closed_clients() -> None:
         gc.collect()
 
 
-async def _stopped_or_crashed(app: faust.App, stop: asyncio.Event) -> None:
+async def _stopped_or_crashed(built: WorkerApp, starting: asyncio.Task[None], stop: asyncio.Event) -> None:
     """
-    Wait until *stop* is set; end the process where Faust can't go on.
+    Wait until *stop* is set; end the process where Faust can't go on, and raise what ended its start.
 
-    Faust says nothing of a rebalance that it does not finish: it keeps its partitions, and fetches no more.
+    Faust says nothing of a group that it cannot join, nor of a rebalance that it does not finish: it keeps its
+    partitions, and fetches no more.
     """
-    rebalancing_since: float | None = None
+    waiting_since: float | None = None
     while not stop.is_set():
-        if app.crashed:
-            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {app.crash_reason!r}")
-        rebalancing_since = (rebalancing_since or time.monotonic()) if app.rebalancing else None
-        if rebalancing_since is not None and time.monotonic() - rebalancing_since > REBALANCING_SECONDS_MAX:
-            crash(ExitCode.KAFKA_UNUSABLE, f"a rebalance was not over after {REBALANCING_SECONDS_MAX:.0f} s")
+        if starting.done():
+            starting.result()
+        if built.faust.crashed:
+            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {built.faust.crash_reason!r}")
+        waiting_since = None if built.is_member else waiting_since or time.monotonic()
+        if waiting_since is not None and time.monotonic() - waiting_since > JOINING_SECONDS_MAX:
+            crash(
+                ExitCode.KAFKA_UNUSABLE,
+                f"no member of the group after {JOINING_SECONDS_MAX:.0f} s: a rebalance was not over, the group has no "
+                f"coordinator, or may not be joined; see `vod-pipeline doctor`",
+            )
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), CRASH_CHECK_SECONDS)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import weakref
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from pipeline.worker import service as worker_module
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.partition import ExitCode, Partition
 from pipeline.worker.transport import ChunkThread
@@ -107,36 +104,6 @@ async def test_a_cancellation_that_a_client_lets_out_does_not_end_a_partition_in
     """It would stay assigned, and never be read."""
     with pytest.raises(DiedError, match="KAFKA_UNUSABLE"):
         await partition_with(Stage(), Kafka(asyncio.CancelledError())).handle(CHUNK)
-
-
-async def test_a_rebalance_that_does_not_end_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faust keeps its partitions then, without a word, and fetches no more."""
-    monkeypatch.setattr(worker_module, "crash", crash)
-    monkeypatch.setattr(worker_module, "REBALANCING_SECONDS_MAX", 0.05)
-    monkeypatch.setattr(worker_module, "CRASH_CHECK_SECONDS", 0.01)
-    app: Any = SimpleNamespace(crashed=False, rebalancing=True)
-
-    async with asyncio.timeout(10):
-        with pytest.raises(DiedError, match="rebalance"):
-            await worker_module._stopped_or_crashed(app, asyncio.Event())
-
-
-async def test_what_closed_clients_leave_is_collected_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is a cycle, and the threshold at which Python looks for them by itself is out of reach."""
-    monkeypatch.setattr(worker_module, "COLLECT_SECONDS", 0.01)
-    gone = asyncio.Event()
-    client: Any = Kafka()
-    client.sender = client
-    weakref.finalize(client, gone.set)
-    gc.disable()
-    try:
-        del client
-        collecting = asyncio.create_task(worker_module._collect_closed_clients())
-        async with asyncio.timeout(10):
-            await gone.wait()
-        collecting.cancel()
-    finally:
-        gc.enable()
 
 
 async def test_a_consumer_whose_task_ended_is_not_polled_on() -> None:
