@@ -160,9 +160,10 @@ class WorkerProcess:
     def metrics(self) -> str:
         """Return what /metrics shows: "" if it does not answer."""
         try:
-            return ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=2)[1]
+            is_success, text = ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=2)
         except OSError:
             return ""
+        return text if is_success else ""
 
     def _metrics(self) -> list[Metric]:
         return list(text_string_to_metric_families(self.metrics()))

@@ -19,6 +19,7 @@ from kafka.errors import AuthorizationError, KafkaError, NoError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import access
+from pipeline.kafka.tools.refusals import cause_of
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import KafkaSettings
 
@@ -69,21 +70,22 @@ class TopicDescription:
 
 
 @contextmanager
-def connect(kafka: KafkaSettings, *, timeout_seconds: int = CONNECT_TIMEOUT_SECONDS) -> Iterator[Cluster]:
+def connect(kafka: KafkaSettings, *, timeout_seconds: int | None = None) -> Iterator[Cluster]:
     """
     Open a connection for a `with` block.
 
     Raises:
-        UnreachableError: no Kafka answers within *timeout_seconds*.
+        UnreachableError: no Kafka answers within *timeout_seconds*; CONNECT_TIMEOUT_SECONDS by default.
         AccessError: it refuses us, or we refuse it.
     """
+    timeout_seconds = timeout_seconds or CONNECT_TIMEOUT_SECONDS
     access.require_now(kafka)
     options = kafka.client_options()
-    missing = f"no Kafka answers at {kafka.bootstrap_servers} within {timeout_seconds} s"
-    remedy = "start it, or set kafka.bootstrap_servers"
+    servers = kafka.bootstrap_servers
     # kafka-python logs every refused attempt and never closes its socket: it is called when a server listens.
     if not _one_listens(options["bootstrap_servers"], timeout_seconds):
-        raise UnreachableError(f"{missing}: {remedy}")
+        remedy = "start it, or set kafka.bootstrap_servers"
+        raise UnreachableError(f"no Kafka answers at {servers} within {timeout_seconds} s: {remedy}")
     try:
         admin = KafkaAdminClient(
             **options,
@@ -91,7 +93,10 @@ def connect(kafka: KafkaSettings, *, timeout_seconds: int = CONNECT_TIMEOUT_SECO
             request_timeout_ms=REQUEST_TIMEOUT_SECONDS * 1000,
         )
     except KafkaError as error:
-        raise UnreachableError(f"{missing}: {remedy}") from error
+        raise UnreachableError(
+            f"what listens at {servers} does not answer as Kafka within {timeout_seconds} s: is it the listener for "
+            f"kafka.security_protocol {kafka.security_protocol}, and does the broker work?"
+        ) from error
     try:
         yield Cluster(kafka, admin)
     finally:
@@ -260,4 +265,4 @@ def kafka_answers() -> Iterator[None]:
         yield
     except KafkaError as error:
         kind = ForbiddenError if isinstance(error, AuthorizationError) else ClusterError
-        raise kind(f"Kafka refuses or does not answer: {error}") from error
+        raise kind(f"Kafka refuses or does not answer: {cause_of(error)}") from error

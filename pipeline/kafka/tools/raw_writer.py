@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
 from pipeline.core.event import media_id_of
 from pipeline.kafka.tools.cluster import ClusterError, connect
+from pipeline.kafka.tools.refusals import cause_of
 from pipeline.service.settings import KafkaSettings
 
 SEND_SECONDS_MAX = 30.0
@@ -60,7 +61,9 @@ def write_raw(
         finally:
             producer.close(SEND_SECONDS_MAX)
     except KafkaError as error:
-        raise ClusterError(f"Kafka did not take all of them ({error}): do it again, which is harmless") from error
+        raise ClusterError(
+            f"Kafka did not take all of them ({cause_of(error)}): do it again, which is harmless"
+        ) from error
     return count
 
 
