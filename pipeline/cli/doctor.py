@@ -16,7 +16,7 @@ from pipeline.admin.doctor import Finding, Level, fail, kafka, machine
 from pipeline.bridge import spool
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.service import settings as configuration
-from pipeline.service.plain_text import plain
+from pipeline.service.plain_text import counted, plain
 from pipeline.service.settings import SettingsError
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
@@ -42,7 +42,8 @@ def doctor(
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         counts = {level: sum(finding.level is level for finding in findings) for level in Level}
-        out.print(f"\n{counts[Level.FAIL]} failures, {counts[Level.WARN]} warnings, {counts[Level.OK]} ok")
+        failures, warnings = counted(counts[Level.FAIL], "failure"), counted(counts[Level.WARN], "warning")
+        out.print(f"\n{failures}, {warnings}, {counts[Level.OK]} ok")
     if any(finding.level is Level.FAIL for finding in findings):
         sys.exit(FAILURE_EXIT_CODE)
 

@@ -7,7 +7,7 @@ import time
 from typing import Annotated
 
 import typer
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +17,7 @@ from pipeline.admin.topics.diff import Change, Problem
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.kafka.tools.cluster import connect
 from pipeline.service import settings as configuration
-from pipeline.service.plain_text import plain
+from pipeline.service.plain_text import counted, plain
 from pipeline.service.settings import SettingsError
 
 
@@ -44,7 +44,10 @@ def topics_apply(config: Config = None) -> None:
     Example: vod-pipeline topics apply
     """
     changes = reconcile(configuration.load(config))
-    out.print(_plan_table(changes) if changes else "the topics are as they should be")
+    if changes:
+        out.print(_plan_table(changes))
+        out.print(f"{counted(len(changes), 'change')} made")
+    out.print("the topics are as they should be")
 
 
 def topics_migrate(
@@ -59,7 +62,7 @@ def topics_migrate(
     settings = configuration.load(config)
     if old_prefix == settings.kafka.topic_prefix:
         raise SettingsError("--old-prefix is kafka.topic_prefix: the new topics need a prefix of their own")
-    with Progress(TextColumn("carrying over"), MofNCompleteColumn(), TimeElapsedColumn(), console=err) as progress:
+    with Progress(TextColumn("{task.completed:,} carried over"), TimeElapsedColumn(), console=err) as progress:
         task = progress.add_task("", total=None)
         now_ms = int(time.time() * 1000)
         count = migrate.carry_over(

@@ -1,4 +1,4 @@
-"""What strangers wrote, as a terminal, a log and a label may have it. Loads nothing: the health check uses it, too."""
+"""Text for people: what strangers wrote, and numbers of things. Loads nothing: the health check uses it, too."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with the noun, which gets an s unless there is one of it."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

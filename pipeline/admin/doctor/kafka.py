@@ -37,8 +37,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     except AccessError as error:
         yield fail("kafka", str(error), "set what it names; the rest of Kafka was not looked at")
     except UnreachableError as error:
-        fix = "start it, or set kafka.bootstrap_servers; the rest of Kafka was not looked at"
-        yield fail("kafka", str(error), fix)
+        yield fail("kafka", str(error), "do that, then ask again; the rest of Kafka was not looked at")
     except ClusterError as error:
         yield fail("kafka", f"it stopped to answer: {error}", "look at the brokers' logs, then ask again")
 

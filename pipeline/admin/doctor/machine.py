@@ -25,10 +25,11 @@ KEY_CHARACTERS_MIN = 16  # VOD takes up to 32.
 CERTIFICATE_DAYS_MIN = 14
 FILES_MIN = 4096
 LOOPBACK = ("127.", "localhost", "::1")
+BRIDGE_METRIC = "vod_pipeline_bridge_"
 VOLATILE = ("tmpfs", "ramfs")
 
 
-def check_settings(settings: Settings) -> Iterator[Finding]:
+def check_settings(settings: Settings, *, bridge_runs: bool = False) -> Iterator[Finding]:
     """Judge settings that are valid (others do not get here), and yet may not be what is wanted."""
     problems = check(settings)
     for problem in problems:
@@ -36,7 +37,11 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     if not problems:
         yield ok("settings", "they are valid, and the horizon fits the retention")
     bridge = settings.bridge
-    if not bridge.callbacks and not bridge.mns:
+    if not bridge.callbacks and not bridge.mns and bridge_runs:
+        yield ok(
+            "callbacks", "none are configured here, but the bridge that runs has some: `up` gives it one of its own"
+        )
+    elif not bridge.callbacks and not bridge.mns:
         fix = "set bridge.callbacks (url and auth_keys), or bridge.mns; only the bridge needs them"
         yield warn("callbacks", "none are configured, so the bridge would not start", fix)
     for number, callback in enumerate(bridge.callbacks):
@@ -62,11 +67,11 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Find of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
     bridge, worker = settings.bridge, settings.worker
-    bridge_page = _get(bridge.metrics_host, bridge.metrics_port, "/metrics") or ""
-    is_bridge = "vod_pipeline_bridge_" in bridge_page
+    bridge_page = _bridge_page(settings)
+    is_bridge = BRIDGE_METRIC in bridge_page
     yield _port("bridge.port", bridge.host, bridge.port, holder="our bridge" if is_bridge else None)
     for name, host, port, metric in (
-        ("bridge", bridge.metrics_host, bridge.metrics_port, "vod_pipeline_bridge_"),
+        ("bridge", bridge.metrics_host, bridge.metrics_port, BRIDGE_METRIC),
         ("worker", worker.metrics_host, worker.metrics_port, "vod_pipeline_records_total"),
     ):
         page = bridge_page if name == "bridge" else _get(host, port, "/metrics") or ""
@@ -74,6 +79,10 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         yield _port(f"{name}.metrics_port", host, port, holder=f"our {name}" if is_ours else None)
         if is_ours:
             yield _readiness(name, host, port)
+
+
+def _bridge_page(settings: Settings) -> str:
+    return _get(settings.bridge.metrics_host, settings.bridge.metrics_port, "/metrics") or ""
 
 
 def _readiness(name: str, host: str, port: int) -> Finding:
@@ -210,7 +219,7 @@ def check_limits(files: int) -> Iterator[Finding]:
 
 def examine(settings: Settings, *, now: float, spool_file: str) -> Iterator[Finding]:
     """Yield all findings of this machine; nothing here waits longer than a few times ANSWER_SECONDS_MAX."""
-    yield from check_settings(settings)
+    yield from check_settings(settings, bridge_runs=BRIDGE_METRIC in _bridge_page(settings))
     yield from check_certificates(settings, now)
     yield from check_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield from check_spool(settings.bridge, Path("/proc/mounts").read_text(), spool_file)

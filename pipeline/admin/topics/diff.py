@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.admin.topics.contract import REPLICAS_KEY, RETENTION_KEY, UNLIMITED, TopicSpec, contract
 from pipeline.core.contract import DAY_SECONDS
+from pipeline.service.plain_text import counted
 from pipeline.service.settings import Settings
 
 # metadata.version 22 is 4.0-IV0, the first that only a 4.0 broker supports (3.9 ends at 21).
@@ -43,7 +44,8 @@ class CreateTopic:
 
     @property
     def what(self) -> str:
-        return f"create with {self.spec.partitions} partitions, {self.spec.replication_factor} replicas"
+        partitions, replicas = self.spec.partitions, self.spec.replication_factor
+        return f"create with {counted(partitions, 'partition')}, {counted(replicas, 'replica')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +146,13 @@ def _shape_problems(settings: Settings, spec: TopicSpec, state: TopicState) -> I
                 f"a key must stay on its partition, so the number never changes: set kafka.partitions to"
                 f" {state.partitions} if raw, accepted and rejected all have it, else use another kafka.topic_prefix"
             )
-        yield Problem(where=spec.name, what=f"has {state.partitions} partitions, {spec.partitions} wanted; {remedy}")
+        yield Problem(
+            where=spec.name, what=f"has {counted(state.partitions, 'partition')}, {spec.partitions} wanted; {remedy}"
+        )
     if state.replication_factor < spec.replication_factor:
         yield Problem(
             where=spec.name,
-            what=f"has {state.replication_factor} replicas, {spec.replication_factor} wanted:"
+            what=f"has {counted(state.replication_factor, 'replica')}, {spec.replication_factor} wanted:"
             " add them with kafka-reassign-partitions.sh",
         )
 

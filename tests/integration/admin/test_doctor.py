@@ -73,6 +73,7 @@ def test_kafka_that_is_away_is_one_finding_within_seconds() -> None:
     findings = bad(Settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")))
 
     assert [(finding.check, finding.level) for finding in findings] == [("kafka", Level.FAIL)]
+    assert f"{findings[0].what} {findings[0].fix}".count("kafka.bootstrap_servers") == 1
     assert time.monotonic() - began < 10
 
 

@@ -57,6 +57,22 @@ def test_no_callback_and_no_queue_is_warned_of() -> None:
     assert levels(machine.check_settings(Settings()), "callbacks") == [Level.WARN]
 
 
+def test_a_bridge_that_runs_has_its_callbacks_from_elsewhere() -> None:
+    """`up` gives it one, which no settings name: that it would not start is not true."""
+
+    class Ours(Page):
+        pass
+
+    with served(Ours) as ours, socket.create_server(("127.0.0.1", 0)) as callbacks:
+        settings = ports(metrics=ours.server_port, bridge=callbacks.getsockname()[1])
+        findings = list(doctor.examine(settings, now=0, spool_file="spool.sqlite"))
+        ours.shutdown()
+
+    (found,) = (finding for finding in findings if finding.check == "callbacks")
+    assert found.level is Level.OK
+    assert "the bridge that runs has" in found.what
+
+
 def test_a_horizon_that_outlives_what_is_kept_fails() -> None:
     assert levels(machine.check_settings(Settings()), "settings") == [Level.OK]
     long = Settings(worker=WorkerSettings(dedupe_horizon_seconds=30 * 86_400))

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.terminal import PlainConsole
+from pipeline.service.plain_text import counted
 
 HOSTILE = "\x1b[2J\x9b31m\u202e\u2066a\r\tb"
 
@@ -20,6 +21,11 @@ def shown(*objects: object, **options: Any) -> str:
     file = io.StringIO()
     PlainConsole(file=file, **options).print(*objects)
     return file.getvalue()
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 warnings"), (1, "1 warning"), (1234, "1,234 warnings")])
+def test_one_of_a_kind_is_not_many(number: int, text: str) -> None:
+    assert counted(number, "warning") == text
 
 
 def in_a_group(text: str) -> Group:
