@@ -22,6 +22,7 @@ from pipeline.admin.topics.contract import contract
 from pipeline.cli import audit
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, LastingOutput, PlainConsole, err, out
 from pipeline.local import up as local
+from pipeline.local.own_callback import DATA, callback_of, curl_line
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
 from pipeline.service.lifecycle import interrupted_once
@@ -73,7 +74,7 @@ def up(
                 if demo:
                     plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
                     at = local.on_kafka_of(parts, settings)
-                    summary, report = demonstration.run(at, local.callback_of(settings), plan, console)
+                    summary, report = demonstration.run(at, callback_of(settings), plan, console)
                     console.print(_sent(summary))
                     console.print("A request that repeats one of the same second is answered, and not published again.")
                     console.print(audit.shown(report))
@@ -112,7 +113,7 @@ def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
     with Progress(console=err) as progress:
         task = progress.add_task("callbacks", total=plan.total)
         summary = demonstration.send(
-            settings, local.callback_of(settings), plan, lambda done: progress.update(task, completed=done)
+            settings, callback_of(settings), plan, lambda done: progress.update(task, completed=done)
         )
     out.print(_sent(summary))
     if summary.lost_total:
@@ -162,7 +163,7 @@ def _watch(parts: tuple[local.Part, ...], console: Console) -> None:
 
 def _say_where(settings: Settings, parts: tuple[local.Part, ...], config: Path | None, console: Console) -> None:
     bridge_settings, worker_settings = settings.bridge, settings.worker
-    callback = local.callback_of(settings)
+    callback = callback_of(settings)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     if parts[-1].process is not None:
         table.add_row("live page", f"[bold]{settings.dashboard.base_url}[/bold]")
@@ -175,10 +176,10 @@ def _say_where(settings: Settings, parts: tuple[local.Part, ...], config: Path |
         ("worker", worker_settings.metrics_host, worker_settings.metrics_port),
     ):
         table.add_row(f"{name} metrics", url_of(host, port, "/metrics"))
-    table.add_row("data and logs", str(local.DATA))
+    table.add_row("data and logs", str(DATA))
     console.print(table)
     console.print("\nSend a signed callback:\n")
-    console.print(local.curl_line(callback, settings), markup=False, highlight=False, soft_wrap=True)
+    console.print(curl_line(callback, settings), markup=False, highlight=False, soft_wrap=True)
     rates_line = [_program(), "rates", *(["--config", str(config)] if config else [])]
     moved = [] if kafka == settings.kafka else [f"{local.BOOTSTRAP_VARIABLE}={kafka.bootstrap_servers}"]
     console.print("\nand see the failure-rate rows (Ctrl-C stops everything):\n")

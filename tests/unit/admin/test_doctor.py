@@ -65,7 +65,7 @@ def test_a_bridge_that_runs_has_its_callbacks_from_elsewhere() -> None:
 
     with served(Ours) as ours, socket.create_server(("127.0.0.1", 0)) as callbacks:
         settings = ports(metrics=ours.server_port, bridge=callbacks.getsockname()[1])
-        findings = list(doctor.examine(settings, now=0, spool_file="spool.sqlite"))
+        findings = list(machine.examine(settings, now=0, spool_file="spool.sqlite"))
         ours.shutdown()
 
     (found,) = (finding for finding in findings if finding.check == "callbacks")

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.core.signature import sign
 from pipeline.local.kafka import LocalKafkaError
+from pipeline.local.own_callback import callback_of, curl_line
 from pipeline.local.up import (
     BOOTSTRAP_VARIABLE,
     KAFKA_STOP_SECONDS,
@@ -21,8 +22,6 @@ from pipeline.local.up import (
     STOP_SECONDS,
     Part,
     UpError,
-    callback_of,
-    curl_line,
     kafka_of,
     parts_of,
     stop,
