@@ -27,7 +27,7 @@ rich_utils.COLOR_SYSTEM = COLOR_SYSTEM  # Help pages and usage errors.
 
 class PlainConsole(Console):
     """
-    A console for which no text is a command, whoever wrote it: what is left of that after `plain` is escaped here.
+    A console for which no text is a command: what did not go through `plain` before is escaped here.
 
     Its own styles are none of the text. In a pipe or a file lines are as long as they are.
     """

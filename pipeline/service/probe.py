@@ -37,34 +37,34 @@ def ask(url: str, *, seconds: float = ANSWER_SECONDS_MAX) -> tuple[bool, str]:
     The service itself is asked, whatever proxies the environment names, and no redirect is followed.
 
     Raises:
-        OSError: no answer comes within *seconds*, or not in whole HTTP.
+        OSError: there is no answer within *seconds*, or none in whole HTTP.
     """
     parts = urlsplit(url)
     with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)) as connection:
         try:
             connection.request("GET", parts.path or "/")
             answer = connection.getresponse()
-            told = answer.read(ANSWER_BYTES_MAX).decode(errors="replace").strip()
+            text = answer.read(ANSWER_BYTES_MAX).decode(errors="replace").strip()
         except HTTPException as error:
             raise OSError(f"{url} gave no HTTP answer ({error!r})") from error
         if answer.length:
             raise OSError(f"{url} ended in the middle of its answer")
-        return answer.status // 100 == 2, told
+        return answer.status // 100 == 2, text
 
 
 def check(port: int) -> tuple[int, str]:
     """Return the exit code, 0 or 1, and what /readyz of the service at *port* says."""
     try:
-        is_ready, answer = ask(url_of("127.0.0.1", port, "/readyz"))
+        is_ready, text = ask(url_of("127.0.0.1", port, "/readyz"))
     except OSError as error:
         return 1, f"no answer at port {port}: {error}"
-    return int(not is_ready), answer
+    return int(not is_ready), text
 
 
 def main() -> None:
     """Print what the service says, and exit."""
-    code, answer = check(int(sys.argv[1]))
-    print(plain(answer))
+    code, text = check(int(sys.argv[1]))
+    print(plain(text))
     sys.exit(code)
 
 

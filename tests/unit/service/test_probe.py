@@ -56,7 +56,7 @@ def test_what_a_service_says_and_whether_that_is_a_success(address: tuple[str, i
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 def test_no_proxy_is_asked(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """Docker and companies name theirs in every environment; behind it, our own address is another machine's."""
-    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # Nobody answers there.
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # Nothing listens there.
 
     assert ask(url_of(*address, "/readyz"), seconds=5)[0]
 

@@ -408,7 +408,7 @@ def test_a_blank_or_untrimmed_secret_is_refused_by_name(key: str, secret: str) -
     """
     A template whose variable is not set leaves an empty AuthKey, and with that anyone can sign.
 
-    A line end from an editor is a key that nobody has.
+    A line end from an editor makes a key that VOD does not have.
     """
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate(secrets_of(secret)[key])
