@@ -174,13 +174,17 @@ def on_a_terminal(
     )
     os.close(terminal)
     written = b""
-    with suppress(OSError):  # EIO: all have closed it.
-        while more := os.read(master, 65_536):
-            written += more
-            if until(written):
-                process.send_signal(signal.SIGINT)
-    os.close(master)
-    process.wait(SECONDS_MAX)
+    try:
+        with suppress(OSError):  # EIO: all have closed it.
+            while more := os.read(master, 65_536):
+                written += more
+                if until(written):
+                    process.send_signal(signal.SIGINT)
+        process.wait(SECONDS_MAX)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
     return written
 
 
