@@ -48,23 +48,23 @@ MUTANTS = (
     Mutant(
         "the offset is committed before the rows are produced",
         TRANSACTIONS,
-        """            await send(producer, outputs)
+        """            written_at = await send(producer, outputs)
             await producer.send_offsets_to_transaction({source: position}, group)
             await producer.commit_transaction()
 """,
         """            await producer.send_offsets_to_transaction({source: position}, group)
             await producer.commit_transaction()
             await producer.begin_transaction()
-            await send(producer, outputs)
+            written_at = await send(producer, outputs)
             await producer.commit_transaction()
 """,
     ),
     Mutant(
         "the rows are committed before the offset",
         TRANSACTIONS,
-        """            await send(producer, outputs)
+        """            written_at = await send(producer, outputs)
             await producer.send""",
-        """            await send(producer, outputs)
+        """            written_at = await send(producer, outputs)
             await producer.commit_transaction()
             await producer.begin_transaction()
             await producer.send""",
@@ -148,7 +148,7 @@ MUTANTS = (
         "            if at < expiry:\n",
         "            if at < expiry - policy.window:\n",
     ),
-    Mutant("the watermark falls", ACCEPT, "if watermark <= state.watermark:", "if watermark == state.watermark:"),
+    Mutant("the watermark falls", ACCEPT, "if watermark > state.watermark:", "if watermark != state.watermark:"),
     Mutant(
         "a tick counts without being written",
         ACCEPT,
@@ -172,6 +172,13 @@ MUTANTS = (
         'isolation_level="read_committed"',
         'isolation_level="read_uncommitted"',
         (f"{TRAPS}test_gaps_inside_a_chunk_are_not_losses",),
+    ),
+    Mutant(
+        "windows end by the worker's clock",
+        TRANSPORT,
+        "now = self.transport.now()",
+        "now = int(time.time() * 1000)",
+        ("tests/integration/worker/test_timestamps.py::test_a_window_does_not_end_by_the_clock_of_a_worker",),
     ),
     Mutant(
         "a transaction begins before the one before it is marked",

@@ -33,7 +33,7 @@ class PlainConsole(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(color_system=COLOR_SYSTEM, **options)
+        super().__init__(**{"color_system": COLOR_SYSTEM} | options)
         if not (self.is_terminal or "width" in options or "COLUMNS" in os.environ):
             self.width = WIDTH_UNLIMITED
 

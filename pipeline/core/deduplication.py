@@ -129,10 +129,17 @@ def restore(state: AcceptState, media_id: bytes, at: int, decision: Decision) ->
     state.highest = max(state.highest, at)
 
 
-def tick(state: AcceptState, now: int) -> Decisions:
-    """Advance the watermark of an idle partition that was read to its end; *now* enters as input and is logged."""
+def tick(state: AcceptState, now: int | None) -> Decisions:
+    """
+    Advance the watermark of an idle partition that was read to its end; *now* enters as input and is logged.
+
+    None: what time it is will be known by what is written. So the watermark is, where it stands.
+    """
     decisions = Decisions()
-    _advance(state, now - state.policy.delay, decisions)
+    if now is None:
+        _write_watermark(state, decisions)
+    else:
+        _advance(state, now - state.policy.delay, decisions)
     return decisions
 
 
@@ -235,11 +242,15 @@ def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Cont
 
 
 def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
-    """Move the watermark forward, if it does move, and write it together with the time before which all is expired."""
-    if watermark <= state.watermark:
-        return
-    state.watermark = watermark
-    value = {"watermark": watermark, "expiry": state.policy.final_before(state.stream_time, watermark)}
+    """Move the watermark forward, if it does move, and write it."""
+    if watermark > state.watermark:
+        state.watermark = watermark
+        _write_watermark(state, decisions)
+
+
+def _write_watermark(state: AcceptState, decisions: Decisions) -> None:
+    """Write the watermark together with the time before which all is expired."""
+    value = {"watermark": state.watermark, "expiry": state.policy.final_before(state.stream_time, state.watermark)}
     key = pack_watermark_key(state.partition)
     decisions.partial_counts.append((key, json.dumps(value).encode(), NO_TIMESTAMP, []))
 

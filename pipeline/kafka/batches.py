@@ -81,9 +81,12 @@ class Batches:
             batch.add(row)
 
 
-async def send(producer: AIOKafkaProducer, outputs: Iterable[Batches]) -> None:
+async def send(producer: AIOKafkaProducer, outputs: Iterable[Batches]) -> dict[TopicPartition, int]:
     """
     Hand all batches to *producer*, and wait until Kafka has acknowledged them.
+
+    Returns:
+        For each partition that was written to Kafka's time (ms) when it was; NO_TIMESTAMP where the topic has no clock.
 
     Raises:
         RefusedError: Kafka will never take one of them.
@@ -95,7 +98,8 @@ async def send(producer: AIOKafkaProducer, outputs: Iterable[Batches]) -> None:
         for batch in output.batches
     ]
     try:
-        await asyncio.gather(*(ack for _, ack in acks))
+        written = await asyncio.gather(*(ack for _, ack in acks))
     except REFUSALS as error:
         tp = next(tp for tp, ack in acks if ack.done() and not ack.cancelled() and ack.exception() is error)
         raise RefusedError(f"{tp.topic}[{tp.partition}]: {error!r}") from error
+    return {tp: metadata.timestamp for (tp, _), metadata in zip(acks, written, strict=True)}

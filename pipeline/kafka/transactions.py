@@ -93,7 +93,7 @@ class TransactionalProducer:
 
     async def commit(
         self, outputs: Iterable[Batches], source: TopicPartition, position: OffsetAndMetadata, group: str
-    ) -> None:
+    ) -> dict[TopicPartition, int]:
         """
         Write *outputs* and the source offset in one transaction.
 
@@ -103,15 +103,19 @@ class TransactionalProducer:
             position: Where *group* goes on in *source* after this transaction.
             group: The consumer group.
 
+        Returns:
+            Kafka's time of what was written: see `batches.send`.
+
         Raises:
             KafkaError, AssertionError, TimeoutError: nothing is known of the outcome.
         """
         producer = self._producer
         async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
             await producer.begin_transaction()
-            await send(producer, outputs)
+            written_at = await send(producer, outputs)
             await producer.send_offsets_to_transaction({source: position}, group)
             await producer.commit_transaction()
+        return written_at
 
     async def until_marked(self, tps: Iterable[TopicPartition]) -> None:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 
 from pipeline.core import deduplication
 from pipeline.core.contract import (
@@ -29,6 +30,7 @@ from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
+from pipeline.worker.clock import KafkaClock
 from pipeline.worker.stage import IncompleteError, Opened, Output, Pause
 
 
@@ -44,6 +46,7 @@ class AcceptStage:
         group: str,
         policy: TimePolicy,
         metrics: WorkerMetrics,
+        clock: KafkaClock,
         rejection_limit: RejectionLimitPolicy = NO_REJECTION_LIMIT,
     ) -> None:
         self.source = topics.raw
@@ -53,6 +56,7 @@ class AcceptStage:
         self._policy = policy
         self._rejection_limit = rejection_limit
         self._metrics = metrics
+        self._clock = clock
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[AcceptState]:
         """Restore the state; without a committed offset, find out how far the output goes."""
@@ -144,22 +148,22 @@ class AcceptStage:
                 f"worker.rejected_share_max = {self._rejection_limit.share_max}. Nothing of this chunk is "
                 f"committed. Fix what rejects them, or raise the limit, and restart the worker"
             )
-        rejected = TopicPartition(self._topics.rejected, partition)
+        rejected, counts = TopicPartition(self._topics.rejected, partition), self.shared_outputs(partition)[0]
         rows = [
             accepted,
             output(rejected, decisions.rejected, bytes_max=REJECTED_BATCH_BYTES_MAX),
-            output(TopicPartition(self._topics.partial_counts, 0), decisions.partial_counts),
+            output(counts, decisions.partial_counts),
         ]
         totals = dict(state.totals)  # As of this chunk: the next one is decided on before this one is committed.
-        return Output(
-            rows,
-            deduplication.to_metadata(state),
-            lambda seconds: self._on_committed(
-                state, chunk, decisions, totals=totals, first=accepted.first, seconds=seconds
-            ),
-        )
 
-    def _on_committed(
+        def on_committed(seconds: float, written_at: Mapping[TopicPartition, int]) -> None:
+            if counts in written_at:
+                self._clock.observe(written_at[counts])
+            self._show(state, chunk, decisions, totals=totals, first=accepted.first, seconds=seconds)
+
+        return Output(rows, deduplication.to_metadata(state), on_committed)
+
+    def _show(
         self,
         state: AcceptState,
         chunk: Chunk,
@@ -174,7 +178,8 @@ class AcceptStage:
         metrics.count_deletions(decisions.deletions)
         metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
         metrics.state_keys.labels(partition).set(state.keys)
-        metrics.watermark.labels(partition).set(state.watermark / 1000)
+        if state.watermark != NEVER:
+            metrics.watermark.labels(partition).set(state.watermark / 1000)
         received_at_ms = received_at_of(first[3]) if first else None
         if received_at_ms is not None:
             metrics.accepted_seconds.observe(max(0.0, time.time() - received_at_ms / 1000))

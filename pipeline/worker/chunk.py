@@ -28,8 +28,8 @@ class Chunk:
 
     `begin` and `end` are the fetch positions before and after it: all of [begin, end) was read, though offsets in
     between may be missing (control records, aborted transactions, compaction). It is `idle` if the partition was read
-    to its end some time ago and nothing came since. `now` is the clock in ms since the epoch, `behind` how many offsets
-    the log end is ahead of `end`.
+    to its end some time ago and nothing came since. `now` is Kafka's time in ms since the epoch, None while that is not
+    known; `behind` how many offsets the log end is ahead of `end`.
 
     The batches are decoded while they are iterated, once: a record is then used while it is in the processor's cache,
     and what waits for its turn is bytes and not thousands of objects.
@@ -41,7 +41,7 @@ class Chunk:
     end: int
     batches: Sequence[Batch]
     idle: bool
-    now: int
+    now: int | None
     behind: int
 
     @property

@@ -26,6 +26,7 @@ from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import Settings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split
+from pipeline.worker.clock import KafkaClock
 from pipeline.worker.partition import Crash, ExitCode, Partition
 from pipeline.worker.report import ReportStage
 from pipeline.worker.stage import Stage
@@ -83,11 +84,17 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
     partitions: dict[TP, Partition[Any]] = {}
     check_versions("faust-streaming", "aiokafka")
     app = _app(settings)
-    app.transport = _transport(app, settings, crash)
+    clock = KafkaClock()
+    app.transport = _transport(app, settings, clock, crash)
     topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
     reader = LogReader(settings.kafka.client_options())
     accept_stage = AcceptStage(
-        topics=topics, group=group, policy=policy, metrics=metrics, rejection_limit=settings.worker.rejection_limit
+        topics=topics,
+        group=group,
+        policy=policy,
+        metrics=metrics,
+        clock=clock,
+        rejection_limit=settings.worker.rejection_limit,
     )
     report_stage = ReportStage(
         topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
@@ -192,7 +199,7 @@ def _source(app: faust.App, topic: str) -> Any:
     return app.topic(topic, value_type=bytes, value_serializer="raw", key_serializer="raw", acks=False)
 
 
-def _transport(app: faust.App, settings: Settings, crash: Crash) -> ChunkTransport:
+def _transport(app: faust.App, settings: Settings, clock: KafkaClock, crash: Crash) -> ChunkTransport:
     def on_membership_lost() -> None:
         crash(
             ExitCode.MEMBERSHIP_LOST,
@@ -202,6 +209,7 @@ def _transport(app: faust.App, settings: Settings, crash: Crash) -> ChunkTranspo
 
     transport = ChunkTransport(app.conf.broker_consumer, app)
     transport.client_options = settings.kafka.client_options()
+    transport.now = clock.now
     # The report has rows that wait for their interval, so its ticks come with every poll.
     transport.idle_seconds = lambda topic: IDLE_SECONDS if topic == settings.kafka.topics.raw else POLL_SECONDS
     transport.on_membership_lost = on_membership_lost

@@ -271,8 +271,8 @@ class Partition(Generic[State]):
 
     async def _commit(self, producer: TransactionalProducer, end: int, output: Output, began: float) -> None:
         position = OffsetAndMetadata(end, output.metadata)
-        await producer.commit(output.rows, self._tp, position, self._stage.group)
-        output.on_committed(time.perf_counter() - began)
+        written_at = await producer.commit(output.rows, self._tp, position, self._stage.group)
+        output.on_committed(time.perf_counter() - began, written_at)
         await producer.until_marked([rows.tp for rows in output.rows if rows.batches])
         self._failures = 0
         if self.paused:

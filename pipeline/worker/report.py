@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipeline.core import rates
 from pipeline.core.contract import Topics, transactional_prefix
 from pipeline.core.rates import ReportState, WindowRate
@@ -10,6 +12,7 @@ from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
+from pipeline.worker.clock import monotonic_ms
 from pipeline.worker.stage import Opened, Output
 
 
@@ -18,7 +21,20 @@ class ReportStage:
 
     name = "report"
 
-    def __init__(self, *, topics: Topics, group: str, partitions: int, window_ms: int, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self,
+        *,
+        topics: Topics,
+        group: str,
+        partitions: int,
+        window_ms: int,
+        metrics: WorkerMetrics,
+        now_ms: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        """
+        Args:
+            now_ms: The clock by which rows wait for their interval.
+        """
         self.source = topics.partial_counts
         self.group = group
         self.transactional_prefix = transactional_prefix(topics.raw, group, self.name)
@@ -26,6 +42,7 @@ class ReportStage:
         self._partitions = partitions
         self._window_ms = window_ms
         self._metrics = metrics
+        self._now_ms = now_ms
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[ReportState]:
         """Restore from both topics. Without a committed offset all of the input is read, and rows follow from that."""
@@ -60,14 +77,14 @@ class ReportStage:
     def process(self, state: ReportState, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
         records = list(chunk.records())
-        rows, late = rates.report(state, records, now=chunk.now)
+        rows, late = rates.report(state, records, now=self._now_ms())
         if not rows and not records:
             return None
         last_complete = state.last_complete  # As of this chunk: the next one may come before this one is committed.
         return Output(
             [output(self._rates, rows)],
             "",
-            lambda seconds: self._on_committed(last_complete, chunk, (len(records), len(rows), late), seconds),
+            lambda seconds, _: self._on_committed(last_complete, chunk, (len(records), len(rows), late), seconds),
         )
 
     def _on_committed(

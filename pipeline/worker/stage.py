@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from pipeline.kafka import TopicPartition
 from pipeline.kafka.batches import Batches
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import Outputs
@@ -17,11 +18,15 @@ State = TypeVar("State")
 
 @dataclass(slots=True)
 class Output:
-    """What a chunk led to: rows for each partition, metadata, and what to do once committed."""
+    """
+    What a chunk led to: rows for each partition, metadata, and what to do once committed.
+
+    `on_committed` gets the seconds it took, and Kafka's time of the rows by partition: see batch.send.
+    """
 
     rows: list[Batches]
     metadata: str
-    on_committed: Callable[[float], None]
+    on_committed: Callable[[float, Mapping[TopicPartition, int]], None]
 
 
 @dataclass(slots=True)

@@ -184,7 +184,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                 keep_batches(result)
         fetched = await super()._fetch_records(consumer, active, 0, None)
         after = self._positions(consumer)
-        now = int(time.time() * 1000)
+        now = self.transport.now()
         chunks = {}
         for tp in active & before.keys() & after.keys():
             begin, end, log_end = before[tp], after[tp], consumer.highwater(tp)
@@ -261,7 +261,7 @@ class ChunkConsumer(driver.Consumer):
             topic=chunk.topic,
             partition=chunk.partition,
             offset=chunk.begin,
-            timestamp=chunk.now / 1000,
+            timestamp=(chunk.now or 0) / 1000,
             timestamp_type=0,
             headers=[],
             key=None,
@@ -291,5 +291,6 @@ class ChunkTransport(driver.Transport):
     Consumer = ChunkConsumer
 
     client_options: dict[str, Any]
+    now: Callable[[], int | None]
     idle_seconds: Callable[[str], float]
     on_membership_lost: Callable[[], None]

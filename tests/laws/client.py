@@ -99,11 +99,16 @@ class ModelProducer:
     async def begin_transaction(self) -> None:
         self._transaction = await self._request(lambda: self.network.broker.begin(*self.who))
 
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[Any]:
         begun, tp = self._begun(), TopicPartition(topic, partition)
         records = list(MemoryRecords(bytes(batch._builder.build())).next_batch())
         await asyncio.sleep(0)
-        return asyncio.create_task(self._request(lambda: self.network.broker.produce(*self.who, begun, tp, records)))
+
+        def produce() -> Any:
+            self.network.broker.produce(*self.who, begun, tp, records)
+            return SimpleNamespace(timestamp=self.network.broker.now)
+
+        return asyncio.create_task(self._request(produce))
 
     async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, Any], group: str) -> None:
         begun = self._begun()

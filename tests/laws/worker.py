@@ -18,6 +18,7 @@ from pipeline.core.windows import TimePolicy
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Batch, Chunk
+from pipeline.worker.clock import KafkaClock
 from pipeline.worker.partition import ExitCode, Partition
 from pipeline.worker.report import ReportStage
 from tests.laws.client import Fault, ModelReader, Network, open_producer
@@ -60,11 +61,22 @@ class Worker:
         self.loop = StepLoop()
         self.network = Network(broker)
         self._log_reader = ModelReader(self.network)
+        self._clock = KafkaClock()
         self._accept = AcceptStage(
-            topics=TOPICS, group=GROUP, policy=POLICY, metrics=METRICS, rejection_limit=rejection_limit
+            topics=TOPICS,
+            group=GROUP,
+            policy=POLICY,
+            metrics=METRICS,
+            clock=self._clock,
+            rejection_limit=rejection_limit,
         )
         self._report = ReportStage(
-            topics=TOPICS, group=GROUP, partitions=PARTITIONS, window_ms=POLICY.window, metrics=METRICS
+            topics=TOPICS,
+            group=GROUP,
+            partitions=PARTITIONS,
+            window_ms=POLICY.window,
+            metrics=METRICS,
+            now_ms=lambda: broker.now,
         )
         self._readers: dict[TopicPartition, _Reader] = {}
         self._partitions: dict[TopicPartition, Partition[Any]] = {}
@@ -86,7 +98,8 @@ class Worker:
         reader.position = end
         # Each is read once, like the real ones.
         batches = [Batch(iter(part), len(part), end) for part in (taken[:1], taken[1:])] if taken else []
-        chunk = Chunk(tp.topic, tp.partition, begin, end, batches, is_idle, self.broker.now, log.end - end)
+        now = None if self._clock.now() is None else self.broker.now
+        chunk = Chunk(tp.topic, tp.partition, begin, end, batches, is_idle, now, log.end - end)
         reader.fetched.append(chunk)
         return chunk
 

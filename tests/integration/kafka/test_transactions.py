@@ -32,6 +32,7 @@ from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
+from pipeline.worker.clock import KafkaClock
 from tests.harness.recount import read
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def stage_of(settings: Settings) -> AcceptStage:
         group=settings.worker.group,
         policy=settings.worker.policy,
         metrics=WorkerMetrics(CollectorRegistry()),
+        clock=KafkaClock(),
     )
 
 

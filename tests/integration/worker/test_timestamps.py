@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -139,3 +141,28 @@ def test_a_worker_whose_clock_is_an_hour_ahead_commits(
 
     with worker:
         decides(settings, worker, 20)
+
+
+def test_a_window_does_not_end_by_the_clock_of_a_worker(settings: Settings, tmp_path: Path) -> None:
+    """An idle partition's watermark follows a clock, and is never taken back: it is Kafka's."""
+    clock = BridgeClock(tmp_path / "clock")
+    clock.set(30 * 86_400)
+    worker = WorkerProcess(settings, tmp_path)
+    worker.environ |= clock.environ
+    began = time.time()
+
+    with worker:
+        eventually(lambda: [] if watermark(settings) > 1000 * (began - 30) else [worker.tail()], seconds=60)
+        write(settings, [deletion("m", datetime.now(UTC))])
+        decides(settings, worker, 1)
+        eventually(lambda: [] if watermark(settings) > 1000 * (began - 25) else [worker.tail()], seconds=60)
+
+    assert watermark(settings) < 1000 * (time.time() - 29)
+
+
+def watermark(settings: Settings) -> int:
+    """Return the highest watermark that is written; -1 if there is none."""
+    records = read(settings, settings.kafka.topics.partial_counts)[0]
+    return max(
+        (json.loads(record.value)["watermark"] for record in records if record.key == b"watermark|0"), default=-1
+    )

@@ -31,6 +31,7 @@ from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Chunk
+from pipeline.worker.clock import KafkaClock
 from pipeline.worker.partition import ExitCode, Partition
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read
@@ -137,7 +138,8 @@ def test_a_partition_is_opened_by_fencing_first(settings: Settings) -> None:
         watched = Watched(settings.kafka.client_options())
         metrics = WorkerMetrics(CollectorRegistry())
         topics, group = settings.kafka.topics, settings.worker.group
-        stage = AcceptStage(topics=topics, group=group, policy=settings.worker.policy, metrics=metrics)
+        policy = settings.worker.policy
+        stage = AcceptStage(topics=topics, group=group, policy=policy, metrics=metrics, clock=KafkaClock())
         partition = Partition(stage, 0, reader=watched, open_producer=watched.open_producer, seek=no_seek, crash=crash)
         await partition.handle(Chunk(topics.raw, 0, 0, 0, (), idle=False, now=0, behind=0))
         await partition.close()

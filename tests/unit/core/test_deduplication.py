@@ -449,6 +449,19 @@ def test_a_tick_of_a_clock_that_stands_or_falls_writes_nothing() -> None:
     assert state.watermark == NOON - 30_000
 
 
+def test_a_tick_before_the_time_is_known_repeats_the_watermark() -> None:
+    """Kafka's stamp on it tells the time; until then no window ends by a clock."""
+    state = new_state()
+    run(raw(0, body()), state=state)
+
+    (row,) = outs(tick(state, None).partial_counts)
+    (first,) = outs(tick(new_state(), None).partial_counts)
+
+    assert json.loads(row.value or b"") == {"watermark": NOON - 30_000, "expiry": NOON - 7_200_000}
+    assert json.loads(first.value or b"")["watermark"] == NEVER
+    assert state.watermark == NOON - 30_000
+
+
 def test_a_tick_of_a_partition_that_never_had_a_record_counts_too() -> None:
     """Four partitions and one media: the three empty ones must not hold back the report."""
     assert len(tick(new_state(), NOON).partial_counts) == 1
