@@ -243,8 +243,7 @@ class Connection(asyncio.Protocol):
                     answer = self._handler.fail(error)
             del answers[0]
             if not transport.is_closing():
-                is_last = self.state is CLOSING and not answers
-                transport.write(answer.last if is_last else answer.data)
+                transport.write(answer.data if answers or self.state is not CLOSING else answer.last)
             if answer.closes:
                 self._close()
         if self.state is CLOSING:

@@ -190,13 +190,13 @@ class Handler:
     def publish(self, callback: Callback, headers: Headers, body: bytes, client: Client) -> Pending | Reply:
         """Hand on the body of a request that was admitted for *callback*."""
         self._bodies -= 1
-        verdict = admit_body(self._policy, body)
-        if isinstance(verdict, Refusal):
-            return self.refuse(_OUTCOMES[verdict])
+        authenticated = admit_body(self._policy, body)
+        if not isinstance(authenticated, bytes):
+            return self.refuse(_OUTCOMES[authenticated])
         now = self._clock()
         request = None
         if callback.auth_keys:  # Without keys a timestamp proves nothing, and may be as long as a head.
-            request = headers[b"x-vod-timestamp"], verdict
+            request = headers[b"x-vod-timestamp"], authenticated
             if self._bursts.add(headers[b"x-vod-signature"], now):
                 self._metrics.bursts.inc()
                 hint = "a stolen signature, or a very large deletion"
@@ -206,7 +206,7 @@ class Handler:
                 return durable, True, headers, now
         try:
             durable = self._publisher.publish(
-                media_id_of(verdict), verdict, source=_HTTP, received_at_ms=int(now * 1000)
+                media_id_of(authenticated), authenticated, source=_HTTP, received_at_ms=int(now * 1000)
             )
         except OverloadedError as error:
             return self._fail(error, headers, client, now)

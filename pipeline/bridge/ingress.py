@@ -54,9 +54,12 @@ def admit_head(
             a request authentic but a right signature; what a proxy appends to the sender's is not the sender's.
         now: The receiver's clock, seconds since the epoch.
     """
-    callbacks = policy.callbacks.get(target) or _by_url(policy.callbacks, target)
-    if isinstance(callbacks, Refusal):
-        return callbacks
+    callbacks = policy.callbacks.get(target)
+    if callbacks is None:
+        by_url = _by_url(policy.callbacks, target)
+        if isinstance(by_url, Refusal):
+            return by_url
+        callbacks = by_url
     if method != b"POST":
         return Refusal.METHOD_NOT_ALLOWED
     length = headers.get(b"content-length")

@@ -168,7 +168,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         if not self._has_head:
             return  # It is read again: see _without_upgrade.
-        body = bytes(self._body)
+        body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         self._body = b""
         if self._headers:
             self._forget_head()
