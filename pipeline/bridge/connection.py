@@ -14,7 +14,8 @@ from enum import Enum, auto
 from math import inf
 from typing import cast
 
-from pipeline.bridge.handler import Client, Handler, Headers, Pending, Reply
+from pipeline.bridge.handler import Client, Handler, Headers, Pending
+from pipeline.bridge.replies import CONTINUE, Reply
 from pipeline.bridge.request_reader import RequestReader, StoppedError, Unreadable
 from pipeline.core.signature import Callback
 from pipeline.service.metrics.bridge import BridgeAnswer
@@ -22,7 +23,6 @@ from pipeline.service.metrics.bridge import BridgeAnswer
 # One read brings up to 256 KiB: 11,900 requests of 22 bytes. Honest clients send few ahead, and VOD none.
 PIPELINED_MAX = 16
 
-_CONTINUE = Reply(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n")
 _OUTCOMES = {
     Unreadable.MALFORMED: BridgeAnswer.MALFORMED,
     Unreadable.HEAD_TOO_LARGE: BridgeAnswer.HEAD_TOO_LARGE,
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             raise StoppedError
         self._admitted = verdict, headers
         if expects_continue:
-            self._answers.append(_CONTINUE)
+            self._answers.append(CONTINUE)
 
     def request_arrived(self, body: bytes, is_last: bool) -> None:
         """Have it published, unless many that came with it wait: to answer them all would hold up everybody else."""

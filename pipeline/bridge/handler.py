@@ -1,7 +1,7 @@
 """
 What all connections of the callback port share: it hands callbacks to the publisher, and counts and logs every answer.
 
-The rules are ingress.py's, the protocol is connection.py's; HTTP statuses are named here and nowhere else.
+The rules are ingress.py's, the statuses replies.py's, and the protocol is connection.py's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Protocol, assert_never
 
 import structlog
@@ -19,6 +18,7 @@ from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedErro
 from pipeline.bridge.ingress import Authenticated, Policy, Refusal, admit_body, admit_head
 from pipeline.bridge.publisher import Source
 from pipeline.bridge.repeats import Bursts, Recent
+from pipeline.bridge.replies import FAILED, NOT_TAKEN, REFUSED, TAKEN, Reply
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial
 from pipeline.service.errors import SettingsError
@@ -51,47 +51,11 @@ class Waiter(Protocol):
     def abort(self) -> None: ...
 
 
-class Reply:
-    """A response without a body: the sender learns nothing but the status."""
-
-    __slots__ = ("closes", "data", "last")
-
-    def __init__(self, data: bytes, last: bytes, *, closes: bool = False) -> None:
-        """*last* is what is written instead of *data* where the connection ends with it, as it does if it *closes*."""
-        self.data = data
-        self.last = last
-        self.closes = closes
-
-
 # A callback that was handed on: the future of its durability, whether that is of an equal request before it, and when
 # it was received. A plain tuple, as one is made for every callback.
 Pending = tuple[asyncio.Future[bool], bool, Headers, float]
 
 
-def _reply(status: HTTPStatus, *, closes: bool = False, head: str = "") -> Reply:
-    begin = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\n{head}"
-    last = f"{begin}connection: close\r\n\r\n".encode()
-    return Reply(last if closes else f"{begin}\r\n".encode(), last, closes=closes)
-
-
-TAKEN = _reply(HTTPStatus.OK)
-NOT_TAKEN = _reply(HTTPStatus.SERVICE_UNAVAILABLE)
-FAILED = _reply(HTTPStatus.INTERNAL_SERVER_ERROR, closes=True)
-REFUSED = {
-    outcome: _reply(status, closes=True, head="allow: POST\r\n" if status == HTTPStatus.METHOD_NOT_ALLOWED else "")
-    for outcome, status in (
-        (BridgeAnswer.MALFORMED, HTTPStatus.BAD_REQUEST),
-        (BridgeAnswer.DENIED, HTTPStatus.FORBIDDEN),
-        (BridgeAnswer.NOT_FOUND, HTTPStatus.NOT_FOUND),
-        (BridgeAnswer.METHOD_NOT_ALLOWED, HTTPStatus.METHOD_NOT_ALLOWED),
-        (BridgeAnswer.HEAD_TIMEOUT, HTTPStatus.REQUEST_TIMEOUT),
-        (BridgeAnswer.BODY_TIMEOUT, HTTPStatus.REQUEST_TIMEOUT),
-        (BridgeAnswer.LENGTH_MISSING, HTTPStatus.LENGTH_REQUIRED),
-        (BridgeAnswer.BODY_TOO_LARGE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-        (BridgeAnswer.HEAD_TOO_LARGE, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
-        (BridgeAnswer.OVERLOADED, HTTPStatus.SERVICE_UNAVAILABLE),
-    )
-}
 _OUTCOMES = {
     Refusal.MALFORMED: BridgeAnswer.MALFORMED,
     Refusal.NOT_FOUND: BridgeAnswer.NOT_FOUND,
