@@ -113,7 +113,7 @@ class Report:
         return not self.findings.counts and self.balance.accounted_for == self.balance.received
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report in the shape the README documents."""
+        """Return the report in the shape that docs/audit.md documents."""
         balance = self.balance
         return {
             "agrees": self.agrees,

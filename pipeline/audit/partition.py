@@ -48,7 +48,7 @@ class Result:
     What one partition gave.
 
     `counts` are deletions by window and ErrorCode ("": success) in all that was read of `accepted`; `judged` are the
-    windows that judged records fell into. `watermark`: see README, "A failure-rate row"; -1 if it is not known.
+    windows that judged records fell into. `watermark`: see docs/contract.md; -1 if it is not known.
     """
 
     scope: Scope

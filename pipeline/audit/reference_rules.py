@@ -1,5 +1,5 @@
 """
-What should become of one raw record: the README's rules once more, in the plainest way, and nothing of the worker's.
+What should become of one raw record: the contract's rules once more, in the plainest way, and nothing of the worker's.
 
 Only the event's schema and its content's fingerprint are shared (pipeline.core.event): they are the contract itself.
 """
@@ -135,7 +135,7 @@ def _suffix(at: int) -> bytes:
 
 
 def _why_invalid(body: bytes | None, error: ValidationError) -> str:
-    """Return the first rule that a body breaks which is not a valid event: the README's order of reasons."""
+    """Return the first rule that a body breaks which is not a valid event: the contract's order of reasons."""
     try:
         parsed = from_json(body or b"")
     except ValueError:

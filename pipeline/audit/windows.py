@@ -19,7 +19,7 @@ from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
 
 POLL_SECONDS = 0.2
-KEPT_MS = 30 * 86_400_000  # What is older retention may have taken a part of. Source: README, "Topics".
+KEPT_MS = 30 * 86_400_000  # What is older retention may have taken a part of. Source: docs/contract.md, "Topics".
 HOUR_MS = 3_600_000
 
 

@@ -1,7 +1,7 @@
 """
 The Kafka contract: topic names, keys, headers and how each is read back; retentions and sizes.
 
-Everything that two processes must agree on, and nothing else. Source: README, "Topics".
+Everything that two processes must agree on, and nothing else. Source: docs/contract.md, "Topics".
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _EVENT_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimePolicy:
     """
-    The rules of time of a deployment, in milliseconds. Changing one mid-stream changes decisions: see README.
+    The rules of time of a deployment, in milliseconds. Changing one mid-stream changes decisions: see docs/contract.md.
 
     Args:
         window: Width of the tumbling windows, aligned to the epoch.

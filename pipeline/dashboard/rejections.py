@@ -1,8 +1,8 @@
 """
 The last rejected records, as the page shows them: why, when and where, without their bodies.
 
-Pure: it knows the records of `rejected` (README, "Topics"), not how they arrive. A body is not shown, as the page
-has no password; `detail` names the field, and partition and offset lead those who may read the topic to the body.
+Pure: it knows the records of `rejected` (docs/contract.md), not how they arrive. A body is not shown, as the page has
+no password; `detail` names the field, and partition and offset lead those who may read the topic to the body.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def check_settings(settings: Settings, *, bridge_runs: bool = False) -> Iterator
             fix = "set a key in VOD (AuthSwitch on) and here as auth_keys"
             yield warn("callbacks", f"{name} has no key: who knows the URL can send events", fix)
         elif weak:
-            fix = "take one of 32 characters, and rotate: README, bridge.callbacks"
+            fix = "take one of 32 characters, and rotate: docs/operating.md"
             yield warn("callbacks", f"{name} has a key of less than {KEY_CHARACTERS_MIN} characters", fix)
         else:
             yield ok("callbacks", f"{name} is signed")

@@ -1,4 +1,4 @@
-"""The five topics as README, "Topics" has them. Pure."""
+"""The five topics as docs/contract.md, "Topics" has them. Pure."""
 
 from __future__ import annotations
 

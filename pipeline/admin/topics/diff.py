@@ -82,7 +82,7 @@ def check(settings: Settings) -> tuple[str, ...]:
     Return why the contract of these settings would lose state, one sentence a topic; empty when it would not.
 
     State is restored from accepted and partial-counts, so both must outlive every raw record that may still be read
-    plus the time its key is remembered. Source: README, "Topics".
+    plus the time its key is remembered. Source: docs/contract.md, "Topics".
     """
     specs = {spec.name: spec.config for spec in contract(settings)}
     return tuple(problem.what for problem in _retention_problems(settings, specs))

@@ -40,7 +40,7 @@ def write_raw(
     count = 0
     sent = []
     try:
-        # Its partitioner is murmur2, as raw needs it (README, "Topics").
+        # Its partitioner is murmur2, as raw needs it (docs/contract.md, "Topics").
         producer = KafkaProducer(**kafka.client_options(), acks="all", linger_ms=5)
         try:
             for body, headers in records:

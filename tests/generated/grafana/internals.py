@@ -25,7 +25,7 @@ from tests.generated.grafana.panels import (
 TITLE = "vod-pipeline: internals"
 UID = "vod-pipeline-internals"
 
-KEY_BYTES = 135  # Memory an event remembered for deduplication takes. Source: README, "Figures".
+KEY_BYTES = 135  # Memory an event remembered for deduplication takes. Source: docs/performance.md.
 
 _bridge = BridgeSettings()
 

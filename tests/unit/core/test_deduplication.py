@@ -604,7 +604,7 @@ def memory(state: AcceptState) -> object:
 
 
 def model(records: Sequence[Raw]) -> tuple[list[int], Counter[str]]:
-    """The rules of README, "Time", in the plainest way: the offsets accepted, and every outcome."""
+    """The rules of docs/contract.md, "Time", in the plainest way: the offsets accepted, and every outcome."""
     known: dict[tuple[str, str], str] = {}
     accepted: list[int] = []
     outcomes: Counter[str] = Counter()

@@ -23,7 +23,7 @@ MINUTE = 60_000
 
 
 def row(start: str = NOON, code: str | None = None, failures: int = 2, total: int = 10, **others: object) -> bytes:
-    """A record of failure-rates as the README has it."""
+    """A record of failure-rates as docs/contract.md has it."""
     value = {
         "window_start": start,
         "window_end": format_time(parse_time(start) + MINUTE),
