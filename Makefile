@@ -23,7 +23,8 @@ run: setup ## Start everything: a local Kafka, the topics, the bridge on port 80
 demo: setup ## The same with simulated callbacks, a live table, and the audit at the end.
 	@exec $(BIN)/vod-pipeline up --demo
 
-test: setup $(TOOLS) ## Run all tests, those on a real Kafka included (about 8 minutes on 2 cores).
+test: setup $(TOOLS) ## Lint, then run all tests, those on a real Kafka included (about 8 minutes on 2 cores).
+	@$(MAKE) lint
 	@# They wait more than they compute, hence three on two cores. A file keeps its broker; chaos comes first, as it waits most.
 	@exec $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
@@ -46,7 +47,7 @@ lint: $(INSTALLED) ## Check format, style, types, import contracts and the docum
 
 check: setup ## The contributor's loop: lint, unit and component tests, and the laws at 500 runs.
 	@$(MAKE) lint
-	@LAWS_RUNS=500 exec $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/component tests/laws
+	@LAWS_RUNS=500 exec $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/contract tests/component tests/laws
 
 docs: $(INSTALLED) ## Build the documentation as a site: .local/site/index.html.
 	$(SITE)
