@@ -120,9 +120,8 @@ MUTANTS = (
     Mutant(
         "a count is added, not replaced",
         REPORT,
-        "[key.partition, key.code] = int(record.value)",
-        "[key.partition, key.code] = int(record.value) + sum("
-        "n for who, n in state.counts.get(key.window, {}).items() if who == (key.partition, key.code))",
+        "self.counts[window][partition, code] = number",
+        "self.counts[window][partition, code] = number + self.counts[window].get((partition, code), 0)",
     ),
     Mutant(
         "a chunk's count is written, not the sum",

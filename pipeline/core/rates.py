@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
 from pipeline.core.contract import SUCCESS, CountKey, Row, WatermarkKey, unpack_partial_key
@@ -109,7 +110,12 @@ class WindowRate:
 
 @dataclass(slots=True)
 class ReportState:
-    """What the report remembers: `counts` by window, then (partition, code); `due` is when a dirty window may write."""
+    """
+    What the report remembers: `counts` by window, then (partition, code); `dirty` windows have to be written.
+
+    Windows are many, and few of them change: `by_age` (all that are remembered) and `unended` are heaps, so that the
+    oldest is found without looking at the others.
+    """
 
     partitions: int
     width: int
@@ -118,6 +124,9 @@ class ReportState:
     published: dict[int, WindowRate] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
     written_at: dict[int, int] = field(default_factory=dict)
+    by_age: list[int] = field(default_factory=list)
+    unended: list[int] = field(default_factory=list)
+    latest_complete: int = NEVER
 
     @property
     def watermark(self) -> int:
@@ -136,28 +145,44 @@ class ReportState:
 
     @property
     def last_complete(self) -> tuple[int, WindowRate] | None:
-        """The latest window whose published rows are complete, and its rates."""
-        complete = [window for window, rate in self.published.items() if rate.complete]
-        return (max(complete), self.published[max(complete)]) if complete else None
+        """The latest window whose published rows are complete, and its rates; None once that is forgotten."""
+        rate = self.published.get(self.latest_complete)
+        return (self.latest_complete, rate) if rate else None
+
+    def publish(self, window: int, rate: WindowRate) -> None:
+        """Take in what the rows of *window* say."""
+        self._remember(window)
+        self.published[window] = rate
+        if rate.complete:
+            self.latest_complete = max(self.latest_complete, window)
+
+    def count(self, window: int, partition: int, code: str, number: int) -> None:
+        """Replace one count of *window*."""
+        self._remember(window)
+        if window not in self.counts:
+            self.counts[window] = {}
+            heappush(self.unended, window)
+        self.counts[window][partition, code] = number
+        self.dirty.add(window)
+
+    def _remember(self, window: int) -> None:
+        if window not in self.counts and window not in self.published:
+            heappush(self.by_age, window)
 
 
 def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
     """Take records of partial-counts into the state; what they change becomes dirty."""
-    before = state.watermark
     for record in records:
         key = unpack_partial_key(record.key)
         if isinstance(key, CountKey):
-            state.counts.setdefault(key.window, {})[key.partition, key.code] = int(record.value)
-            state.dirty.add(key.window)
+            state.count(key.window, key.partition, key.code, int(record.value))
         else:
             _merge_watermark(state, key, json.loads(record.value))
-    after = state.watermark
-    if after > before:
-        state.dirty.update(
-            window
-            for window in state.counts
-            if window + state.width <= after and not _is_complete(state.published.get(window))
-        )
+    watermark = state.watermark
+    while state.unended and state.unended[0] + state.width <= watermark:
+        window = heappop(state.unended)
+        if window in state.counts and not _is_complete(state.published.get(window)):
+            state.dirty.add(window)
 
 
 def _is_complete(rate: WindowRate | None) -> bool:
@@ -177,9 +202,8 @@ def restore_row(state: ReportState, value: bytes) -> None:
     failures = dict(before.failures) if before else {}
     if row.error_code is not None:
         failures[row.error_code] = row.failures
-    state.published[row.window_start] = WindowRate(
-        total=row.total, failures=failures, complete=row.complete, revision=row.revision, late=row.late
-    )
+    rate = WindowRate(total=row.total, failures=failures, complete=row.complete, revision=row.revision, late=row.late)
+    state.publish(row.window_start, rate)
 
 
 def finish_restore(state: ReportState) -> None:
@@ -230,7 +254,7 @@ def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> 
         if rate == before:
             continue
         late += rate.late - (before.late if before else 0)
-        state.published[window] = rate
+        state.publish(window, rate)
         state.written_at[window] = now
         rows += rows_of(window, rate, width=state.width)
     return Report(rows, late)
@@ -255,12 +279,17 @@ def _rate(state: ReportState, window: int) -> WindowRate:
 
 def _drop(state: ReportState) -> None:
     """Forget windows that no partition can change any more; what is dirty is written first."""
-    expiry = state.expiry
-    for window in [window for window in state.counts.keys() | state.published.keys() if window < expiry]:
-        if window not in state.dirty:
-            state.counts.pop(window, None)
-            state.published.pop(window, None)
-            state.written_at.pop(window, None)
+    expiry, waiting = state.expiry, []
+    while state.by_age and state.by_age[0] < expiry:
+        window = heappop(state.by_age)
+        if window in state.dirty:
+            waiting.append(window)
+            continue
+        state.counts.pop(window, None)
+        state.published.pop(window, None)
+        state.written_at.pop(window, None)
+    for window in waiting:
+        heappush(state.by_age, window)
 
 
 def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:

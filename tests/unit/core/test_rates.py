@@ -132,6 +132,34 @@ def test_partitions_add_up_and_a_count_replaces_the_one_before() -> None:
     assert figures(report(new_state(2), counts, now=NOW)) == [(None, 1, 8, False, 0, 0), ("X", 1, 8, False, 0, 0)]
 
 
+class Unwalked(dict[int, Any]):
+    """Windows that are looked up, and never walked through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all windows are walked through")
+
+    keys = values = items = __iter__
+
+
+def test_what_is_remembered_costs_nothing() -> None:
+    """Ten times a second, and with windows of a second there are 700,000 of them."""
+    state = new_state()
+    report(state, [*(count(1, window=NOON + n * MINUTE) for n in range(4)), mark(NOON + MINUTE)], now=NOW)
+    state.counts, state.published = Unwalked(state.counts), Unwalked(state.published)
+
+    idle = report(state, [], now=NOW + 1000)
+    moved = report(
+        state, [count(2, window=NOON + 9 * MINUTE), mark(NOON + 2 * MINUTE, expiry=NOON + MINUTE)], now=NOW + 2000
+    )
+
+    assert idle == []
+    assert [value["window_start"] for value in values(moved)] == ["2024-01-01T12:01:00Z", "2024-01-01T12:09:00Z"]
+    assert state.last_complete is not None
+    assert state.last_complete[0] == NOON + MINUTE
+    assert NOON not in state.counts
+    assert NOON + MINUTE in state.counts
+
+
 def test_windows_are_written_apart_and_in_order() -> None:
     """12:01 came first, 12:00 is first."""
     rows = report(new_state(), [count(2, window=NOON + MINUTE), count(1)], now=NOW)
