@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -120,17 +119,26 @@ def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
         sys.exit(FAILURE_EXIT_CODE)
 
 
-def rates(config: Config = None) -> None:
+def rates(
+    once: Annotated[bool, typer.Option("--once", help="End with the last row that is there now.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The rows as they are in the topic, one a line.")] = False,
+    config: Config = None,
+) -> None:
     """
-    Follow the failure-rate rows in the terminal. Ctrl-C ends it.
+    Follow the failure-rate rows. Ctrl-C ends it.
 
-    Example: vod-pipeline rates
+    Example: vod-pipeline rates --once --json | jq 'select(.complete)'
     """
-    from pipeline.local.rates_table import LiveRates  # noqa: PLC0415  # As above.
+    from pipeline.local import rates_table  # noqa: PLC0415  # As above.
 
-    settings = configuration.load(config)
+    lists = rates_table.follow(configuration.load(config).kafka, is_once=once)
     with contextlib.suppress(KeyboardInterrupt):
-        LiveRates(settings.kafka, console=out).run(threading.Event())
+        if as_json:
+            for rows in lists:
+                for row in rows:
+                    print(row.to_json(), flush=True)
+        else:
+            rates_table.show(lists, out)
 
 
 def _sent(summary: Summary) -> Text:

@@ -49,9 +49,13 @@ class FailureRateRow:
 
     def encode(self) -> Row:
         """Write the record: key ``<window start>|<ErrorCode>``, a JSON object, the window's start as timestamp."""
-        start = format_time(self.window_start)
+        key = f"{format_time(self.window_start)}|{self.error_code or ''}"
+        return (key.encode(), self.to_json().encode(), self.window_start, [])
+
+    def to_json(self) -> str:
+        """Write the value of the record: a JSON object in ASCII, on one line."""
         value = {
-            "window_start": start,
+            "window_start": format_time(self.window_start),
             "window_end": format_time(self.window_end),
             "error_code": self.error_code,
             "failures": self.failures,
@@ -61,7 +65,7 @@ class FailureRateRow:
             "revision": self.revision,
             "late": self.late,
         }
-        return (f"{start}|{self.error_code or ''}".encode(), json.dumps(value).encode(), self.window_start, [])
+        return json.dumps(value)
 
     @classmethod
     def decode(cls, value: bytes) -> FailureRateRow:

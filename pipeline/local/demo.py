@@ -16,7 +16,7 @@ from pipeline.admin import offsets
 from pipeline.audit.findings import Report
 from pipeline.kafka.tools.cluster import connect
 from pipeline.local.load import Summary, Target, simulate
-from pipeline.local.rates_table import LiveRates
+from pipeline.local.rates_table import follow, show
 from pipeline.local.simulator import Plan
 from pipeline.service.settings import CallbackSettings, Settings
 
@@ -48,9 +48,9 @@ def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Con
     task = progress.add_task("callbacks", total=plan.total)
     stop = threading.Event()
     width = settings.worker.window_seconds * 1000
-    live = LiveRates(settings.kafka, since=started_ms - started_ms % width, console=console)
+    rates = follow(settings.kafka, since=started_ms - started_ms % width)
     with ThreadPoolExecutor(1) as threads:
-        showing = threads.submit(live.run, stop, above=progress)
+        showing = threads.submit(show, rates, console, stop=stop, above=progress)
         try:
             summary = send(settings, callback, plan, lambda done: progress.update(task, completed=done))
             wait_until_decided(settings)

@@ -1,15 +1,16 @@
 """
 The failure rates in a terminal, as they change.
 
-The table is pure; only `LiveRates` reads Kafka. It knows the rows of failure-rates, not how they come about.
+The table is pure; only `follow` reads Kafka. It knows the rows of failure-rates, not how they come about.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -22,9 +23,9 @@ from pipeline.service.plain_text import plain
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from pipeline.service.settings import KafkaSettings
 
@@ -121,44 +122,58 @@ def _printable(code: str) -> Text:
     return Text(plain(code), no_wrap=True, overflow="ellipsis")
 
 
-class LiveRates:
+def follow(kafka: KafkaSettings, *, since: int = 0, is_once: bool = False) -> Iterator[list[FailureRateRow]]:
     """
-    Follows failure-rates and shows the table. For one run; `run` may be called in a thread.
+    Yield the rows of failure-rates as they come, in lists that may be empty.
 
     Args:
         kafka: Where failure-rates is.
-        since: Windows that start earlier are not shown; ms since the epoch.
-        console: Where to show the table; standard output by default.
+        since: Windows that start earlier are left out; ms since the epoch.
+        is_once: End with the last row that is there now.
+
+    Raises:
+        ClusterError: no Kafka answers, there is no such topic, or it cannot be read.
     """
+    topic = kafka.topics.failure_rates
+    with connect(kafka) as cluster:
+        reader = Reader(cluster)
+        # A record's timestamp is its window's start.
+        lists = [list(reader.read_since(topic, since))] if is_once else reader.follow(topic, since_ms=since)
+        for records in lists:
+            yield [FailureRateRow.decode(record.value) for record in records if record.timestamp >= since]
 
-    def __init__(self, kafka: KafkaSettings, *, since: int = 0, console: Console | None = None) -> None:
-        self._kafka = kafka
-        self._since = since
-        self._console = console
-        self._newest = NewestRows()
 
-    def run(self, stop: threading.Event, *, above: RenderableType | None = None) -> None:
-        """
-        Show the table until *stop* is set; what it shows last stays in the terminal.
+def show(
+    lists: Iterable[list[FailureRateRow]],
+    console: Console,
+    *,
+    stop: threading.Event | None = None,
+    above: RenderableType | None = None,
+) -> None:
+    """
+    Show the table of what *lists* bring (see `follow`): on a terminal in place, elsewhere anew whenever it changed.
 
-        Args:
-            above: Shown over the table, such as a rich Progress that was not started itself: a terminal has one Live.
+    Args:
+        lists: Rows as they come.
+        console: Where to show it; what it shows last stays there.
+        stop: Ends it, after one more list.
+        above: Shown over the table, such as a rich Progress that was not started itself: a terminal has one Live.
+    """
+    newest = NewestRows()
 
-        Raises:
-            ClusterError: no Kafka answers at the start, or it refuses.
-        """
-        with connect(self._kafka) as cluster, Live(self._view(above), console=self._console) as live:
-            is_last = False
-            # A record's timestamp is its window's start.
-            for records in Reader(cluster).follow(self._kafka.topics.failure_rates, since_ms=self._since):
-                for record in records:
-                    if record.timestamp >= self._since:
-                        self._newest.add(FailureRateRow.decode(record.value))
-                live.update(self._view(above))
-                if is_last:
-                    break
-                is_last = stop.is_set()  # What is there by now is read once more.
-
-    def _view(self, above: RenderableType | None) -> RenderableType:
-        table = rates_table(self._newest.rows())
+    def view() -> RenderableType:
+        table = rates_table(newest.rows())
         return table if above is None else Group(above, "", table)
+
+    with Live(view(), console=console) if console.is_terminal else nullcontext() as live:
+        is_last = False
+        for rows in lists:
+            for row in rows:
+                newest.add(row)
+            if live is not None:
+                live.update(view())
+            elif rows:
+                console.print(view())
+            if is_last:
+                return
+            is_last = stop is not None and stop.is_set()  # What is there by now is read once more.

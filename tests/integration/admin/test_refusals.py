@@ -29,6 +29,7 @@ ASKING: dict[str, tuple[str, ...]] = {
     "rejected list": (),
     "topics migrate": ("--old-prefix", "old."),
     "audit": (),
+    "rates": (),
 }
 
 
@@ -81,7 +82,7 @@ def test_each_command_says_that_what_listens_does_not_answer_as_it_is_asked(
         gc.collect()
 
 
-@pytest.mark.parametrize("command", ["offsets show", "rejected list", "topics migrate"])
+@pytest.mark.parametrize("command", ["offsets show", "rejected list", "rates", "topics migrate"])
 def test_each_command_says_that_a_topic_is_not_there(
     fresh_settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

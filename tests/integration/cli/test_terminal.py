@@ -52,6 +52,7 @@ OTHERS = {
     "up": "the logs' last lines, in which nothing is raw, and what rates and simulate show",
     "config check": "the operator's own settings",
     "config show": "the operator's own settings",
+    "files export": "files of ours, and the operator's own directory",
     "offsets show": "numbers",
     "offsets reset": "numbers",
     "rejected replay": "numbers",
@@ -90,9 +91,10 @@ def test_nothing_is_printed_past_the_console_that_makes_it_plain() -> None:
     assert found == {
         ("cli/audit.py", "stdout.write("),
         ("cli/doctor.py", " print("),
+        ("cli/local.py", " print("),
         ("cli/rejected.py", "stdout.buffer.write("),
         ("cli/terminal.py", "stdout.write("),
-        ("health.py", " print("),
+        ("service/probe.py", " print("),
     }
 
 
@@ -196,6 +198,26 @@ def test_what_strangers_wrote_is_shown_with_its_escapes(environ: dict[str, str],
 
     assert SHOWN in re.sub(rb"\x1b\[[0-9;]*m", b"", written), written  # Without the colours of the command itself.
     assert [raw for raw in RAW if raw in written.replace(b"\r\n", b"\n")] == [], written
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["table", "JSON"])
+def test_the_rates_that_are_there_can_be_had_in_a_pipe(environ: dict[str, str], tmp_path: Path, is_json: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "rates", "--once", *(["--json"] if is_json else [])],
+        cwd=tmp_path,
+        env={**environ, "PYTHONPATH": str(Path(pipeline.__file__).parents[1])},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout.endswith("\n")
+    if is_json:
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(row["error_code"], row["failures"]) for row in rows] == [(HOSTILE, 1), (None, 1)]
+    else:
+        assert done.stdout.count("100.00%") == 2
 
 
 def test_a_body_in_a_pipe_is_what_was_sent_byte_for_byte(environ: dict[str, str], tmp_path: Path) -> None:
