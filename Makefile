@@ -47,7 +47,7 @@ lint: $(INSTALLED) ## Check format, style, types, import contracts and the docum
 
 check: setup ## The contributor's loop: lint, unit and component tests, and the laws at 500 runs.
 	@$(MAKE) lint
-	@LAWS_RUNS=500 exec $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/contract tests/component tests/laws
+	@LAWS_RUNS=500 exec $(BIN)/pytest -n 3 --dist loadfile tests/unit tests/test_tidy.py tests/contract tests/component tests/laws
 
 docs: $(INSTALLED) ## Build the documentation as a site: .local/site/index.html.
 	$(SITE)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Write the secrets that docker-compose.yml mounts, each only if it is missing or empty: `make secrets CALLBACK_URL=<url>`.
 #
-# A file is mounted with the owner and the mode it has here, and the containers' users are nobody on this machine: so
+# A file is mounted with the owner and the mode it has here, and the containers' users are unknown to this machine: so
 # the files can be read by all, and the directory they are in by its owner alone.
 set -euo pipefail
 directory=${SECRETS_DIRECTORY:-secrets}

@@ -32,7 +32,7 @@ step() {
     mkdir -p "$(dirname "$log")"
     if ! "$@" >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        fail "failed: $title (the last lines are above, all of it is in $log); run make again once that is mended"
+        fail "failed: $title (the last lines are above, all of it is in $log); run make again once that is fixed"
     fi
     say "$title: done in $((SECONDS - seconds)) s"
 }
@@ -111,7 +111,7 @@ setup_kafka() {
     touch "$jars/.fetched"
 }
 
-# Unpack Debian packages, instead of installing them: a test needs their programs, nobody needs their services.
+# Unpack Debian packages, instead of installing them: a test needs their programs, none needs their services.
 unpack() {
     local package
     for package in "$@"; do

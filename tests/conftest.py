@@ -35,7 +35,7 @@ def new_kafka(directory: Path) -> LocalKafka:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """The broker that all tests share. Whoever pauses or stops it, resumes or starts it before the test ends."""
+    """The broker that all tests share. A test that pauses or stops it, resumes or starts it before the test ends."""
     with new_kafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
 

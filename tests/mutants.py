@@ -2,7 +2,7 @@
 Break the stages in known ways, one at a time on a copy of the tree, and see that a test fails for each.
 
 ``python -m tests.mutants`` prints a table and ends with 1 if a mutant survives. A replacement must match exactly once:
-whoever changes the line it is about has to look at it again. Those that need Kafka run on a real one.
+a change of the line it is about has to look at it again. Those that need Kafka run on a real one.
 """
 
 from __future__ import annotations

@@ -39,5 +39,5 @@ class Group:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for Kafka to take it any more."""
+        """Whether no caller waits for Kafka to take it any more."""
         return self.is_spooling or self.acked.done()

@@ -38,7 +38,7 @@ REQUESTS_MAX = 4
 REQUEST_RECORDS_MIN = 32
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 2.0
-REFUSED_SECONDS = 15.0  # Somebody has to change a password or a certificate; asking more often may lock the account.
+REFUSED_SECONDS = 15.0  # An operator has to change a password or a certificate; asking more often may lock the account.
 
 
 class Source(Enum):

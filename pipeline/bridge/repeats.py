@@ -1,7 +1,7 @@
 """
 Requests that came before: answered like the first, published once.
 
-The body of a callback is not signed, so whoever saw one may send it again for as long as its timestamp is tolerated.
+The body of a callback is not signed, so those who saw one may send it again for as long as its timestamp is tolerated.
 The accept stage would recognise the copy; here it costs neither Kafka nor the spool anything.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-# A request as far as it can be told from another: its timestamp and its body.
+# A request as far as it differs from another: its timestamp and its body.
 Request = tuple[bytes, bytes]
 
 ENTRY_BYTES = 300  # What the dictionary, the tuple, its strings and the future cost beside the bytes, roughly.

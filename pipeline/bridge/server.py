@@ -59,7 +59,7 @@ async def serve(
 
     Args:
         settings: All settings; this uses kafka and bridge.
-        stop: Set by whoever handles signals.
+        stop: Set by the one who handles signals.
         registry: Gets the bridge's metrics.
         reload: Reads the settings again; its callbacks and keys are used from then on whenever SIGHUP comes.
         membership: Given if this is one of several bridges behind one port.

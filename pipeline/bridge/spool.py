@@ -146,7 +146,7 @@ def spools_under(directory: Path) -> list[Path]:
     """
     Return the spools of the bridges that have *directory* in their settings.
 
-    A single bridge has its own in the directory itself, the members of a fleet in folders named by their numbers.
+    A single bridge has its own in the directory itself, the worker processes of one in folders named by their numbers.
 
     Raises:
         SpoolError: there are none that we may see.
@@ -172,7 +172,7 @@ def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:
     Look into the spool in *directory* without owning it.
 
     Returns:
-        What waits there, and the process that owns it (None: nobody).
+        What waits there, and the process that owns it (None: none does).
 
     Raises:
         SpoolError: there is none, or it cannot be read.

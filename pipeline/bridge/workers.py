@@ -34,7 +34,7 @@ from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 from pipeline.service.web import listen
 
 RESTART_SECONDS = 1.0
-START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart will not mend.
+START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart does not change.
 ANSWER_SECONDS_MAX = 2.0
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -146,10 +146,10 @@ async def serve(
     Run *members* bridges until *stop* is set.
 
     Args:
-        settings: As for one bridge; the monitoring port is the fleet's.
+        settings: As for one bridge; the monitoring port is that of all.
         members: How many processes.
         arguments: What follows `vod-pipeline bridge` for each.
-        stop: Set by whoever handles signals.
+        stop: Set by the one who handles signals.
         registry: Gets the sums of the members' metrics.
 
     Raises:
@@ -164,31 +164,31 @@ async def serve(
         alive, ours = os.pipe()
         stack.callback(os.close, alive)
         stack.callback(os.close, ours)
-        fleet = [
+        bridges = [
             _Member(number, command, stack.enter_context(listen("127.0.0.1", 0, setting="-")), alive)
             for number in range(1, members + 1)
         ]
-        registry.register(_Page(fleet))
+        registry.register(_Page(bridges))
 
         def problems() -> list[str]:
-            return ["stopping"] if stop.is_set() else [found for member in fleet for found in member.problems()]
+            return ["stopping"] if stop.is_set() else [found for member in bridges for found in member.problems()]
 
         show_ready(registry, problems)
 
         def hang_up() -> None:
-            for member in fleet:
+            for member in bridges:
                 member.send(signal.SIGHUP)
 
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
         async with monitoring(registry, problems, bound, asks_others=True):
-            keeping = [asyncio.create_task(member.keep()) for member in fleet]
+            keeping = [asyncio.create_task(member.keep()) for member in bridges]
             try:
                 with on_hangup(hang_up):
                     await until(stop, *keeping)
             finally:
                 for task in keeping:
                     task.cancel()
-                await asyncio.gather(*(_end(member) for member in fleet))
+                await asyncio.gather(*(_end(member) for member in bridges))
 
 
 async def _end(member: _Member) -> None:

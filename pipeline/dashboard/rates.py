@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from typing import NamedTuple
 
-from pipeline.core.rates import FailureRateRow
+from pipeline.core.rate_rows import FailureRateRow
 
 CODES_MAX = 20  # Named one by one; the failures of all others are added up. ErrorCode is an open set.
 CODES_KEPT_MAX = 1000  # Of a window: what a sender makes up beyond adds to the others, and costs no memory.

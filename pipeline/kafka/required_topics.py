@@ -25,7 +25,7 @@ async def require_topics(kafka: KafkaSettings) -> None:
 
     Raises:
         TopicsError: it has not.
-        KafkaError, OSError, TimeoutError: nobody answers.
+        KafkaError, OSError, TimeoutError: none answers.
     """
     admin = AIOKafkaAdminClient(**kafka.client_options(), request_timeout_ms=REQUEST_TIMEOUT_MS)
     try:

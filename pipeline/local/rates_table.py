@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.core.rates import FailureRateRow
+from pipeline.core.rate_rows import FailureRateRow
 from pipeline.core.windows import format_time
 from pipeline.kafka.tools.cluster import connect
 from pipeline.kafka.tools.reader import Reader

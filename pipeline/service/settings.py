@@ -27,9 +27,7 @@ from pipeline.service.tls import KafkaSecurity, Section, ServerCertificate
 from pipeline.service.values import BrowserHost, Host, HttpUrl, Servers, Token
 
 DEFAULT_CONFIG = Path("config/pipeline.toml")
-MNS_HORIZON_SECONDS_MIN = (
-    7 * 86_400 + 3600
-)  # A queue keeps a message for 7 days at most; an hour for clocks and handling.
+MNS_HORIZON_SECONDS_MIN = 7 * 86_400 + 3600  # A queue keeps a message for 7 days at most; an hour for clocks.
 HORIZON_SECONDS_MAX = OUTPUT_RETENTION_SECONDS  # accepted's; `config check` and `topics` also make room for raw.
 
 Port = Annotated[int, Field(ge=1, le=65_535)]

@@ -93,7 +93,7 @@ class AcceptStage:
                     deduplication.restore(state, record.key, record.timestamp, decision)
         if not is_complete:
             start, end = await log.bounds(tp)
-            # Retention may have taken it with all before it, if nobody has to remember it any more.
+            # Retention may have taken it with all before it, if it need not be remembered any more.
             if not (wanted.at < expiry and 0 < start == end):
                 raise IncompleteError(
                     f"raw offset {wanted.raw_offset} was accepted, but {tp.topic}[{tp.partition}] ends with {last}: a "

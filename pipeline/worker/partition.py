@@ -188,7 +188,7 @@ class Partition(Generic[State]):
         """
         Stand still until the partition is taken away, or for *seconds*; then `paused` until something is committed.
 
-        Nothing is open meanwhile, and nobody takes further chunks, so Faust fetches no more.
+        Nothing is open meanwhile, and no one takes further chunks, so Faust fetches no more.
         """
         self.paused = reason
         self._stage.on_paused(self._number, cause)

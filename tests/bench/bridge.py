@@ -4,7 +4,7 @@ Load on the bridge: requests per second and CPU per request on one core, beside 
 ``python -m tests.bench.bridge`` starts what it needs: the server under test on core 0, wrk on core 1, and for the
 bridge a topic on the Kafka that VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS names (default 127.0.0.1:9092). Before the first
 round the broker gets some seconds of load that do not count. The servers take turns, as a shared machine differs from
-minute to minute: compare figures of one round, or the best and the median of many.
+minute to minute: compare numbers of one round, or the best and the median of many.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ end
 """
 
 
-class Figures(NamedTuple):
+class Stats(NamedTuple):
     """What one run measured."""
 
     requests_per_second: float
@@ -93,11 +93,11 @@ def main() -> int:
         _measure("bridge", seconds=WARM_UP_SECONDS, prefix=prefix)
         print(f"{CONNECTIONS} connections, {BODY_BYTES}-byte bodies, {options.seconds} s, server on one core")
         print(f"{'server':<28} {'requests/s':>11} {'CPU us/request':>15} {'p50 ms':>9} {'p99 ms':>9}  errors")
-        found: dict[str, list[Figures]] = {name: [] for name in LABELS}
+        found: dict[str, list[Stats]] = {name: [] for name in LABELS}
         for name in [*LABELS] * options.rounds:
-            figures = _measure(name, seconds=options.seconds, prefix=prefix)
-            found[name].append(figures)
-            _show(LABELS[name], figures)
+            stats = _measure(name, seconds=options.seconds, prefix=prefix)
+            found[name].append(stats)
+            _show(LABELS[name], stats)
         for name, label in LABELS.items():
             _show(f"{label}, best", _best(found[name]))
             _show(f"{label}, median", _median(found[name]))
@@ -106,22 +106,22 @@ def main() -> int:
     return 0
 
 
-def _show(label: str, figures: Figures) -> None:
+def _show(label: str, stats: Stats) -> None:
     print(
-        f"{label:<28} {figures.requests_per_second:>11,.0f} {figures.cpu_microseconds:>15.1f} "
-        f"{figures.p50_milliseconds:>9.2f} {figures.p99_milliseconds:>9.2f}  {figures.errors}",
+        f"{label:<28} {stats.requests_per_second:>11,.0f} {stats.cpu_microseconds:>15.1f} "
+        f"{stats.p50_milliseconds:>9.2f} {stats.p99_milliseconds:>9.2f}  {stats.errors}",
         flush=True,
     )
 
 
-def _best(rounds: list[Figures]) -> Figures:
+def _best(rounds: list[Stats]) -> Stats:
     """Return the best of each figure, whichever round it is from."""
-    most, *least = zip(*(figures[:-1] for figures in rounds), strict=True)
-    return Figures(max(most), *map(min, least))
+    most, *least = zip(*(stats[:-1] for stats in rounds), strict=True)
+    return Stats(max(most), *map(min, least))
 
 
-def _median(rounds: list[Figures]) -> Figures:
-    return Figures(*(statistics.median(figures) for figures in zip(*(figures[:-1] for figures in rounds), strict=True)))
+def _median(rounds: list[Stats]) -> Stats:
+    return Stats(*(statistics.median(stats) for stats in zip(*(stats[:-1] for stats in rounds), strict=True)))
 
 
 def _kafka(prefix: str) -> KafkaSettings:
@@ -184,7 +184,7 @@ def _stop_on_sigterm() -> asyncio.Event:
     return stop
 
 
-def _measure(name: str, *, seconds: int, prefix: str) -> Figures:
+def _measure(name: str, *, seconds: int, prefix: str) -> Stats:
     port = free_port()
     arguments = ["--serve", name, "--port", str(port), "--prefix", prefix]
     command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "tests.bench.bridge", *arguments]
@@ -200,7 +200,7 @@ def _measure(name: str, *, seconds: int, prefix: str) -> Figures:
         server.wait(timeout=30)
     requests = int(_find(r"(\d+) requests in", output))
     errors = "; ".join(line.strip() for line in output.splitlines() if "errors" in line or "Non-2xx" in line) or "none"
-    return Figures(
+    return Stats(
         requests_per_second=float(_find(r"Requests/sec:\s+([\d.]+)", output)),
         cpu_microseconds=used_seconds * 1e6 / requests,
         p50_milliseconds=_milliseconds(_find(r"\n\s+50%\s+(\S+)", output)),

@@ -74,7 +74,7 @@ async def kill_broker(system: System) -> None:
 
 
 async def restart_coordinator(system: System) -> None:
-    """Stop the broker in order, which hands its coordinators to nobody, and start it again."""
+    """Stop the broker in order, which hands its coordinators to no other, and start it again."""
     await system.moment()
     await asyncio.to_thread(system.cluster.kafka.restart)
     await system.progress()

@@ -20,7 +20,7 @@ from tests.harness.recount import rate_differences, read, recount
 if TYPE_CHECKING:
     from pipeline.service.settings import Settings
 
-FINDINGS_TOLD = 5
+FINDINGS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _audited(settings: Settings) -> Verdict:
         report = audit.run(settings, rows_timeout_seconds=0)
     except OperatorError as error:
         return Verdict(0, 0, (f"no audit: {error}",))
-    problems = [str(finding) for finding in report.findings.kept[:FINDINGS_TOLD]]
+    problems = [str(finding) for finding in report.findings.kept[:FINDINGS_SHOWN]]
     if report.findings.counts:
         problems.append(f"audit: {dict(report.findings.counts)}")
     if not report.agrees and not problems:

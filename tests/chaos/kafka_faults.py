@@ -30,7 +30,7 @@ TOO_SMALL = "100"
 
 
 async def run_retention(system: System) -> None:
-    """While no worker runs, retention takes raw records that nobody has read: those are lost and counted."""
+    """While no worker runs, retention takes raw records that no one has read: those are lost and counted."""
     await system.moment()
     stopped = list(system.workers)
     for worker in stopped:
@@ -63,7 +63,7 @@ def _delete_records(system: System, cuts: dict[int, int]) -> None:
 
 
 async def recreate_raw(system: System) -> None:
-    """Somebody deletes raw and makes it anew: the worker stops and says so, and goes on after `offsets reset`."""
+    """Someone deletes raw and makes it anew: the worker stops and says so, and goes on after `offsets reset`."""
     await system.moment()
     system.watch.pause()
     await system.load.pause()
@@ -104,7 +104,7 @@ def _is_reset(system: System, number: int) -> bool:
 
 
 async def make_rejected_unwritable(system: System) -> None:
-    """The topic takes no record any more, for a reason that repeating may mend or for one that it can't."""
+    """The topic takes no record any more, for a reason that repeating may fix or for one that it can't."""
     broken = system.deal("rejected", [{"max.message.bytes": TOO_SMALL}, {"min.insync.replicas": "2"}])
     await system.moment()
     before = await asyncio.to_thread(_alter_rejected, system, broken)

@@ -149,7 +149,7 @@ class System:
         assert code == 0, f"SIGTERM ended a worker with {code}: {worker.tail()}"
 
     async def abandon(self, worker: WorkerProcess) -> None:
-        """End a worker with SIGKILL; nobody starts it again."""
+        """End a worker with SIGKILL; no one starts it again."""
         self._wanted.remove(worker)
         self.workers.remove(worker)
         await asyncio.to_thread(worker.kill)
@@ -169,7 +169,7 @@ class System:
         process.kill()
 
     def make_topics(self) -> None:
-        """Create what is missing, and mend what a scenario changed."""
+        """Create what is missing, and fix what a scenario changed."""
         reconcile(self.settings)
 
     async def moment(self, seconds_max: float = 1.0) -> None:

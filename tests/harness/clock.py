@@ -20,7 +20,7 @@ class BridgeClock:
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_NO_CACHE": "1",  # It would look again after 10 s only.
-            "DONT_FAKE_MONOTONIC": "1",  # Somebody who sets a clock does not move the monotonic one.
+            "DONT_FAKE_MONOTONIC": "1",  # Someone who sets a clock does not move the monotonic one.
         }
         self.set(0)
 

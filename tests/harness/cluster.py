@@ -32,7 +32,7 @@ class Node(LocalKafka):
         self.proxies = {name: free_port() for name in PROXIED}
 
     def start(self, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Start as LocalKafka does, with more patience."""
+        """Start as LocalKafka does, with more time."""
         super().start(timeout_seconds=timeout_seconds)
 
     def join(self, number: int, voters: str, count: int) -> None:

@@ -22,7 +22,7 @@ STOP_SECONDS_MAX = 5.0  # A long poll lasts 30 s: a stop that waits for it shows
 
 
 class Taken:
-    """Stands in for the publisher: records what it gets, and refuses what it is told to refuse."""
+    """Stands in for the publisher: records what it gets, and refuses what it is to refuse."""
 
     def __init__(self) -> None:
         self.records: list[tuple[bytes | None, bytes, bytes, int]] = []

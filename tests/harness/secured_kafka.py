@@ -130,7 +130,7 @@ class SecuredKafka:
 def _group_problems(admin: KafkaAdminClient) -> list[str]:
     """Have the topic of the groups' offsets made: the first question after a group is answered with an error."""
     try:
-        admin.list_group_offsets({"nobody": None})
+        admin.list_group_offsets({"stranger": None})
     except KafkaError as error:
         return [repr(error)]
     return []

@@ -25,9 +25,9 @@ class Fault(Enum):
 
     REFUSED = "the broker refuses it"
     ANSWER_LOST = "it takes effect, and its answer is an error"
-    NEVER_SENT = "it never arrives, and nobody answers"
-    NEVER_ANSWERED = "it takes effect, and nobody answers"
-    LATE = "nobody answers, and it arrives later"
+    NEVER_SENT = "it never arrives, and no one answers"
+    NEVER_ANSWERED = "it takes effect, and no one answers"
+    LATE = "no one answers, and it arrives later"
 
 
 class Network:

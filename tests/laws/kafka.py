@@ -109,7 +109,7 @@ class _Producer:
     epoch: int = -1
     transaction: Transaction | None = None
     completing: Transaction | None = None
-    """Committed and answered so, but without markers yet: a reader of offsets may still be told the old ones."""
+    """Committed and answered so, but without markers yet: a reader of offsets may still get the old ones."""
 
 
 class Broker:
@@ -120,7 +120,7 @@ class Broker:
         self.logs: dict[TopicPartition, PartitionLog] = {}
         self.offsets: dict[tuple[str, TopicPartition], tuple[int, str]] = {}
         self.late: list[Callable[[], object]] = []
-        """Requests that are still on their way, though nobody waits for their answer any more."""
+        """Requests that are still on their way, though no one waits for their answer any more."""
         self.leaderless: set[TopicPartition] = set()
         """Where the next markers are forgotten, once."""
         self.has_forgotten: set[TopicPartition] = set()

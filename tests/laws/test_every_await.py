@@ -15,7 +15,7 @@ from tests.laws.world import BROKEN, FOREIGN, START, World, deletion
 RAW = TopicPartition(TOPICS.raw, 0)
 STEPS_MAX = 500
 REQUESTS_MAX = 60
-FORGOTTEN_STEPS = 150  # Whoever waits for a marker waits long; by then its successors have had their chance.
+FORGOTTEN_STEPS = 150  # A wait for a marker is long; by then its successors have had their chance.
 
 
 def delivered() -> World:
@@ -49,7 +49,7 @@ def cuts() -> Iterator[int]:
 
 
 def test_killed_at_any_await_nothing_is_lost_or_doubled() -> None:
-    """kill -9 between any two steps; whoever comes next ends it."""
+    """kill -9 between any two steps; the next one ends it."""
     for steps in cuts():
         world = delivered()
         worker = Worker(world.broker)

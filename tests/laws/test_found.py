@@ -1,7 +1,7 @@
 """
 Runs that failed once, as Hypothesis printed them: kept, whatever became of them.
 
-A new one is put here as it is, before it is mended.
+A new one is put here as it is, before it is fixed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_a_report_that_had_an_offset_writes_a_window_however_late() -> None:
 
 
 def test_a_partition_that_was_given_up_while_another_worker_had_it_is_no_bug() -> None:
-    """Both show figures in this model, as one does in a process that gets a partition back before it let go of it."""
+    """Both show numbers in this model, as one does in a process that gets a partition back before it let go of it."""
     state = Flow()
     state.deliver_deletions(deliveries=[(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)])
     for slot in (0, 1):
@@ -72,7 +72,7 @@ def test_a_partition_that_was_given_up_while_another_worker_had_it_is_no_bug() -
 
 
 def test_counts_that_hang_alone_are_not_lost_together_with_the_offset() -> None:
-    """Their marker was forgotten, and then the group: the events are in accepted, so nobody would count them again."""
+    """Their marker was forgotten, and then the group: what is in accepted would not be counted again."""
     state = Flow()
     state.deliver_deletions(deliveries=[(0, 0, 0)])
     state.lose_leaders(tps={COUNTS})

@@ -122,7 +122,7 @@ class Flow(RuleBasedStateMachine):
 
     @rule(tp=st.sampled_from(OUTPUTS), number=st.integers(1, 3))
     def refuse(self, tp: TopicPartition, number: int) -> None:
-        """What the next batches hold is nothing that the topic takes, until somebody changes its settings."""
+        """What the next batches hold is nothing that the topic takes, until someone changes its settings."""
         self.world.broker.refusals[tp] = number
 
     @rule(partition=PARTITION, back=st.integers(1, 9), readers=st.integers(1, 3))
@@ -174,7 +174,7 @@ class Flow(RuleBasedStateMachine):
 
     @contextmanager
     def _restarted(self, slot: int) -> Iterator[None]:
-        """Let the worker stand still where it is, or end itself: nobody else works on what it waits for meanwhile."""
+        """Let the worker stand still where it is, or end itself: no other works on what it waits for meanwhile."""
         try:
             yield
         except StoppedError:
@@ -199,7 +199,7 @@ class Flow(RuleBasedStateMachine):
 @pytest.mark.timeout(7200)
 def test_the_flow_keeps_its_laws(machine_runs: int) -> None:
     """Thousands of runs; `make test-long` has many more, with another seed each time."""
-    is_shrunk = os.environ.get("LAWS_SHRINK") != "no"  # Whoever breaks the stage on purpose wants no example.
+    is_shrunk = os.environ.get("LAWS_SHRINK") != "no"  # A stage that is broken on purpose needs no example.
     profile = settings(
         max_examples=machine_runs,
         stateful_step_count=20,

@@ -46,7 +46,7 @@ def test_a_leader_of_old_is_not_believed(world: World, back: int) -> None:
 
 
 def test_what_stays_away_pauses_the_partition(world: World) -> None:
-    """Nobody knows whether it is lost, so nothing is decided, and the worker does not end for it."""
+    """No one knows whether it is lost, so nothing is decided, and the worker does not end for it."""
     world.broker.stale[ACCEPTED] = [0] * (FAILURES_MAX + 5)
     repeat(world)
     worker = Worker(world.broker)

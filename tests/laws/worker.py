@@ -54,7 +54,7 @@ class _Reader:
 
 
 class Worker:
-    """One process. It may believe to own any partition, whoever else does: fencing has to be enough."""
+    """One process. It may believe to own any partition, whatever others do: fencing has to be enough."""
 
     def __init__(self, broker: Broker, *, rejection_limit: RejectionLimitPolicy = NO_REJECTION_LIMIT) -> None:
         self.broker = broker

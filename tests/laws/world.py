@@ -102,7 +102,7 @@ class World:
         return partition
 
     def expire_raw(self, partition: int, unread: int) -> None:
-        """Let retention take what is read, and *unread* records more; nobody may have those in memory."""
+        """Let retention take what is read, and *unread* records more; no one may have those in memory."""
         tp = TopicPartition(TOPICS.raw, partition)
         log, committed = self.broker.log(tp), self._committed(tp)
         begin = log.start if committed is None else committed
@@ -201,7 +201,7 @@ class World:
                 while worker.work(tp):
                     continue
                 if chunk is not None and chunk.idle and worker.position(tp) == chunk.end:
-                    break  # It was not told to go back.
+                    break  # It was not made to go back.
                 worker.settle()
                 self.broker.settle()
             else:

@@ -1,7 +1,7 @@
 """
 What fuzzing found, as small as it could be made, by the target of tests/fuzz.py; and one input for each idea it is fed.
 
-A failure is put here before it is mended.
+A failure is put here before it is fixed.
 """
 
 from tests.vectors.delete_media_complete import SUCCESS

@@ -1,7 +1,7 @@
 """
 Hostile raw records, each with what must become of it: a reason of `rejected`, or ``ignored/<type>``.
 
-They are what could stand in raw, whoever wrote it; the bridge lets through any body of up to 64 KiB.
+They are what could stand in raw, no matter who wrote it; the bridge lets through any body of up to 64 KiB.
 """
 
 from __future__ import annotations

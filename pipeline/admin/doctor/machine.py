@@ -138,8 +138,8 @@ def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[Find
         return
     unlockable = _why_unlockable(base) if os.access(base, os.R_OK) else None
     if unlockable is not None:
-        mend = "set bridge.spool_directory to a local disk"
-        yield fail("spool", f"{base} cannot be locked ({unlockable}), and a spool needs a lock", mend)
+        fix = "set bridge.spool_directory to a local disk"
+        yield fail("spool", f"{base} cannot be locked ({unlockable}), and a spool needs a lock", fix)
         return
     files = list(directory.rglob(f"{file}*")) if directory.exists() else []
     for spool in files:

@@ -75,7 +75,7 @@ function showRates(data) {
     $("chart").setAttribute(
       "aria-label",
       `Failure rates of ${windows.length} windows, ${clock(windows[0].start)} to ${clock(last.end)} UTC: ` +
-        `${percent.format(total ? failures / total : 0)} of all deletions failed. The tables below have the same figures.`,
+        `${percent.format(total ? failures / total : 0)} of all deletions failed. The tables below have the same numbers.`,
     );
   }
 }
@@ -238,7 +238,7 @@ function tell() {
 }
 
 setInterval(tell, 1000);
-// A page nobody sees holds no place in the server, and no connection of the few a browser has for it.
+// A page that is not seen holds no place in the server, and no connection of the few a browser has for it.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) { stream?.close(); stream = null; heardAt = null; } else connect();
 });

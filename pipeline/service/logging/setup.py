@@ -140,17 +140,17 @@ def _raised(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Say an exception as `Type: message (innermost frame < its caller < ...)`, with its causes behind it."""
     stacks = event.pop("exception", None)
     if stacks:
-        event["raised"] = "; ".join(_told(stacks))
+        event["raised"] = "; ".join(_lines_of(stacks))
     return event
 
 
-def _told(stacks: list[dict[str, Any]]) -> Iterator[str]:
+def _lines_of(stacks: list[dict[str, Any]]) -> Iterator[str]:
     for stack in stacks:
         frames = reversed(stack["frames"])
         path = " < ".join(f"{frame['filename']}:{frame['lineno']} {frame['name']}" for frame in frames)
         yield f"{stack['exc_type']}: {_bounded(stack['exc_value'])} ({path})"
         for member in stack["exceptions"]:  # Of a group.
-            yield from _told(member)
+            yield from _lines_of(member)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

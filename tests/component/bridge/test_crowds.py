@@ -116,7 +116,7 @@ async def crowd(port: int, number: int, sent: bytes) -> AsyncIterator[list[async
     ],
     ids=["silent", "idle after a request", "the largest heads, unfinished"],
 )
-async def test_10_000_connections_that_wait_cost_little_and_disturb_nobody(
+async def test_10_000_connections_that_wait_cost_little_and_disturb_no_one(
     sent: bytes, number: int, bytes_max: int, descriptors: int
 ) -> None:
     """What one costs times how many there can be is what the bridge needs at most."""
@@ -145,7 +145,7 @@ async def test_10_000_connections_that_wait_cost_little_and_disturb_nobody(
     ],
     ids=["tiny requests", "tiny headers", "a long header", "trailers", "bodies", "requests sent ahead"],
 )
-async def test_200_connections_with_a_megabyte_each_cost_little_and_disturb_nobody(
+async def test_200_connections_with_a_megabyte_each_cost_little_and_disturb_no_one(
     sent: bytes, descriptors: int
 ) -> None:
     """Before there were limits, tiny headers alone took twenty times what was sent."""
@@ -189,7 +189,7 @@ async def refused(port: int, number: int) -> int:
 
 
 async def test_a_server_out_of_descriptors_lets_new_connections_wait_and_recovers() -> None:
-    """It neither stops nor complains; who waits in the kernel's backlog is served as soon as somebody else has gone."""
+    """It neither stops nor complains; who waits in the kernel's backlog is served as soon as another has gone."""
     with serving(64) as server:
         assert await refused(server.port, 200) == 0
         await recovered(server.port)

@@ -1,4 +1,4 @@
-"""Hostile clients on real sockets: what each is answered, what is counted and published, and that nobody else minds."""
+"""Hostile clients on real sockets: what each is answered, what is counted and published; no other client minds."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ LENGTHS_AND_CODINGS = [
     malformed("chunked, but not last", head(b"transfer-encoding: chunked, identity\r\n") + CHUNKS),
     malformed("nearly chunked", head(b"transfer-encoding: xchunked\r\n") + CHUNKS),
     malformed("chunked behind a vertical tab", head(b"transfer-encoding: \x0bchunked\r\n") + CHUNKS),
-    malformed("chunked on a folded line", head(b"transfer-encoding:\r\n chunked\r\n") + CHUNKS),
+    malformed("chunked on a line continued", head(b"transfer-encoding:\r\n chunked\r\n") + CHUNKS),
     malformed("chunked twice", head(CHUNKED, CHUNKED) + CHUNKS),
     taken("CHUNKED", head(b"Transfer-Encoding: CHUNKED\r\n") + CHUNKS),
     taken("chunked in HTTP/1.0", head(CHUNKED, first=b"POST /your/callback HTTP/1.0") + CHUNKS, stays_open=False),
@@ -156,7 +156,7 @@ FIRST_LINES = [
     refused("TRACE", target(b"/your/callback", method=b"TRACE"), 405, "method_not_allowed"),
     refused("OPTIONS *", target(b"*", method=b"OPTIONS"), 404, "not_found"),
     malformed("lower-case post", target(b"/your/callback", method=b"post")),
-    malformed("a method nobody knows", target(b"/your/callback", method=b"BREW")),
+    malformed("a method no one knows", target(b"/your/callback", method=b"BREW")),
     malformed("CONNECT to a host", target(b"x:443", method=b"CONNECT")),
     refused("CONNECT to a path", target(b"/your/callback", method=b"CONNECT"), 405, "method_not_allowed"),
     taken("absolute form", target(b"http://elsewhere:99/your/callback")),
@@ -168,7 +168,7 @@ FIRST_LINES = [
     refused("an encoded letter", target(b"/%79our/callback"), 404, "not_found"),
     refused("an encoded byte that is not UTF-8", target(b"/your/callback%ff"), 404, "not_found"),
     refused("an encoded NUL", target(b"/your/callback%00"), 404, "not_found"),
-    refused("a query nobody configured", target(b"/your/callback?x"), 404, "not_found"),
+    refused("a query no one configured", target(b"/your/callback?x"), 404, "not_found"),
     taken("an empty query", target(b"/your/callback?")),
     taken("a fragment", target(b"/your/callback#fragment")),
     malformed("a NUL in the path", target(b"/your\0/callback")),
@@ -203,8 +203,8 @@ HEADERS = [
     malformed("lines that end in LF", post(BODY).replace(b"\r", b"")),
     malformed("one line that ends in LF", head(b"x: y\n", LENGTH) + BODY),
     malformed("a CR in a value", head(b"x: y\rz: 1\r\n", LENGTH) + BODY),
-    malformed("a folded line", head(b"x: y\r\n z\r\n", LENGTH) + BODY),
-    malformed("a folded first line", b"POST /vod HTTP/1.1\r\n host: x\r\n" + LENGTH + b"\r\n" + BODY),
+    malformed("a line continued", head(b"x: y\r\n z\r\n", LENGTH) + BODY),
+    malformed("a first line continued", b"POST /vod HTTP/1.1\r\n host: x\r\n" + LENGTH + b"\r\n" + BODY),
     malformed("a NUL in a value", post(BODY, b"x: a\0b\r\n")),
     malformed("a NUL in a name", post(BODY, b"x\0: a\r\n")),
     malformed("a name that is not ASCII", post(BODY, b"x\xff: a\r\n")),
@@ -234,7 +234,7 @@ HEADERS = [
     ),
     taken("expecting 100", head(LENGTH, b"expect: 100-continue\r\n") + BODY, answers=(100, 200)),
     refused("expecting 100, unsigned", head(LENGTH, b"expect: 100-continue\r\n", signed=b""), 403, "denied"),
-    taken("expecting what nobody knows", post(BODY, b"expect: 200-ok\r\n")),
+    taken("expecting what no one knows", post(BODY, b"expect: 200-ok\r\n")),
     taken("upgrading to a web socket", post(BODY, b"connection: upgrade\r\nupgrade: websocket\r\n")),
     taken("upgrading to HTTP/2, as Java's client offers", post(BODY, H2C)),
     taken("the same, in chunks", head(CHUNKED, H2C) + CHUNKS),
@@ -296,7 +296,7 @@ CASES = [*LENGTHS_AND_CODINGS, *BODIES, *FIRST_LINES, *HEADERS, *PIPELINES]
 
 
 class Errors(list[dict[str, Any]]):
-    """What the event loop was told of: exceptions nobody caught."""
+    """What reached the event loop: exceptions that were not caught."""
 
     def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.append(context)
@@ -338,7 +338,7 @@ async def honest(port: int) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-async def test_a_hostile_request_has_its_answer_and_disturbs_nobody(
+async def test_a_hostile_request_has_its_answer_and_disturbs_no_one(
     case: Case, bridge: tuple[Server, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, port = bridge

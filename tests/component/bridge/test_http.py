@@ -106,7 +106,7 @@ async def test_another_body_under_the_same_signature_is_published() -> None:
     assert server.bodies == [b"1", b"2", b"3"]
 
 
-async def test_unsigned_callbacks_are_not_told_apart_by_a_timestamp_that_proves_nothing() -> None:
+async def test_unsigned_callbacks_are_not_distinguished_by_a_timestamp_that_proves_nothing() -> None:
     """It may be as long as a head: a replay cache of those would hold far more than it may."""
     server = Server(replay_cache_bytes=REPLAY_BYTES)
     unsigned = head(b"content-length: 2\r\nx-vod-timestamp: 1\r\n", first=b"POST /vod HTTP/1.1", signed=b"") + b"{}"

@@ -91,7 +91,7 @@ async def test_a_request_whose_kept_connection_was_closed_is_made_anew(emulator:
 
 
 async def test_a_redirect_is_not_followed(emulator: MnsEmulator) -> None:
-    """Elsewhere nobody shall see a signature."""
+    """Elsewhere no one shall see a signature."""
     emulator.fail("GET", Fault.REDIRECT)
     async with client_of(emulator) as client:
         with pytest.raises(MnsError, match="status 302") as caught:
@@ -221,7 +221,7 @@ HEADS = [
 FIELDS = [
     b"Content-Length: 99\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n",
     b"Content-Encoding: gzip\r\n", b"Location: //[\r\n", b"Content-Type: text/xml; charset=none\r\n",
-    b"Set-Cookie: a=b; Domain=\xff\r\n", b"Connection: upgrade\r\n", b"\xff: \xff\r\n", b" folded\r\n", b"\r\n", SECRET,
+    b"Set-Cookie: a=b; Domain=\xff\r\n", b"Connection: upgrade\r\n", b"\xff: \xff\r\n", b" more\r\n", b"\r\n", SECRET,
 ]  # fmt: skip
 WHOLE = b"<Message><MessageId>1</MessageId><ReceiptHandle>r</ReceiptHandle></Message>"
 EMPTY = b"<Error><Code>MessageNotExist</Code></Error>"

@@ -263,7 +263,7 @@ async def test_a_body_is_as_long_as_raw_takes_it(emulator: MnsEmulator, size: in
         ("\udcff", b"\xff"),
     ],
 )
-def test_raw_json_and_base64_are_told_apart(text: str, body: bytes) -> None:
+def test_raw_json_and_base64_are_distinguished(text: str, body: bytes) -> None:
     """A JSON object begins with a brace, Base64 never; a word that happens to be Base64 stays a word."""
     assert body_of(text) == body
 

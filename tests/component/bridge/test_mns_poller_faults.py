@@ -266,7 +266,7 @@ async def test_every_queue_is_polled_by_itself() -> None:
 
 
 async def test_a_bug_ends_the_context_and_not_only_its_poller() -> None:
-    """A poller that is gone unnoticed would be an outage nobody sees."""
+    """A poller that is gone unnoticed would be an outage no one sees."""
     with MnsEmulator("one", "two") as emulator:
         taken = Taken()
         taken.errors[BODY.encode()] = ZeroDivisionError()

@@ -34,7 +34,7 @@ ACK_SECONDS = 0.1
 
 @contextlib.asynccontextmanager
 async def publishing(spooler: Spooler | None, metrics: BridgeMetrics) -> AsyncIterator[Publisher]:
-    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")  # Nobody is there.
+    kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")  # No one is there.
     publisher = Publisher(kafka, "raw", metrics, ack_timeout_seconds=ACK_SECONDS, in_flight_max=10, spooler=spooler)
     await publisher.start()
     yield publisher

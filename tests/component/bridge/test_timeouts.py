@@ -1,4 +1,4 @@
-"""Clients that do not go on, against the real HTTP server: they are cut off, and nobody else is."""
+"""Clients that do not go on, against the real HTTP server: they are cut off, and no other client is."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_who_waits_for_kafka_or_has_nothing_to_say_between_requests_is_lef
 
     async with server.serve() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HEAD + b"one!" + HEAD)  # The second waits behind the first: nobody reads its body yet.
+        writer.write(HEAD + b"one!" + HEAD)  # The second waits behind the first: no one reads its body yet.
         assert await exchange(port) == CUT_OFF  # The time has passed, and more, for a client that stays silent.
         server.ack.set()
         writer.write(b"two!")
@@ -84,7 +84,7 @@ async def test_who_waits_for_kafka_or_has_nothing_to_say_between_requests_is_lef
 
 
 async def test_each_request_has_its_own_time() -> None:
-    """However often somebody looks while one is arriving."""
+    """However often someone looks while one is arriving."""
     server = Server(request_seconds=SECONDS)
 
     async with server.serve() as port:

@@ -192,7 +192,7 @@ async def test_after_three_attempts_a_callback_is_lost() -> None:
     assert summary.latency_max_seconds == 0
 
 
-async def test_with_nobody_listening_all_is_lost_and_nothing_raised() -> None:
+async def test_with_no_one_listening_all_is_lost_and_nothing_raised() -> None:
     """A summary that says so helps; a traceback does not."""
     clock = FakeClock()
     target = Target(base_url=f"http://127.0.0.1:{free_port()}", path=PATH, callback=CALLBACK)

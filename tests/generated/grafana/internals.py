@@ -1,4 +1,4 @@
-"""The pipeline's insides: what the bridge, the stages and the processes do. For whoever looks for a cause."""
+"""The pipeline's insides: what the bridge, the stages and the processes do. For those who look for a cause."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _groups() -> list[Builder[Panel]]:
         lines(
             "Waiting for Kafka", q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),
             unit="short", limits=warn(_bridge.in_flight_max // 2, _bridge.in_flight_max), span=8, anchor="publishslow",
-            says=meaning("vod_pipeline_bridge_in_flight", "The red line is the default; a fleet has it once a member."),
+            says=meaning("vod_pipeline_bridge_in_flight", "The red line is the default; each worker process has one."),
         ),
         lines(
             "Connections lost a second",
@@ -109,7 +109,7 @@ def _spool() -> list[Builder[Panel]]:
             q(f"{replayed} / {rate('vod_pipeline_bridge_requests_total')}", "replayed"),
             unit="percentunit", span=12, anchor="callbacksrefused",
             says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
-            "repeats: it did not get our 200 in 5 s; or somebody replays a signature.",
+            "repeats: it did not get our 200 in 5 s; or someone replays a signature.",
         ),
         lines(
             "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),

@@ -1,4 +1,4 @@
-"""The overview: how often deletions fail, and whether callbacks still become rows. For whoever is called at night."""
+"""The overview: how often deletions fail, and whether callbacks still become rows. For an engineer at night."""
 
 from __future__ import annotations
 

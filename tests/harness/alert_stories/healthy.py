@@ -1,5 +1,5 @@
 """
-What each alert is told, as time series: a story on which it fires, and neighbours on which it must not.
+What each alert sees, as time series: a story on which it fires, and neighbours on which it must not.
 
 A story is a healthy system in which something is different. Values are promtool's notation: `0+5x20` begins at 0 and
 rises by 5 a step (a minute, mostly), twenty times; `_` is a missing sample.
@@ -125,7 +125,7 @@ class Story:
     series: dict[str, str | None] = field(default_factory=dict)
     fires: dict[str, tuple[dict[str, str], str]] = field(default_factory=dict)
     also: frozenset[str] = frozenset()
-    """Alerts that this trouble sets off as well, told about in stories of their own."""
+    """Alerts that this trouble sets off as well, with stories of their own."""
     step_minutes: int = 1
 
 

@@ -73,7 +73,7 @@ INGRESS = [
         {RELOAD: "0x5 1x20"},
         fires("ReloadRefused", "bridge:8081 refused its settings at the last SIGHUP (1 of its processes).", **BRIDGE),
     ),
-    Story("they were mended at the next one", 8, {RELOAD: "0x5 1 0x20"}),
+    Story("they were fixed at the next one", 8, {RELOAD: "0x5 1 0x20"}),
 ]
 
 SPOOLING = [

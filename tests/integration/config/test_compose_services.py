@@ -80,7 +80,7 @@ class ComposedKafka:
         assert self.process.poll() is None, self.log.read_text()
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", self.port)) != 0:
-                return ["nobody listens"]
+                return ["no one listens"]
         done = self.here.health(self.spec, self.environ)
         return [] if done.returncode == 0 else [done.stderr]
 

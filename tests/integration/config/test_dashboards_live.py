@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(600)  # The first test's share is the load: a m
 
 DASHBOARDS = {dashboard.title: json.loads(to_json(dashboard)) for dashboard in dashboards().values()}
 TARGETS = [target for dashboard in DASHBOARDS.values() for target in targets(dashboard)]
-SCRAPE_SECONDS = 15  # What the provisioned data source is told; here it is done more often.
+SCRAPE_SECONDS = 15  # What the provisioned data source has; here it is done more often.
 RATE_SECONDS = 4 * SCRAPE_SECONDS  # Grafana's $__rate_interval for it, in any graph of less than 12 hours.
 LOAD_SECONDS_MIN = 40.0  # For a rate over samples 15 s apart, two of which must fall into it.
 LOAD_SECONDS_MAX = 500.0

@@ -1,4 +1,4 @@
-"""What Prometheus gets to read: pages without fault, and each partition once, whoever owns it."""
+"""What Prometheus gets to read: pages without fault, and each partition once, no matter who owns it."""
 
 from __future__ import annotations
 

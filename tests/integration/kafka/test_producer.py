@@ -188,7 +188,7 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
 async def test_a_broker_that_is_back_within_the_deadline_costs_only_time(
     own_settings: Settings, own_kafka: LocalKafka
 ) -> None:
-    """The broken connection is noticed, made anew, and the batch sent again: nobody has to come back."""
+    """The broken connection is noticed, made anew, and the batch sent again: no one has to come back."""
     async with connected(own_settings) as producer:
         await producer.send([record(1)])
         own_kafka.kill()

@@ -1,5 +1,5 @@
 """
-Kafka with TLS and passwords: everything works in each way to be let in, and whoever is not let in hears why and ends.
+Kafka with TLS and passwords: everything works in each way to be let in, and one that is not let in hears why and ends.
 
 Bridge, worker and tools are processes configured by the environment alone, so that all they say can be searched.
 """
@@ -117,7 +117,7 @@ def running_bridge(environ: dict[str, str], log: Path) -> Iterator[None]:
 
 
 def get(url: str) -> str:
-    """Return an answer's body, whatever its status; nothing while nobody listens."""
+    """Return an answer's body, whatever its status; nothing while no one listens."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # Our own http URL.
             return str(answer.read().decode())
@@ -211,7 +211,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_whoever_is_refused_ends_with_one_line_that_names_the_setting(secured: SecuredKafka, wrong: str) -> None:
+def test_a_client_that_is_refused_ends_with_one_line_that_names_the_setting(secured: SecuredKafka, wrong: str) -> None:
     way, changes, message = WRONG[wrong]
     environ = environ_of(secured, way)
     for key, value in changes.items():

@@ -27,7 +27,7 @@ from tests.vectors.poison import Poison, corpus, honest
 pytestmark = pytest.mark.timeout(120)
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-CEILING = 0.5
+SHARE_MAX = 0.5
 
 
 @pytest.fixture
@@ -148,9 +148,9 @@ def deletions(number: int, name: str) -> list[Raw]:
     return [deletion(f"{name}{index}", NOW) for index in range(number)]
 
 
-def test_a_partition_over_the_ceiling_pauses_says_why_and_loses_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_a_partition_over_the_rejection_limit_pauses_and_loses_nothing(settings: Settings, tmp_path: Path) -> None:
     """A bad deploy rejects everything. Neither the chunk that tells nor what follows it goes to rejected."""
-    strict = having(settings, partitions=1, rejected_share_max=CEILING, rejected_share_records_min=100)
+    strict = having(settings, partitions=1, rejected_share_max=SHARE_MAX, rejected_share_records_min=100)
     write(settings, deletions(50, "before"))
     with WorkerProcess(strict, tmp_path) as worker:
         worker.wait_until_working(records=50)
@@ -185,7 +185,7 @@ def test_a_paused_partition_holds_up_no_other(fresh_settings: Settings, tmp_path
     """Its chunks wait in its own buffer; the worker stays in the group and reads on in the others."""
     from pipeline.admin.topics.apply import reconcile
 
-    settings = having(fresh_settings, partitions=2, rejected_share_max=CEILING, rejected_share_records_min=10)
+    settings = having(fresh_settings, partitions=2, rejected_share_max=SHARE_MAX, rejected_share_records_min=10)
     reconcile(settings)
     with WorkerProcess(settings, tmp_path) as worker:
         for _ in range(20):  # More chunks than fit into the buffer.

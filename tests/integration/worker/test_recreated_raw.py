@@ -49,7 +49,7 @@ def test_it_stops_the_worker_though_the_offset_lies_below_its_end(
     Going on behind what was read of the old log would lose 20 records of the new one.
 
     Kafka deletes the group's offset with the topic: then the output tells which log was read. An offset that is there
-    all the same (the log lost data, or somebody set it) tells it by the time that is committed with it.
+    all the same (the log lost data, or someone set it) tells it by the time that is committed with it.
     """
     tp = TopicPartition(settings.kafka.topics.raw, 0)
     write(settings, deletions(20))

@@ -26,7 +26,7 @@ STARTS_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def odd_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A lone broker with defaults of Kafka's: groups want three replicas, and whoever asks for a topic creates it."""
+    """A lone broker with defaults of Kafka's: groups want three replicas, and asking for a topic creates it."""
     with LocalKafka(
         jars=KAFKA_JARS,
         directory=tmp_path_factory.mktemp("odd-kafka"),
@@ -69,7 +69,7 @@ def test_a_worker_without_a_group_coordinator_can_be_stopped(odd_kafka: LocalKaf
 
 
 def test_a_worker_creates_no_topic_by_asking(odd_kafka: LocalKafka, tmp_path: Path) -> None:
-    """It would have one partition and the wrong clock, and `topics apply` could not mend that."""
+    """It would have one partition and the wrong clock, and `topics apply` could not fix that."""
     settings = settings_at(odd_kafka.bootstrap_servers)
     with WorkerProcess(settings, tmp_path) as worker:
         code = ends(worker)

@@ -86,7 +86,7 @@ def committed(settings: Settings) -> int | None:
 
 
 def test_an_offset_is_read_only_after_the_predecessor_is_fenced(settings: Settings) -> None:
-    """Right after a commit another client may still be told the old offset; after InitProducerId it never is."""
+    """Right after a commit another client may still get the old offset; after InitProducerId it never is."""
 
     async def read_after_each_commit() -> list[int]:
         options = settings.kafka.client_options()
@@ -190,7 +190,7 @@ def test_a_fenced_sole_owner_comes_back_with_a_new_producer(settings: Settings, 
 
 
 def test_a_worker_goes_back_to_an_earlier_offset_and_doubles_nothing(settings: Settings, tmp_path: Path) -> None:
-    """Everything is read again, though Faust drops messages below the offset it read last unless told otherwise."""
+    """Everything is read again, though Faust drops messages below its last offset unless configured otherwise."""
     with WorkerProcess(settings, tmp_path) as worker:
         write(settings, deletions(80))
         worker.wait_until_working(records=80)
@@ -205,7 +205,7 @@ def test_a_worker_goes_back_to_an_earlier_offset_and_doubles_nothing(settings: S
 
 
 def test_a_worker_goes_on_at_a_later_offset(settings: Settings, tmp_path: Path) -> None:
-    """A successor that came further is believed: its output is folded, and what it took in is not taken in again."""
+    """A successor that came further is believed: its output is restored, and what it took in is not taken in again."""
     with WorkerProcess(settings, tmp_path) as worker:
         write(settings, deletions(10))
         worker.wait_until_working(records=10)

@@ -1,4 +1,4 @@
-"""`files export` writes what the package carries, and nothing over what somebody changed."""
+"""`files export` writes what the package carries, and nothing over what someone changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_alerts_rules_dashboards_and_defaults_are_written(tmp_path: Path) -> None:
-    """Whoever installs the wheel has no checkout to copy them from."""
+    """Those who install the wheel have no checkout to copy them from."""
     written = export(tmp_path / "new" / "directory")
 
     names = {str(path.relative_to(tmp_path / "new" / "directory")) for path in written}

@@ -1,4 +1,4 @@
-"""What a bridge that runs may be told by SIGHUP: a file that was cut off must not close it, or open it to everybody."""
+"""What a bridge that runs may learn by SIGHUP: a file that was cut off must not close it, or open it to all."""
 
 from __future__ import annotations
 

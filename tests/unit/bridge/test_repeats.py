@@ -79,7 +79,7 @@ def test_what_is_no_signature_is_not_counted_as_one(signature: bytes) -> None:
     assert [bursts.add(signature, 1.0) for _ in range(5)] == [False] * 5
 
 
-def test_a_burst_is_told_once_a_second_and_signature() -> None:
+def test_a_burst_is_shown_once_a_second_and_signature() -> None:
     bursts = Bursts(2)
 
     one, other = b"a" * 32, b"b" * 32

@@ -94,7 +94,7 @@ def test_what_is_said_in_labels_is_not_added_up() -> None:
 
 
 def test_readiness_is_not_added_up() -> None:
-    """Four ready members would be a readiness of 4; the fleet says itself whether it is ready."""
+    """Four ready members would be a readiness of 4; the bridge says itself whether it is ready."""
     ready = "# TYPE vod_pipeline_ready gauge\nvod_pipeline_ready 1.0\n"
 
     assert added_up(ready, ready) == {}

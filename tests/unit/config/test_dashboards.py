@@ -77,7 +77,7 @@ def test_every_metric_is_in_the_catalogue(name: str) -> None:
 
 
 def test_every_metric_of_the_catalogue_is_shown() -> None:
-    """A metric nobody sees is one nobody knows; process_ and python_ ones are a library's choice."""
+    """A metric that is not shown is not known; process_ and python_ ones are a library's choice."""
     shown = {family(metric) for name in FILES for query in queries(load(name)) for metric in metrics(query)}
 
     assert {metric for metric in catalogue() if metric.startswith("vod_pipeline_")} - shown == set()
@@ -102,7 +102,7 @@ def test_panels_lie_side_by_side_on_the_24_columns(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_panel_has_a_unit_a_sentence_and_a_runbook(name: str) -> None:
-    """A number without a unit is a guess, and whoever is called at night needs the next step."""
+    """A number without a unit is a guess, and an engineer at night needs the next step."""
     for panel in panels(load(name)):
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert len(panel["description"]) > 30, panel["title"]

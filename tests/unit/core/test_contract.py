@@ -73,7 +73,7 @@ def test_a_watermark_key_is_read_back(partition: int) -> None:
 
 
 def test_the_decision_header_is_the_contract() -> None:
-    """Two big-endian uint64, then the ErrorCode: it is folded for 30 days, by newer versions too."""
+    """Two big-endian uint64, then the ErrorCode: it is read back for 30 days, by newer versions too."""
     packed = b"\x00\x00\x00\x00\x00\x00\x00\x2a\xff\xff\xff\xff\xff\xff\xff\xffa|\xc3\xa9"
 
     assert pack_decision(42, 2**64 - 1) + "a|é".encode() == packed

@@ -588,13 +588,13 @@ def logs(draw: Callable[[st.SearchStrategy[object]], object], *, size: int = 30)
 
 def fold(state: AcceptState, accepted: Sequence[Row]) -> AcceptState:
     """What the stage does when it opens a partition."""
-    folded = from_metadata(state.partition, state.policy, to_metadata(state))
+    restored = from_metadata(state.partition, state.policy, to_metadata(state))
     for row in outs(accepted):
         assert row.key is not None
         assert row.timestamp is not None
-        if row.timestamp >= state.policy.expiry(folded.stream_time):
-            restore(folded, row.key, row.timestamp, unpack_decision(header(row.headers, "decision") or b""))
-    return folded
+        if row.timestamp >= state.policy.expiry(restored.stream_time):
+            restore(restored, row.key, row.timestamp, unpack_decision(header(row.headers, "decision") or b""))
+    return restored
 
 
 def memory(state: AcceptState) -> object:
@@ -722,16 +722,16 @@ def test_a_state_is_a_fold_of_its_output(records: list[Raw], more: list[Raw], no
     if now is not None:
         tick(state, now)
 
-    folded = fold(state, accepted)
+    restored = fold(state, accepted)
 
-    assert memory(folded) == memory(state)
+    assert memory(restored) == memory(state)
     later = [Raw(1000 + raw.offset, raw.timestamp, raw.key, raw.value) for raw in more]
-    ours, theirs = accept(folded, later), accept(state, later)
+    ours, theirs = accept(restored, later), accept(state, later)
     assert ours.accepted == theirs.accepted
     assert ours.rejected == theirs.rejected
     assert ours.partial_counts == theirs.partial_counts
     assert ours.outcomes == theirs.outcomes
-    assert memory(folded) == memory(state)
+    assert memory(restored) == memory(state)
 
 
 @settings(max_examples=50, deadline=None)
@@ -769,10 +769,10 @@ def test_a_fold_knows_the_highest_event_time() -> None:
     state = new_state()
     accepted = run(raw(0, body(at="2024-01-01T12:10:00Z")), raw(1, body()), state=state).accepted
 
-    folded = fold(state, accepted)
-    run(raw(2, b"nope", NOON + 300_000), state=folded)
+    restored = fold(state, accepted)
+    run(raw(2, b"nope", NOON + 300_000), state=restored)
 
-    assert folded.watermark == NOON + 270_000
+    assert restored.watermark == NOON + 270_000
 
 
 hostile_records = st.builds(

@@ -390,7 +390,7 @@ hostile_bodies = st.one_of(
 @settings(max_examples=100, deadline=None)
 @given(hostile_bodies)
 def test_any_bytes_have_a_verdict(raw: bytes) -> None:
-    """An exception nobody expects stops the partition for ever: only the two documented ones may come out."""
+    """An exception no one expects stops the partition for ever: only the two documented ones may come out."""
     try:
         event = validate(raw)
     except ValidationError as error:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.core import rates as core
 from pipeline.core.contract import pack_count_key, pack_watermark_key
-from pipeline.core.rates import FailureRateRow, ReportState, WindowRate, finish_restore, merge_counts, restore_row
+from pipeline.core.rate_rows import FailureRateRow
+from pipeline.core.rates import ReportState, WindowRate, finish_restore, merge_counts, restore_row
 from pipeline.core.windows import NEVER, format_time
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def values(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [json.loads(row[1] or b"") for row in rows]
 
 
-def figures(rows: Sequence[Row]) -> list[tuple[object, ...]]:
+def numbers(rows: Sequence[Row]) -> list[tuple[object, ...]]:
     """Code, failures, total, complete, revision, late of each row."""
     names = ("error_code", "failures", "total", "complete", "revision", "late")
     return [tuple(value[name] for name in names) for value in values(rows)]
@@ -64,12 +65,12 @@ def figures(rows: Sequence[Row]) -> list[tuple[object, ...]]:
 
 def restarted(state: ReportState, rows: Sequence[Row], records: Sequence[Record]) -> ReportState:
     """What the stage does when it opens: fold the rows, then the counts, then finish_restore."""
-    folded = ReportState(state.partitions, state.width)
+    restored = ReportState(state.partitions, state.width)
     for row in rows:
-        restore_row(folded, row[1] or b"")
-    merge_counts(folded, records)
-    finish_restore(folded)
-    return folded
+        restore_row(restored, row[1] or b"")
+    merge_counts(restored, records)
+    finish_restore(restored)
+    return restored
 
 
 # --- Rows.
@@ -129,7 +130,7 @@ def test_partitions_add_up_and_a_count_replaces_the_one_before() -> None:
     """Counts are cumulative per partition, window and code: 5 + 2, not 3 + 5 + 2."""
     counts = [count(3), count(2, partition=1), count(5), count(1, code="X", partition=1)]
 
-    assert figures(report(new_state(2), counts, now=NOW)) == [(None, 1, 8, False, 0, 0), ("X", 1, 8, False, 0, 0)]
+    assert numbers(report(new_state(2), counts, now=NOW)) == [(None, 1, 8, False, 0, 0), ("X", 1, 8, False, 0, 0)]
 
 
 class Unwalked(dict[int, Any]):
@@ -208,7 +209,7 @@ def test_a_window_is_complete_when_all_partitions_passed_its_end(marks: list[Rec
     """One partition without an owner may hold anything: its windows stay incomplete, and an alert says so."""
     rows = report(new_state(2), [count(1), *marks], now=NOW)
 
-    assert figures(rows) == [(None, 0, 1, is_complete, 0, 0)]
+    assert numbers(rows) == [(None, 0, 1, is_complete, 0, 0)]
 
 
 def test_a_watermark_alone_completes_what_is_known() -> None:
@@ -218,7 +219,7 @@ def test_a_watermark_alone_completes_what_is_known() -> None:
 
     rows = report(state, [mark(NOON + MINUTE)], now=NOW + 100)
 
-    assert figures(rows) == [(None, 0, 1, True, 0, 0)]
+    assert numbers(rows) == [(None, 0, 1, True, 0, 0)]
     assert report(state, [mark(NOON + 2 * MINUTE)], now=NOW + 200) == []
 
 
@@ -229,7 +230,7 @@ def test_what_was_complete_stays_complete() -> None:
 
     rows = report(state, [mark(NOON), count(2)], now=NOW + 100)
 
-    assert figures(rows) == [(None, 0, 2, True, 1, 1)]
+    assert numbers(rows) == [(None, 0, 2, True, 1, 1)]
 
 
 def test_the_report_has_no_watermark_while_a_partition_has_none() -> None:
@@ -271,8 +272,8 @@ def test_a_late_deletion_corrects_the_row() -> None:
     first = report(state, [count(3)], now=NOW + 200)
     second = report(state, [count(3, code="X")], now=NOW + 300)
 
-    assert figures(first) == [(None, 0, 3, True, 1, 2)]
-    assert figures(second) == [(None, 3, 6, True, 2, 5), ("X", 3, 6, True, 2, 5)]
+    assert numbers(first) == [(None, 0, 3, True, 1, 2)]
+    assert numbers(second) == [(None, 3, 6, True, 2, 5), ("X", 3, 6, True, 2, 5)]
 
 
 def test_a_deletion_that_comes_with_the_end_of_its_window_is_not_late() -> None:
@@ -280,7 +281,7 @@ def test_a_deletion_that_comes_with_the_end_of_its_window_is_not_late() -> None:
     state = new_state()
     report(state, [count(1)], now=NOW)
 
-    assert figures(report(state, [count(2), mark(NOON + MINUTE)], now=NOW + 100)) == [(None, 0, 2, True, 0, 0)]
+    assert numbers(report(state, [count(2), mark(NOON + MINUTE)], now=NOW + 100)) == [(None, 0, 2, True, 0, 0)]
 
 
 # --- The interval.
@@ -293,7 +294,7 @@ def test_rows_of_a_window_are_100_ms_apart() -> None:
 
     assert report(state, [count(2)], now=NOW + 50) == []
     assert report(state, [count(3)], now=NOW + 99) == []
-    assert figures(report(state, [], now=NOW + 100)) == [(None, 0, 3, False, 0, 0)]
+    assert numbers(report(state, [], now=NOW + 100)) == [(None, 0, 3, False, 0, 0)]
     assert report(state, [], now=NOW + 300) == []
 
 
@@ -314,7 +315,7 @@ def test_a_clock_that_is_set_back_holds_no_row_back() -> None:
 
     rows = report(state, [count(2)], now=NOW - 3_600_000)
 
-    assert figures(rows) == [(None, 0, 2, False, 0, 0)]
+    assert numbers(rows) == [(None, 0, 2, False, 0, 0)]
 
 
 # --- Forgetting.
@@ -371,9 +372,9 @@ def test_a_restart_writes_a_correction_that_waited_for_its_interval() -> None:
     records += [count(2), mark(NOW, expiry=NOON + MINUTE)]
     assert report(state, records[2:], now=NOW + 50) == []
 
-    folded = restarted(state, rows, records)
+    restored = restarted(state, rows, records)
 
-    assert figures(report(folded, [], now=NOW + 60)) == [(None, 0, 2, True, 1, 1)]
+    assert numbers(report(restored, [], now=NOW + 60)) == [(None, 0, 2, True, 1, 1)]
 
 
 def test_a_restart_writes_a_completion_that_waited_for_its_interval() -> None:
@@ -384,9 +385,9 @@ def test_a_restart_writes_a_completion_that_waited_for_its_interval() -> None:
     records += [mark(NOW, expiry=NOON + MINUTE)]
     assert report(state, records[1:], now=NOW + 50) == []
 
-    folded = restarted(state, rows, records)
+    restored = restarted(state, rows, records)
 
-    assert figures(report(folded, [], now=NOW + 60)) == [(None, 0, 1, True, 0, 0)]
+    assert numbers(report(restored, [], now=NOW + 60)) == [(None, 0, 1, True, 0, 0)]
 
 
 def test_a_restart_between_rows_writes_nothing() -> None:
@@ -397,11 +398,11 @@ def test_a_restart_between_rows_writes_nothing() -> None:
     records += [count(4, code="X|é")]
     rows += report(state, records[-1:], now=NOW + 100)
 
-    folded = restarted(state, rows, records)
+    restored = restarted(state, rows, records)
 
-    assert folded.published == state.published
-    assert folded.published[NOON] == WindowRate(total=5, failures={"X|é": 4}, complete=True, revision=1, late=3)
-    assert report(folded, [], now=NOW + 110) == []
+    assert restored.published == state.published
+    assert restored.published[NOON] == WindowRate(total=5, failures={"X|é": 4}, complete=True, revision=1, late=3)
+    assert report(restored, [], now=NOW + 110) == []
 
 
 # --- Laws, for any log.
@@ -607,4 +608,4 @@ def test_a_total_never_falls_while_a_compacted_count_has_not_been_read_again() -
     rows = report(state, [count(6)], now=NOW + 2000)
 
     assert waiting == []
-    assert figures(rows) == [(None, 0, 9, False, 0, 0)]
+    assert numbers(rows) == [(None, 0, 9, False, 0, 0)]

@@ -1,4 +1,4 @@
-"""The ceiling on rejections: by minutes of raw's timestamps, over the share and not at it, never of a few records."""
+"""The limit of rejections: by minutes of raw's timestamps, over the share and not at it, never of a few records."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ HALF_OF_TEN = RejectionLimitPolicy(share_max=0.5, records_min=10)
         "a minute has no share in the next", "crossed once is crossed",
     ],
 )  # fmt: skip
-def test_a_share_above_the_ceiling_crosses_it(chunks: list[list[Any]], expected: Trip | None) -> None:
+def test_a_share_above_the_limit_crosses_it(chunks: list[list[Any]], expected: Trip | None) -> None:
     assert crossed(HALF_OF_TEN, *chunks) == expected
 
 
-def test_a_ceiling_of_1_is_none() -> None:
+def test_a_limit_of_1_is_none() -> None:
     """The default: nothing is counted, so it costs nothing."""
     assert not NO_REJECTION_LIMIT.is_on
     assert crossed(NO_REJECTION_LIMIT, bad(2000)) is None

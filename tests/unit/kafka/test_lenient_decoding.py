@@ -151,8 +151,8 @@ def test_what_is_compressed_is_left_to_the_client() -> None:
 def test_the_audits_own_processes_read_it_too() -> None:
     """A large audit spawns them, and they have not come through the command line."""
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(told,)) as pool:
+    answers = context.Queue()
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(answers,)) as pool:
         found = pool.submit(by_the_audit, pack([GOOD, HOSTILE[0]])).result()
 
     assert found == truth([GOOD, HOSTILE[0]])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, RenderableType
 
-from pipeline.core.rates import FailureRateRow
+from pipeline.core.rate_rows import FailureRateRow
 from pipeline.core.windows import parse_time
 from pipeline.local.rates_table import WINDOWS_KEPT_MAX, NewestRows, rates_table
 

@@ -48,7 +48,7 @@ def test_the_bridges_certificate_is_shown_with_its_end(authority: trustme.CA, tm
 
 
 def test_what_kafka_is_shown_and_whom_we_trust_there_are_apart(authority: trustme.CA, tmp_path: Path) -> None:
-    """Each has to be renewed by somebody else."""
+    """Each has to be renewed by another party."""
     client = certificate(authority, tmp_path, until=LATER, name="client")
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(ca_file)
@@ -69,7 +69,7 @@ def self_signed(name: str, *, until: datetime) -> bytes:
 
 
 def test_of_two_with_one_subject_the_later_counts(tmp_path: Path) -> None:
-    """While an authority is replaced, its old certificate is still in the file; nobody needs to be told of its end."""
+    """While an authority is replaced, its old certificate is still in the file; its end needs no warning."""
     ca_file = tmp_path / "ca.pem"
     ca_file.write_bytes(self_signed("A", until=LATER) + self_signed("A", until=SOON) + self_signed("B", until=SOON))
 

@@ -34,7 +34,7 @@ async def ends() -> None:
 
 @pytest.mark.parametrize(("client", "seconds"), [(cancels_itself, 60), (fails, 60), (hangs, 0.01)])
 async def test_closing_ends_and_raises_nothing(client: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
-    """A CancelledError that nobody asked for would end whoever closes the client."""
+    """A CancelledError that no one asked for would end the one that closes the client."""
     assert not await close(client(), seconds=seconds)
 
     await asyncio.sleep(0)  # What was cancelled ends in the next step.

@@ -13,7 +13,7 @@ REPLACED = Kind("kafka_lost", "warning")
 
 
 class Ticker:
-    """A clock that stands still until told, with the calls that are due at some time."""
+    """A clock that stands still until it is set, with the calls that are due at some time."""
 
     def __init__(self) -> None:
         self.now = 100.0

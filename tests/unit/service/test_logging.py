@@ -1,4 +1,4 @@
-"""A log line is one line, whoever writes it: structured, escaped, bounded, without local variables."""
+"""A log line is one line, no matter who writes it: structured, escaped, bounded, without local variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.service.logging import setup
 
 setup.configure(json=sys.argv[1] == "json")
 logger = structlog.get_logger()
-logger.info("told", text="two\\nlines \\u2028 \\x1b[31mred", raw=b"a\\nb", many=["x\\ny"], number=3, nothing=None)
+logger.info("shown", text="two\\nlines \\u2028 \\x1b[31mred", raw=b"a\\nb", many=["x\\ny"], number=3, nothing=None)
 logger.info("bare", text="\\x1b[31m\\u2028")
 logger.info("long", text="x" * 100_000)
 
@@ -57,11 +57,11 @@ def events_of() -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines_of("json")]
 
 
-def test_each_event_is_one_json_line_whoever_wrote_it() -> None:
+def test_each_event_is_one_json_line_whatever_wrote_it() -> None:
     events = events_of()
 
     names = [event["event"] for event in events]
-    assert names[:5] == ["told", "bare", "long", "caught", "library\nline x\ny"]
+    assert names[:5] == ["shown", "bare", "long", "caught", "library\nline x\ny"]
     assert names[6:46:2] == ["spool_failed"] * 20
     assert names[7:46:2] == [f"mode fails, time {number}" for number in range(20)]
     assert names[46].endswith("UserWarning: a warning\n")
@@ -70,10 +70,10 @@ def test_each_event_is_one_json_line_whoever_wrote_it() -> None:
 
 
 def test_values_keep_their_text_in_json() -> None:
-    told = events_of()[0]
+    shown = events_of()[0]
 
-    assert told["text"] == "two\nlines \u2028 \x1b[31mred"
-    assert (told["raw"], told["many"], told["number"], told["nothing"]) == ("b'a\\nb'", ["x\ny"], 3, None)
+    assert shown["text"] == "two\nlines \u2028 \x1b[31mred"
+    assert (shown["raw"], shown["many"], shown["number"], shown["nothing"]) == ("b'a\\nb'", ["x\ny"], 3, None)
 
 
 def test_an_exception_is_structured_and_has_no_local_variables() -> None:
@@ -90,9 +90,9 @@ def test_an_exception_is_structured_and_has_no_local_variables() -> None:
 
 
 def test_what_repeats_is_summed_up() -> None:
-    told = [(event["of"], event["suppressed"], event["level"]) for event in events_of()[-2:]]
+    shown = [(event["of"], event["suppressed"], event["level"]) for event in events_of()[-2:]]
 
-    assert told == [("spool_failed", 5, "error"), ("mode: mode fails, time %d", 5, "error")]
+    assert shown == [("spool_failed", 5, "error"), ("mode: mode fails, time %d", 5, "error")]
 
 
 def test_the_console_has_one_line_an_event_too_and_no_terminal_commands() -> None:

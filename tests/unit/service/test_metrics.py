@@ -76,7 +76,7 @@ def test_there_are_never_more_labels_than_the_limit_and_other(codes: list[str]) 
 
 
 def test_every_process_says_which_version_it_is() -> None:
-    """A rollout that stopped half way is seen, and which figures are of which version."""
+    """A rollout that stopped half way is seen, and which numbers are of which version."""
     registry = CollectorRegistry()
     ProcessMetrics(registry, started_at=0, certificates={})
 
@@ -279,7 +279,7 @@ def test_a_chunk_is_observed(registry: CollectorRegistry, worker: WorkerMetrics)
 
 @pytest.mark.parametrize("stage", ["accept", "report"])
 def test_the_series_of_a_partition_end_with_it(registry: CollectorRegistry, worker: WorkerMetrics, stage: str) -> None:
-    """A lag that nobody updates would page someone for ever; forgetting twice is harmless."""
+    """A lag that no one updates would page someone for ever; forgetting twice is harmless."""
     worker.of_chunk(stage, 2, records=10, seconds=0.5, behind=3)
     worker.totals.update(2, keyed({"accepted": 1}))
     worker.watermark.labels(2).set(5)

@@ -231,7 +231,7 @@ def test_a_secret_can_come_from_a_file(config: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(config: Path, text: str, message: str) -> None:
-    """A typo must not become a default that nobody chose."""
+    """A typo must not become a default that no one chose."""
     assert problem(config, text) == message
 
 
@@ -522,7 +522,7 @@ def test_a_key_is_never_shown() -> None:
 
 
 def test_a_queue_needs_a_horizon_of_seven_days_and_an_hour(config: Path) -> None:
-    """MNS keeps a message for 7 days at most; without a queue a shorter horizon is nobody's loss."""
+    """MNS keeps a message for 7 days at most; without a queue a shorter horizon is no loss."""
     config.write_text(QUEUE + "[worker]\ndedupe_horizon_seconds = 608400")
     assert load(config, {}).worker.dedupe_horizon_seconds == 608_400
 

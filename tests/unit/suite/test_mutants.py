@@ -9,5 +9,5 @@ from tests.mutants import MUTANTS, ROOT, Mutant
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_a_mutant_finds_its_place_exactly_once(mutant: Mutant) -> None:
-    """Whoever changes the line it is about has to look at it again, and the long run is not run every day."""
+    """A change of the line it is about has to look at it again, and the long run is not run every day."""
     assert (ROOT / mutant.file).read_text().count(mutant.before) == 1

@@ -49,7 +49,7 @@ async def ended(error: Exception | None = None) -> None:
 
 
 async def watch(monkeypatch: pytest.MonkeyPatch, starting: Any, *, is_member: bool) -> None:
-    """Watch a worker that nobody stops."""
+    """Watch a worker that no one stops."""
     monkeypatch.setattr(service, "crash", crash)
     monkeypatch.setattr(service, "JOINING_SECONDS_MAX", 0.05)
     monkeypatch.setattr(service, "CRASH_CHECK_SECONDS", 0.01)
@@ -72,7 +72,7 @@ async def test_what_ends_the_start_ends_the_worker(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_worker_that_cannot_stop_is_ended() -> None:
-    """Faust waits for its consumer's thread on the event loop, which then obeys nobody."""
+    """Faust waits for its consumer's thread on the event loop, which then obeys no one."""
     done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0

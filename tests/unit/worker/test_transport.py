@@ -51,7 +51,7 @@ class Thread:
         self._is_closed = is_closed
 
     def seek_here(self, *_: Any) -> None:
-        raise AssertionError("nobody calls it")
+        raise AssertionError("no one calls it")
 
     async def call_thread(self, function: Any, *arguments: Any) -> None:
         """Do what mode does first."""
