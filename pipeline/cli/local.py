@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shlex
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ from pipeline.local import up as local
 from pipeline.local.own_callback import DATA, callback_of, curl_line
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
-from pipeline.service.lifecycle import interrupted_once
+from pipeline.service.lifecycle import interrupt_sets, interrupted_once
 from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
 
@@ -131,14 +131,17 @@ def rates(
     """
     from pipeline.local import rates_table  # noqa: PLC0415  # As above.
 
-    lists = rates_table.follow(configuration.load(config).kafka, is_once=once)
-    with contextlib.suppress(KeyboardInterrupt):
-        if as_json:
-            for rows in lists:
-                for row in rows:
-                    print(row.to_json(), flush=True)
-        else:
-            rates_table.show(lists, out)
+    stop = threading.Event()
+    with interrupt_sets(stop):
+        lists = rates_table.follow(configuration.load(config).kafka, is_once=once)
+        if not as_json:
+            rates_table.show(lists, out, stop=stop)
+            return
+        for rows in lists:
+            for row in rows:
+                print(row.to_json(), flush=True)
+            if stop.is_set():
+                return
 
 
 def _sent(summary: Summary) -> Text:

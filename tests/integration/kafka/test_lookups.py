@@ -11,7 +11,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from kafka.errors import KafkaError
 
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
@@ -20,7 +19,6 @@ from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
 from tests.harness.dashboard import DashboardProcess
 from tests.harness.recount import eventually
-from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,20 +75,6 @@ def test_the_bridge_waits_for_its_topic(bare_settings: Settings, tmp_path: Path)
 def test_the_live_page_waits_for_its_topics(bare_settings: Settings, tmp_path: Path) -> None:
     with DashboardProcess(bare_settings, tmp_path) as page:
         eventually(lambda: [] if "there is no topic" in page.log.read_text() else ["not read"], seconds=60)
-
-    assert created(bare_settings) == []
-
-
-def test_the_worker_waits_for_its_topics(bare_settings: Settings, tmp_path: Path) -> None:
-    with WorkerProcess(bare_settings, tmp_path) as worker, closing(admin_of(bare_settings)) as admin:
-
-        def is_joined() -> bool:
-            with contextlib.suppress(KafkaError):  # A new broker makes its own topic of groups first.
-                (group,) = admin.describe_groups([bare_settings.worker.group]).values()
-                return bool(group["members"])
-            return False
-
-        eventually(lambda: [] if is_joined() else [f"no member: {worker.tail()}"], seconds=90)
 
     assert created(bare_settings) == []
 
