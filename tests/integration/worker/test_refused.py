@@ -71,7 +71,7 @@ def test_a_refusal_pauses_its_partition_and_no_other(
 
     with worker:
         eventually(lambda: differences(settings), seconds=60)
-        eventually(lambda: [] if worker.readiness() == "ready\n" else [worker.readiness()], seconds=30)
+        eventually(lambda: [] if worker.readiness() == "ready" else [worker.readiness()], seconds=30)
 
 
 def committed(settings: Settings) -> list[int | None]:

@@ -57,7 +57,7 @@ class Up:
         self.process = subprocess.Popen(
             [*inside, sys.executable, "-m", "pipeline", "up", "--config", "my.toml", *arguments],
             cwd=self.directory,
-            env={**environ, "http_proxy": DEAD_PROXY, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**environ, "http_proxy": DEAD_PROXY, "PYTHONPATH": str(Path(__file__).parents[3])},
             stdin=output if inside else subprocess.DEVNULL,
             stdout=output,
             stderr=output,
