@@ -127,8 +127,9 @@ class Flow(RuleBasedStateMachine):
 
     @rule(partition=PARTITION, back=st.integers(1, 9), readers=st.integers(1, 3))
     def cut_off(self, partition: int, back: int, readers: int) -> None:
-        """A leader of old answers those who restore a partition; where no offset is committed, nothing would tell."""
-        if (GROUP, TopicPartition(TOPICS.raw, partition)) in self.world.broker.offsets:
+        """A leader of old answers those who restore a partition; what is not committed, metadata included, tells none."""
+        _, metadata = self.world.broker.offsets.get((GROUP, TopicPartition(TOPICS.raw, partition)), (0, ""))
+        if metadata:
             tp = TopicPartition(TOPICS.accepted, partition)
             self.world.broker.stale[tp] = [max(0, self.world.broker.log(tp).end - back)] * readers
 

@@ -169,7 +169,7 @@ def on_a_terminal(
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", *arguments],
         cwd=directory,
-        env={**environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         stdin=subprocess.DEVNULL,
         stdout=terminal,
         stderr=terminal,
@@ -224,7 +224,7 @@ def test_a_body_in_a_pipe_is_what_was_sent_byte_for_byte(environ: dict[str, str]
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "rejected", "show", "0:0"],
         cwd=tmp_path,
-        env={**environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         check=True,
     )
