@@ -23,10 +23,10 @@ run: setup ## Start everything: a local Kafka, the topics, the bridge on port 80
 demo: setup ## The same with simulated callbacks, a live table, and the audit at the end.
 	@exec $(BIN)/vod-pipeline up --demo
 
-test: setup $(TOOLS) ## Lint, then run all tests, those on a real Kafka included (about 8 minutes on 2 cores).
+test: setup $(TOOLS) ## Lint, then run all tests, those on a real Kafka included (about 10 minutes on 2 cores).
 	@$(MAKE) lint
-	@# They wait more than they compute, hence three on two cores. A file keeps its broker; chaos comes first, as it waits most.
-	@exec $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@# They wait more than they compute, hence four on two cores. A file keeps its broker; chaos comes first, as it waits most.
+	@exec $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## Try the laws 20,000 times, with another seed each time, and see that each known bug is caught.
 	@LAWS_RUNS=20000 $(BIN)/pytest tests/laws

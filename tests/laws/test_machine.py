@@ -127,7 +127,7 @@ class Flow(RuleBasedStateMachine):
 
     @rule(partition=PARTITION, back=st.integers(1, 9), readers=st.integers(1, 3))
     def cut_off(self, partition: int, back: int, readers: int) -> None:
-        """A leader of old answers those who restore a partition; what is not committed, metadata included, tells none."""
+        """A leader of old answers those who restore a partition; without metadata nothing would tell."""
         _, metadata = self.world.broker.offsets.get((GROUP, TopicPartition(TOPICS.raw, partition)), (0, ""))
         if metadata:
             tp = TopicPartition(TOPICS.accepted, partition)
