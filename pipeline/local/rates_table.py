@@ -166,7 +166,7 @@ def show(
         return table if above is None else Group(above, "", table)
 
     with Live(view(), console=console) if console.is_terminal else nullcontext() as live:
-        is_last = False
+        is_last = is_printed = False
         for rows in lists:
             for row in rows:
                 newest.add(row)
@@ -174,6 +174,9 @@ def show(
                 live.update(view())
             elif rows:
                 console.print(view())
+                is_printed = True
             if is_last:
                 return
             is_last = stop is not None and stop.is_set()  # What is there by now is read once more.
+        if live is None and not is_printed:
+            console.print(view())
