@@ -74,6 +74,13 @@ class Topics:
             failure_rates=f"{prefix}failure-rates",
         )
 
+    def partitions(self, number: int) -> dict[str, int]:
+        """Return how many partitions each has: *number* where a record stays on the one it has in raw, else one."""
+        return {
+            **dict.fromkeys((self.raw, self.accepted, self.rejected), number),
+            **dict.fromkeys((self.partial_counts, self.failure_rates), 1),
+        }
+
 
 class Decision(NamedTuple):
     """What a restore needs of an accepted record beside its key and timestamp: no JSON has to be parsed again."""

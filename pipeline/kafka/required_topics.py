@@ -53,21 +53,15 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 def missing_of(kafka: KafkaSettings, partitions: Mapping[str, int]) -> list[str]:
     """Return which topics are not among those that have *partitions*."""
-    return [name for name in _wanted(kafka) if not partitions.get(name)]
+    return [name for name in kafka.topics.partitions(kafka.partitions) if not partitions.get(name)]
 
 
 def problem_of(kafka: KafkaSettings, partitions: Mapping[str, int]) -> str | None:
     """Say which topic has another number of *partitions* than the settings say; None if none has."""
-    for name, wanted in _wanted(kafka).items():
+    for name, wanted in kafka.topics.partitions(kafka.partitions).items():
         if partitions[name] != wanted:
             return (
                 f"{name} has {partitions[name]} partitions, not {wanted}: see kafka.partitions, and what "
                 f"`vod-pipeline topics plan` says"
             )
     return None
-
-
-def _wanted(kafka: KafkaSettings) -> dict[str, int]:
-    topics = kafka.topics
-    per_key = dict.fromkeys((topics.raw, topics.accepted, topics.rejected), kafka.partitions)
-    return {**per_key, topics.partial_counts: 1, topics.failure_rates: 1}

@@ -23,12 +23,10 @@ from pipeline.core.contract import OUTPUT_BATCH_BYTES_MAX, Row
 from pipeline.kafka.batches import Batches, send
 from pipeline.kafka.clients import close_client
 from pipeline.kafka.describe_producers import open_transactions
-from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, STOP_SECONDS, Committed, LogReader
 from pipeline.service.lifecycle import close
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
-REQUEST_TIMEOUT_MS = 10_000
-STOP_SECONDS = 2.0  # producer.stop() would wait without limit for what it cannot send.
 MARKED_SECONDS = 10.0  # Usually milliseconds; longer than the 9 s after which Kafka knows that a leader is gone.
 POLL_SECONDS = 0.001
 POLL_SECONDS_MAX = 0.1

@@ -170,11 +170,6 @@ class BridgeSettings(ServerCertificate):
         return mns
 
     @property
-    def callbacks_by_target(self) -> dict[bytes, tuple[Callback, ...]]:
-        """See `by_target`."""
-        return by_target(self.callbacks)
-
-    @property
     def base_url(self) -> str:
         """Where callbacks arrive, seen from this machine."""
         return url_of(self.host, self.port, scheme="https" if self.certificate_file else "http")

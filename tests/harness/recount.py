@@ -45,6 +45,11 @@ def read(settings: Settings, topic: str, *, committed: bool = True) -> list[list
         consumer.close()
 
 
+def in_raw(settings: Settings) -> set[bytes]:
+    """Return the bodies that raw has."""
+    return {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
+
+
 @dataclass
 class Expected:
     """What one raw partition should have led to."""

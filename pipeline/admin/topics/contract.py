@@ -58,6 +58,7 @@ class TopicSpec:
 def contract(settings: Settings) -> tuple[TopicSpec, ...]:
     """Return the five topics for this prefix, partition and replica count, and dedupe horizon."""
     kafka, topics = settings.kafka, settings.kafka.topics
+    partitions = topics.partitions(kafka.partitions)
     horizon_seconds = settings.worker.dedupe_horizon_seconds
     counts_retention_seconds = max(OUTPUT_RETENTION_SECONDS, RAW_RETENTION_SECONDS + horizon_seconds)
     common = {
@@ -69,21 +70,21 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
         "compression.type": "producer",  # Ours compresses nothing; zstd, lz4 and snappy have no decoder here.
     }
 
-    def spec(name: str, partitions: int, retention_seconds: int, *configs: Mapping[str, str]) -> TopicSpec:
+    def spec(name: str, retention_seconds: int, *configs: Mapping[str, str]) -> TopicSpec:
         config = common | {RETENTION_KEY: str(retention_seconds * 1000)}
         for more in configs:
             config |= more
         return TopicSpec(
             name=name,
-            partitions=partitions,
+            partitions=partitions[name],
             replication_factor=kafka.replication_factor,
             config=dict(sorted(config.items())),
         )
 
     return (
-        spec(topics.raw, kafka.partitions, RAW_RETENTION_SECONDS, _DELETE, _RAW),
-        spec(topics.accepted, kafka.partitions, OUTPUT_RETENTION_SECONDS, _DELETE, _CREATE_TIME),
-        spec(topics.rejected, kafka.partitions, OUTPUT_RETENTION_SECONDS, _DELETE, _CREATE_TIME, _REJECTED),
-        spec(topics.partial_counts, 1, counts_retention_seconds, _COMPACT, _PARTIAL_COUNTS),
-        spec(topics.failure_rates, 1, OUTPUT_RETENTION_SECONDS, _COMPACT, _CREATE_TIME),
+        spec(topics.raw, RAW_RETENTION_SECONDS, _DELETE, _RAW),
+        spec(topics.accepted, OUTPUT_RETENTION_SECONDS, _DELETE, _CREATE_TIME),
+        spec(topics.rejected, OUTPUT_RETENTION_SECONDS, _DELETE, _CREATE_TIME, _REJECTED),
+        spec(topics.partial_counts, counts_retention_seconds, _COMPACT, _PARTIAL_COUNTS),
+        spec(topics.failure_rates, OUTPUT_RETENTION_SECONDS, _COMPACT, _CREATE_TIME),
     )

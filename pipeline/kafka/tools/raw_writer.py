@@ -36,7 +36,7 @@ def write_raw(
         ClusterError: Kafka did not take them all. To write those that it took again is harmless: they are duplicates.
     """
     with connect(kafka) as cluster:
-        cluster.bounds(kafka.topics.raw)  # A producer would have a missing topic created.
+        cluster.bounds(kafka.topics.raw)  # A producer would wait a minute for a topic that is missing.
     count = 0
     sent = []
     try:

@@ -1,8 +1,8 @@
 """
 Records of a topic, in order: from one offset to another, from a time on, or as they come.
 
-It joins no group, and knows nothing of what records mean: the audit reads with it, too. kafka-python's consumer has a
-missing topic created (3.0.12 overlooks allow_auto_create_topics), so the cluster is asked for a topic's bounds first.
+It joins no group, and knows nothing of what records mean: the audit reads with it, too. The cluster is asked for a
+topic's bounds first, which says at once where there is no such topic.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.server import serve
 from pipeline.bridge.spool import Spool, SpoolError
 from tests.harness.bridge import BridgeProcess, Sent, send
-from tests.harness.recount import read
+from tests.harness.recount import in_raw
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from pipeline.local.kafka import LocalKafka
     from pipeline.service.settings import Settings
-
-
-def in_raw(settings: Settings) -> set[bytes]:
-    return {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import Settings
 from tests.harness.bridge import BridgeProcess, Sent, send
-from tests.harness.recount import read
+from tests.harness.recount import in_raw
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -34,7 +34,3 @@ async def test_what_was_spooled_meanwhile_is_published(settings: Settings, kafka
 
     assert sent.refused == []
     assert in_raw(settings) >= set(sent.taken)
-
-
-def in_raw(settings: Settings) -> set[bytes]:
-    return {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}

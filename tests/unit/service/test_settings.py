@@ -19,6 +19,7 @@ from pipeline.service.settings import (
     Settings,
     SettingsError,
     WorkerSettings,
+    by_target,
     load,
 )
 
@@ -560,7 +561,7 @@ def test_callbacks_on_one_path_are_served_by_the_same_target() -> None:
     new = CallbackSettings(url="https://new.example.com/vod", auth_keys=(SecretStr("Key2"), SecretStr("Key1")))
     other = CallbackSettings(url="https://new.example.com/vod?tenant=7")
 
-    assert BridgeSettings(callbacks=(old, other, new)).callbacks_by_target == {
+    assert by_target(BridgeSettings(callbacks=(old, other, new)).callbacks) == {
         b"/vod": (old.callback, new.callback),
         b"/vod?tenant=7": (other.callback,),
     }
