@@ -22,7 +22,8 @@ from pipeline.core.contract import RawRecord
 from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
-FILE, LOCK = "spool.sqlite", "lock"
+FILE, LOCK, RESERVE = "spool.sqlite", "lock", "reserve"
+RESERVE_BYTES = 8 << 20  # Twice what SQLite's log takes before it is written back: enough to read, and to delete.
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600  # Who can write there needs no signature; who can lock, stops a bridge.
 
 _SCHEMA = """
@@ -60,7 +61,7 @@ class Spool:
 
         Args:
             directory: Made if missing.
-            bytes_max: How many bytes of records it takes.
+            bytes_max: How many bytes of records it takes; 0: it is only emptied.
 
         Raises:
             SpoolError: the directory can't be used, another process owns the spool, or the file is damaged.
@@ -69,11 +70,21 @@ class Spool:
         self._bytes_max = bytes_max
         self._lock = _lock(directory)
         try:
-            self._database = _connect(directory / FILE)
+            try:
+                self._database = _connect(directory / FILE)
+            except sqlite3.OperationalError:  # On a full disk SQLite cannot even read what a killed process left.
+                if not _free_reserve(directory):
+                    raise
+                self._database = _connect(directory / FILE)
             self._records, self._bytes = self._database.execute(_COUNT).fetchone()
         except (sqlite3.Error, OSError) as error:
             self._lock.close()
-            raise SpoolError(f"the spool {directory / FILE} cannot be used ({error}): move it away") from error
+            raise SpoolError(
+                f"the spool {directory / FILE} cannot be used ({error}): make room on its disk if that is full, "
+                "or move it away"
+            ) from error
+        if self._records == 0 and bytes_max:
+            _keep_reserve(directory)
 
     def append(self, records: Sequence[RawRecord]) -> None:
         """
@@ -106,17 +117,21 @@ class Spool:
         return found
 
     def delete(self, first: int, last: int) -> None:
-        """Forget the records with the ids *first* to *last*: Kafka has them."""
-        with self._transaction() as database:
-            query = f"{_COUNT} WHERE id BETWEEN ? AND ?"
-            records, size = database.execute(query, (first, last)).fetchone()
-            database.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, last))
+        """Forget the records with the ids *first* to *last*: Kafka has them. On a full disk the reserve is used up."""
+        try:
+            records, size = self._delete(first, last)
+        except SpoolError:
+            if not _free_reserve(self.directory):
+                raise
+            records, size = self._delete(first, last)
         self._records -= records
         self._bytes -= size
         if self._records == 0:
             with contextlib.suppress(sqlite3.Error):  # Giving space back is a favour, not a duty.
                 # A script, as a statement's first step frees one page only.
                 self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+            if self._bytes_max:
+                _keep_reserve(self.directory)
 
     def status(self) -> SpoolStatus:
         """Return what waits; raises SpoolError if it cannot be read."""
@@ -129,6 +144,13 @@ class Spool:
         """Let go of the file and the lock."""
         self._database.close()
         self._lock.close()
+
+    def _delete(self, first: int, last: int) -> tuple[int, int]:
+        with self._transaction() as database:
+            query = f"{_COUNT} WHERE id BETWEEN ? AND ?"
+            records, size = database.execute(query, (first, last)).fetchone()
+            database.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, last))
+        return records, size
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -200,7 +222,7 @@ def _first(database: sqlite3.Connection) -> int | None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.touch(FILE_MODE)  # SQLite makes its other files as this one is.
-    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), path.with_name(RESERVE)):
         _keep_private(file, FILE_MODE)
     # isolation_level None: transactions are ours alone. Used by one thread at a time, not always the same.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -238,6 +260,27 @@ def _lock(directory: Path) -> IO[str]:
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock
+
+
+def _keep_reserve(directory: Path) -> None:
+    """Keep RESERVE_BYTES of the disk for the day it is full, if it has them to spare."""
+    path = directory / RESERVE
+    try:
+        path.touch(FILE_MODE)
+        with path.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+    except OSError:
+        _free_reserve(directory)
+
+
+def _free_reserve(directory: Path) -> bool:
+    """Give the reserve back to the disk; returns whether there was any."""
+    path = directory / RESERVE
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _keep_private(path: Path, mode: int) -> None:

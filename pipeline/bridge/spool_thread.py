@@ -24,14 +24,13 @@ class SpoolThread:
 
     async def run(self, work: Callable[[Spool], Result]) -> Result:
         """Return what *work* returns; raises what it raises, which of the spool's own methods is SpoolError."""
-        result, status = await self._in_thread(lambda: (work(self._spool), self._spool.status()))
+        loop = asyncio.get_running_loop()
+        result, status = await loop.run_in_executor(self._thread, lambda: (work(self._spool), self._spool.status()))
         self._show(status)
         return result
 
     async def close(self) -> None:
-        """Let go of the spool."""
-        await self._in_thread(self._spool.close)
-        self._thread.shutdown()
-
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Let go of the spool, whose lock others wait for: also if this is cancelled, once the thread gets to it."""
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._spool.close)
+        self._thread.shutdown(wait=False)
+        await asyncio.shield(closing)

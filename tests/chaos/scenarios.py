@@ -17,7 +17,7 @@ from tests.harness.disk import Disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-SPOOL_DISK_BYTES = 4 << 20
+SPOOL_DISK_BYTES = 24 << 20  # Of it the spool keeps 8 MiB in reserve.
 KAFKA_DISK_BYTES = 256 << 20
 
 Fault = Callable[[System], Awaitable[None]]

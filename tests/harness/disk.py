@@ -23,7 +23,7 @@ class Disk:
     def __init__(self, directory: Path, *, size_bytes: int) -> None:
         self.directory = directory
         self._size_bytes = size_bytes
-        self._is_mounted = False
+        self.is_mounted = False
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Disk]:
@@ -32,16 +32,16 @@ class Disk:
         mount, umount = shutil.which("mount"), shutil.which("umount")
         if mount and umount:
             command = [mount, "-t", "tmpfs", "-o", f"size={self._size_bytes}", "tmpfs", str(self.directory)]
-            self._is_mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+            self.is_mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
         try:
             yield self
         finally:
-            if self._is_mounted:
+            if self.is_mounted:
                 subprocess.run([str(umount), "--lazy", str(self.directory)], check=True)
 
     def fill(self, process_id: int) -> None:
         """Leave no byte free for the process; of its own files none may grow any more, if nothing is mounted."""
-        if not self._is_mounted:
+        if not self.is_mounted:
             _limit(process_id, 1)
             return
         with (self.directory / "filler").open("ab", buffering=0) as filler, contextlib.suppress(_DiskFullError):
@@ -50,7 +50,7 @@ class Disk:
 
     def free(self, process_id: int | None) -> None:
         """Give the space back; the process may have ended."""
-        if self._is_mounted:
+        if self.is_mounted:
             (self.directory / "filler").unlink(missing_ok=True)
         elif process_id is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.bridge.spool import (
     FILE,
+    RESERVE,
     ROW_BYTES,
     Spool,
     SpoolError,
@@ -98,7 +99,7 @@ def modes_of(directory: Path) -> dict[str, int]:
     return {".": stat.S_IMODE(directory.stat().st_mode), **found}
 
 
-PRIVATE = {".": 0o700, FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600, "lock": 0o600}
+PRIVATE = {".": 0o700, FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600, "lock": 0o600, RESERVE: 0o600}
 
 
 def test_other_users_may_not_read_or_write_a_spool(tmp_path: Path) -> None:
