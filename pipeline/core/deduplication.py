@@ -133,13 +133,17 @@ def tick(state: AcceptState, now: int | None) -> Decisions:
     """
     Advance the watermark of an idle partition that was read to its end; *now* enters as input and is logged.
 
+    It is worth a transaction only where it passes the end of a window: nothing else of it can change a row.
+
     None: what time it is will be known by what is written. So the watermark is, where it stands.
     """
     decisions = Decisions()
     if now is None:
         _write_watermark(state, decisions)
     else:
-        _advance(state, now - state.policy.delay, decisions)
+        watermark = now - state.policy.delay
+        if state.watermark == NEVER or state.policy.window_of(watermark) > state.policy.window_of(state.watermark):
+            _advance(state, watermark, decisions)
     return decisions
 
 

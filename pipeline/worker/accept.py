@@ -140,6 +140,8 @@ class AcceptStage:
             decisions = deduplication.accept(state, chunk.records(), accepted)
         elif chunk.idle:
             decisions = deduplication.tick(state, chunk.now)
+            if not decisions.partial_counts:
+                return None
         else:
             return None
         if state.rejection_limit.tripped is not None:

@@ -449,6 +449,14 @@ def test_a_tick_of_a_clock_that_stands_or_falls_writes_nothing() -> None:
     assert state.watermark == NOON - 30_000
 
 
+def test_a_tick_writes_only_where_the_watermark_passes_the_end_of_a_window() -> None:
+    """An idle partition costs a transaction a minute; NOON is a window's start, the delay is 30 s."""
+    state = new_state()
+    written = [bool(tick(state, NOON + second * 1000).partial_counts) for second in range(150)]
+
+    assert [second for second, is_written in enumerate(written) if is_written] == [0, 30, 90]
+
+
 def test_a_tick_before_the_time_is_known_repeats_the_watermark() -> None:
     """Kafka's stamp on it tells the time; until then no window ends by a clock."""
     state = new_state()
