@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pipeline.core import rates
 from pipeline.core.contract import Topics, transactional_prefix
@@ -14,6 +15,18 @@ from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.clock import monotonic_ms
 from pipeline.worker.stage import Opened, Output
+
+# Between two commits of positions alone: what is read again meanwhile changes nothing, and each is a transaction.
+OFFSET_INTERVAL = 500  # ms
+
+
+@dataclass(slots=True)
+class Reporting:
+    """The state of the report, and what was read since the last commit."""
+
+    rates: ReportState
+    records: int = 0
+    committed_at: int = -OFFSET_INTERVAL
 
 
 class ReportStage:
@@ -44,7 +57,7 @@ class ReportStage:
         self._metrics = metrics
         self._now_ms = now_ms
 
-    async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[ReportState]:
+    async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[Reporting]:
         """Restore from both topics. Without a committed offset all of the input is read, and rows follow from that."""
         state = ReportState(self._partitions, self._window_ms)
         source = TopicPartition(self.source, partition)
@@ -56,7 +69,7 @@ class ReportStage:
         async for records in log.read(source, until=until):
             rates.merge_counts(state, records)
         rates.finish_restore(state)
-        return Opened(state, resume=until)
+        return Opened(Reporting(state), resume=until)
 
     def exclusive_outputs(self, partition: int) -> tuple[TopicPartition, ...]:
         """Return the partition of failure-rates."""
@@ -70,21 +83,24 @@ class ReportStage:
         """Return False: rows follow from the counts, so that those that are aborted are written anew."""
         return False
 
-    def max_source_timestamp(self, state: ReportState) -> int | None:
+    def max_source_timestamp(self, state: Reporting) -> int | None:
         """Return None: what is compacted keeps no order that could be asked for."""
         return None
 
-    def process(self, state: ReportState, chunk: Chunk) -> Output | None:
+    def process(self, state: Reporting, chunk: Chunk) -> Output | None:
         """Merge the chunk; an empty one lets windows be written that had to wait for their interval."""
-        records = list(chunk.records())
-        rows, late = rates.report(state, records, now=self._now_ms())
-        if not rows and not records:
+        records, now = list(chunk.records()), self._now_ms()
+        rows, late = rates.report(state.rates, records, now=now)
+        state.records += len(records)
+        if not rows and (state.records == 0 or now - state.committed_at < OFFSET_INTERVAL):
             return None
-        last_complete = state.last_complete  # As of this chunk: the next one may come before this one is committed.
+        sizes = state.records, len(rows), late
+        state.records, state.committed_at = 0, now
+        last_complete = state.rates.last_complete  # As of this chunk: the next one may come before it is committed.
         return Output(
             [output(self._rates, rows)],
             "",
-            lambda seconds, _: self._on_committed(last_complete, chunk, (len(records), len(rows), late), seconds),
+            lambda seconds, _: self._on_committed(last_complete, chunk, sizes, seconds),
         )
 
     def _on_committed(
@@ -107,10 +123,10 @@ class ReportStage:
         """Raise the alert, or end it."""
         self._metrics.show_paused(self.name, partition, cause)
 
-    def on_opened(self, state: ReportState, partition: int, seconds: float) -> None:
+    def on_opened(self, state: Reporting, partition: int, seconds: float) -> None:
         """Show what was rebuilt."""
         self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
-        self._metrics.show_rates(state.last_complete)
+        self._metrics.show_rates(state.rates.last_complete)
 
     def on_closed(self, partition: int) -> None:
         """Stop showing what another worker shows from now on."""
