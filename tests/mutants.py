@@ -42,7 +42,7 @@ class Mutant(NamedTuple):
 
 PARTITION, TRANSACTIONS = "pipeline/worker/partition.py", "pipeline/kafka/transactions.py"
 ACCEPT, REPORT = "pipeline/core/deduplication.py", "pipeline/core/rates.py"
-STAGE, TRANSPORT = "pipeline/worker/accept.py", "pipeline/worker/transport.py"
+STAGE, FETCHING = "pipeline/worker/accept.py", "pipeline/worker/consumer_thread.py"
 
 MUTANTS = (
     Mutant(
@@ -151,8 +151,8 @@ MUTANTS = (
     Mutant(
         "a tick counts without being written",
         ACCEPT,
-        "    _advance(state, now - state.policy.delay, decisions)\n    return decisions",
-        "    _advance(state, now - state.policy.delay, Decisions())\n    return decisions",
+        "_advance(state, watermark, decisions)",
+        "_advance(state, watermark, Decisions())",
     ),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
     Mutant("the totals are not committed", ACCEPT, '"totals": totals,', '"totals": {},'),
@@ -167,16 +167,16 @@ MUTANTS = (
     ),
     Mutant(
         "raw is read uncommitted",
-        TRANSPORT,
+        FETCHING,
         'isolation_level="read_committed"',
         'isolation_level="read_uncommitted"',
         (f"{TRAPS}test_gaps_inside_a_chunk_are_not_losses",),
     ),
     Mutant(
         "windows end by the worker's clock",
-        TRANSPORT,
-        "now = self.transport.now()",
-        "now = int(time.time() * 1000)",
+        FETCHING,
+        "self.transport.now(), max(",
+        "int(time.time() * 1000), max(",
         ("tests/integration/worker/test_timestamps.py::test_a_window_does_not_end_by_the_clock_of_a_worker",),
     ),
     Mutant(
@@ -217,7 +217,7 @@ MUTANTS = (
     ),
     Mutant(
         "the subscription follows the actors",
-        TRANSPORT,
+        "pipeline/worker/transport.py",
         "    Conductor = FixedConductor\n",
         "",
         ("tests/unit/worker/test_faust_app.py",),

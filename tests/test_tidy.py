@@ -21,7 +21,6 @@ MODULE_LINES_MAX = 300  # It is read in one sitting.
 LONG_MODULES = {
     "pipeline/bridge/publisher.py",
     "pipeline/local/kafka.py",
-    "pipeline/worker/partition.py",
     "tests/component/bridge/test_connection.py",
     "tests/component/bridge/test_hostile.py",
     "tests/component/service/test_monitor.py",

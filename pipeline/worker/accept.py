@@ -31,7 +31,7 @@ from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.clock import KafkaClock
-from pipeline.worker.stage import IncompleteError, Opened, Output, Pause
+from pipeline.worker.stage import TICK_SECONDS, IncompleteError, Opened, Output, Pause
 
 
 class AcceptStage:
@@ -185,6 +185,10 @@ class AcceptStage:
         received_at_ms = received_at_of(first[3]) if first else None
         if received_at_ms is not None:
             metrics.accepted_seconds.observe(max(0.0, time.time() - received_at_ms / 1000))
+
+    def tick_seconds(self, state: AcceptState) -> float:
+        """Return what tells the end of a window soon enough."""
+        return TICK_SECONDS
 
     def on_failed(self) -> None:
         """Count an attempt that has to be repeated."""

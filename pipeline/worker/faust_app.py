@@ -27,12 +27,14 @@ from pipeline.service.settings import Settings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split
 from pipeline.worker.clock import KafkaClock
-from pipeline.worker.partition import Crash, ExitCode, Partition
+from pipeline.worker.exits import Crash, ExitCode
+from pipeline.worker.feed import Feed
+from pipeline.worker.partition import Partition
 from pipeline.worker.report import ReportStage
 from pipeline.worker.stage import Stage
-from pipeline.worker.transport import IDLE_SECONDS, POLL_SECONDS, ChunkConsumer, ChunkTransport
+from pipeline.worker.transport import ChunkConsumer, ChunkTransport
 
-CHUNKS_BUFFERED = 2  # A partition's chunks waiting in memory; each is up to FETCH_BYTES of records.
+FEEDS_MAX = 1000  # In Faust's queue of an agent, which holds one, or a few while partitions move.
 FETCH_BYTES = 4 << 20
 HEARTBEATS_PER_SESSION = 5
 # aiokafka leaves the group if nothing is fetched for so long, as where all a worker has is paused. Its heartbeats say
@@ -108,35 +110,35 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
 
     async def consume(stage: Stage[Any], stream: StreamT[Any]) -> None:
         """
-        Hand each chunk to the partition, for as long as it is assigned: an actor has one partition.
+        Take what comes of a partition, for as long as it is assigned: an actor has one partition.
 
         A cancellation is how Faust takes the partition away. It ends here: raised on, Faust's supervisor would take the
         actor for crashed, start it again for a partition that is another worker's, and in the end give up the process.
 
         Any other error is a bug and ends the process: Faust would start the actor again, but has forgotten its channel.
         """
-        partition: Partition[Any] | None = None
         with suppress(asyncio.CancelledError):
             try:
-                async for chunk in stream:
-                    if partition is None:
-                        partition = Partition(
-                            stage,
-                            chunk.partition,
-                            reader=reader,
-                            open_producer=open_producer,
-                            seek=seek,
-                            crash=crash,
-                        )
-                        partitions[TP(stage.source, chunk.partition)] = partition
-                    for part in split(chunk, records_max=CHUNK_RECORDS_MAX):
-                        await partition.handle(part)
+                async for feed in stream:
+                    if not feed.is_taken:
+                        feed.is_taken = True
+                        await take_all(stage, feed)
             except Exception:  # What Kafka may do is dealt with by the partition.
                 logger.exception("bug", topic=stage.source)
                 crash(ExitCode.BUG, f"{stage.source}: unexpected error, see the traceback above")
-            finally:
-                if partition is not None:
-                    await _uninterrupted(partition.close())
+
+    async def take_all(stage: Stage[Any], feed: Feed) -> None:
+        """Hand each chunk of *feed* to the partition, until it is assigned anew."""
+        partition = partitions[feed.tp] = Partition(
+            stage, feed.tp.partition, reader=reader, open_producer=open_producer, seek=seek, crash=crash
+        )
+        try:
+            while (chunk := await feed.take(partition.committing)) is not None:
+                for part in split(chunk, records_max=CHUNK_RECORDS_MAX):
+                    await partition.handle(part)
+                feed.tick_seconds = partition.tick_seconds()
+        finally:
+            await _uninterrupted(partition.close())
 
     @app.agent(_source(app, topics.raw), name="accept", isolated_partitions=True)
     async def accept(stream: StreamT[Any]) -> None:
@@ -184,7 +186,7 @@ def _app(settings: Settings) -> faust.App:
         broker_rebalance_timeout=REBALANCE_SECONDS,
         consumer_group_instance_id=worker.instance_id,
         consumer_max_fetch_size=FETCH_BYTES,
-        stream_buffer_maxsize=CHUNKS_BUFFERED,
+        stream_buffer_maxsize=FEEDS_MAX,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         topic_disable_leader=True,
@@ -210,7 +212,5 @@ def _transport(app: faust.App, settings: Settings, clock: KafkaClock, crash: Cra
     transport = ChunkTransport(app.conf.broker_consumer, app)
     transport.client_options = settings.kafka.client_options()
     transport.now = clock.now
-    # The report has rows that wait for their interval, so its ticks come with every poll.
-    transport.idle_seconds = lambda topic: IDLE_SECONDS if topic == settings.kafka.topics.raw else POLL_SECONDS
     transport.on_membership_lost = on_membership_lost
     return transport

@@ -13,8 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import structlog
 
@@ -24,7 +23,8 @@ from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
-from pipeline.worker.stage import IncompleteError, Output, Pause, Stage
+from pipeline.worker.exits import Crash, ExitCode
+from pipeline.worker.stage import TICK_SECONDS, IncompleteError, Output, Pause, Stage
 from pipeline.worker.traces import forget_failure, forget_trace
 
 FAILURES_MAX = 20
@@ -42,21 +42,6 @@ State = TypeVar("State")
 
 
 logger = structlog.get_logger()
-
-
-class ExitCode(IntEnum):
-    """Why a worker ended itself."""
-
-    OFFSET_AHEAD_OF_LOG = 70
-    MEMBERSHIP_LOST = 71
-    KAFKA_UNUSABLE = 72
-    BUG = 73
-
-
-class Crash(Protocol):
-    """Ends the process at once, as a kill -9 would: it must be safe at any time anyway."""
-
-    def __call__(self, code: ExitCode, message: str) -> NoReturn: ...
 
 
 @dataclass(slots=True)
@@ -102,6 +87,15 @@ class Partition(Generic[State]):
     def is_open(self) -> bool:
         """Whether its state is restored and its producer works; while it is `paused`, that says why not."""
         return self._session is not None
+
+    def committing(self) -> asyncio.Task[None] | None:
+        """Return the commit of the last chunk, while it lasts."""
+        commit = self._session.committing if self._session else None
+        return None if commit is None or commit.done() else commit
+
+    def tick_seconds(self) -> float:
+        """Return after how long without records an idle chunk is wanted."""
+        return self._stage.tick_seconds(self._session.state) if self._session else TICK_SECONDS
 
     async def handle(self, chunk: Chunk) -> None:
         """

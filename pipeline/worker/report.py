@@ -14,7 +14,7 @@ from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.clock import monotonic_ms
-from pipeline.worker.stage import Opened, Output
+from pipeline.worker.stage import TICK_SECONDS, Opened, Output
 
 # Between two commits of positions alone: what is read again meanwhile changes nothing, and each is a transaction.
 OFFSET_INTERVAL = 500  # ms
@@ -111,6 +111,11 @@ class ReportStage:
         metrics.rows.inc(rows)
         metrics.late.inc(late)
         metrics.show_rates(last_complete)
+
+    def tick_seconds(self, state: Reporting) -> float:
+        """Return less while rows wait for their interval, or positions to be committed."""
+        is_waiting = state.rates.dirty or state.records
+        return rates.ROW_INTERVAL / 1000 if is_waiting else TICK_SECONDS
 
     def on_failed(self) -> None:
         """Count an attempt that has to be repeated."""

@@ -22,8 +22,8 @@ from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.monitor import monitoring
 from pipeline.service.settings import Settings
 from pipeline.service.web import listen
+from pipeline.worker.exits import ExitCode
 from pipeline.worker.faust_app import WorkerApp, build_app
-from pipeline.worker.partition import ExitCode
 
 # Chunks are tens of thousands of short-lived objects in no cycles, and the state is bytes and ints: the cyclic
 # collector finds nothing there, and costs 8% at 50,000. What is a cycle is a closed client, 50 KB of it: an opened

@@ -13,6 +13,8 @@ from pipeline.kafka.transactions import Outputs
 from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
 
+TICK_SECONDS = 1.0
+
 State = TypeVar("State")
 
 
@@ -76,6 +78,10 @@ class Stage(Outputs, Protocol[State]):
 
     def process(self, state: State, chunk: Chunk) -> Output | Pause | None:
         """Take *chunk* into the state; None if that leads to nothing worth a transaction."""
+        ...
+
+    def tick_seconds(self, state: State) -> float:
+        """Return after how long without records `process` wants an idle chunk."""
         ...
 
     def on_failed(self) -> None:

@@ -15,7 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from pipeline.admin import offsets
 from pipeline.core.contract import transactional_prefix
 from pipeline.kafka.tools.cluster import ClusterError
-from pipeline.worker.partition import ExitCode
+from pipeline.worker.exits import ExitCode
 from tests.chaos.faults import until
 from tests.harness.admin import admin_of
 

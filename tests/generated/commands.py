@@ -11,7 +11,7 @@ from typing import Any
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE
-from pipeline.worker.partition import ExitCode
+from pipeline.worker.exits import ExitCode
 from tests.generated.markdown import code, joined, notice, prose, table
 from tests.harness.commands import commands
 

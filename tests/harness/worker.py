@@ -24,8 +24,17 @@ class WorkerProcess:
     """One `vod-pipeline worker`; its log goes to *directory*."""
 
     def __init__(
-        self, settings: Settings, directory: Path, *, name: str = "worker", instance_id: str | None = None
+        self,
+        settings: Settings,
+        directory: Path,
+        *,
+        name: str = "worker",
+        instance_id: str | None = None,
+        checkout: Path | None = None,
     ) -> None:
+        """*checkout* is another one whose worker it is, by default that of the tests."""
+        self._python = str(checkout / ".venv/bin/python") if checkout else sys.executable
+        self._home = checkout
         self.port = free_port()
         self.log = directory / f"{name}.log"
         self.environ = {
@@ -56,7 +65,11 @@ class WorkerProcess:
         """Start the process; it is ready when `ready` says so."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "worker"], env={**os.environ, **self.environ}, stdout=log, stderr=log
+                [self._python, "-m", "pipeline", "worker"],
+                env={**os.environ, **self.environ},
+                cwd=self._home,
+                stdout=log,
+                stderr=log,
             )
 
     def kill(self) -> None:

@@ -19,7 +19,8 @@ from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Batch, Chunk
 from pipeline.worker.clock import KafkaClock
-from pipeline.worker.partition import ExitCode, Partition
+from pipeline.worker.exits import ExitCode
+from pipeline.worker.partition import Partition
 from pipeline.worker.report import ReportStage
 from tests.laws.client import Fault, ModelReader, Network, open_producer
 from tests.laws.kafka import Broker

@@ -13,7 +13,7 @@ from kafka.admin import KafkaAdminClient
 from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.service.settings import KafkaSettings, Settings
-from pipeline.worker.partition import ExitCode
+from pipeline.worker.exits import ExitCode
 from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess

@@ -12,7 +12,7 @@ import pytest
 from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
-from pipeline.worker.partition import ExitCode
+from pipeline.worker.exits import ExitCode
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.recount import eventually

@@ -32,7 +32,8 @@ from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Chunk
 from pipeline.worker.clock import KafkaClock
-from pipeline.worker.partition import ExitCode, Partition
+from pipeline.worker.exits import ExitCode
+from pipeline.worker.partition import Partition
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess

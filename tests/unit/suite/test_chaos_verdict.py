@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.worker.partition import ExitCode
+from pipeline.worker.exits import ExitCode
 from tests.chaos.system import System
 
 

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import Settings
+from pipeline.worker.exits import ExitCode
 from pipeline.worker.faust_app import WorkerApp, build_app
-from pipeline.worker.partition import ExitCode
 
 
 class DiedError(BaseException):

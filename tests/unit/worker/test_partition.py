@@ -10,8 +10,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from pipeline.worker.chunk import Chunk
-from pipeline.worker.partition import ExitCode, Partition
-from pipeline.worker.transport import ChunkThread
+from pipeline.worker.consumer_thread import ChunkThread
+from pipeline.worker.exits import ExitCode
+from pipeline.worker.partition import Partition
 
 CHUNK = Chunk("raw", 0, 0, 0, [], idle=True, now=0, behind=0)
 

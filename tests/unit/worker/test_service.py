@@ -15,7 +15,7 @@ import pytest
 from pipeline.kafka.required_topics import missing_of, problem_of
 from pipeline.service.settings import KafkaSettings
 from pipeline.worker import service
-from pipeline.worker.partition import ExitCode
+from pipeline.worker.exits import ExitCode
 
 STUCK = """
 import threading
