@@ -38,7 +38,6 @@ LONG_FUNCTIONS = {
     "pipeline/bridge/server.py serve",
     "pipeline/core/deduplication.py accept",
     "pipeline/service/monitor.py monitoring",
-    "pipeline/worker/faust_app.py build_app",
     "tests/chaos/scenarios.py play",
 }
 DATA = ("tests/vectors/", "tests/harness/alert_stories/")  # Tables, not code that is read from top to bottom.

@@ -28,6 +28,7 @@ from pipeline.worker.fetched import keep_batches
 FETCH_WAIT_MS = 500  # Faust's own 1,500 would delay records of a partition that was busy when the fetch was sent.
 ASSIGNMENT_SECONDS = 0.1  # Until a new assignment is noticed.
 OFFER_SECONDS = 1.0
+FIGHT_SESSIONS = 2.0  # So soon another process throws us out again; heartbeats are more frequent.
 METADATA_SECONDS = 10.0  # A topic that was deleted is no longer ours; that it is there again is noticed after this.
 FRESH_SECONDS = 3 * FETCH_WAIT_MS / 1000
 
@@ -92,17 +93,23 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     def _watch_membership(self, consumer: AIOKafkaConsumer) -> None:
         """
-        Report the loss of a static membership before aiokafka rejoins.
+        Report that a static membership is lost again and again, before aiokafka rejoins.
 
         aiokafka does not know FENCED_INSTANCE_ID: two live processes under one instance id would throw each other out
-        for ever. The one whose member id is not recognised any more has lost, and must not ask again.
+        for ever, each at the other's next heartbeat. Once may be a session that ran out, as where a broker stood still.
+        The older process is the first that is thrown out twice.
         """
         coordinator = consumer._coordinator
         reset_generation = coordinator.reset_generation
+        lost_at = -math.inf
 
         def lost() -> None:
+            nonlocal lost_at
             if not consumer._closed and coordinator.member_id:
-                self.transport.on_membership_lost()
+                before, lost_at = lost_at, time.monotonic()
+                if lost_at - before < FIGHT_SESSIONS * self.app.conf.broker_session_timeout:
+                    self.transport.on_membership_lost()
+                self.log.warning("the group does not know this member any more: joining again")
             reset_generation()
 
         coordinator.reset_generation = lost

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import faust
@@ -74,41 +75,17 @@ class WorkerApp:
         return None if partition is not None and partition.is_open else f"opening {tp.topic}[{tp.partition}]"
 
 
-def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> WorkerApp:
-    """
-    Wire the agents.
+class Runner:
+    """Runs the partitions that Faust's actors are given, one actor each."""
 
-    Args:
-        settings: Where Kafka is and what the worker is called.
-        metrics: What the stages count into.
-        crash: Ends the process; see partition.Crash.
-    """
-    partitions: dict[TP, Partition[Any]] = {}
-    check_versions("faust-streaming", "aiokafka")
-    app = _app(settings)
-    clock = KafkaClock()
-    app.transport = _transport(app, settings, clock, crash)
-    topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
-    reader = LogReader(settings.kafka.client_options())
-    accept_stage = AcceptStage(
-        topics=topics,
-        group=group,
-        policy=policy,
-        metrics=metrics,
-        clock=clock,
-        rejection_limit=settings.worker.rejection_limit,
-    )
-    report_stage = ReportStage(
-        topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
-    )
+    def __init__(self, settings: Settings, app: faust.App, crash: Crash) -> None:
+        self.partitions: dict[TP, Partition[Any]] = {}
+        self._client_options = settings.kafka.client_options()
+        self._reader = LogReader(self._client_options)
+        self._app = app
+        self._crash = crash
 
-    async def open_producer(transactional_id: str) -> TransactionalProducer:
-        return await TransactionalProducer.open(settings.kafka.client_options(), transactional_id)
-
-    async def seek(tp: TopicPartition, offset: int) -> None:
-        await app.consumer.seek(TP(tp.topic, tp.partition), offset)
-
-    async def consume(stage: Stage[Any], stream: StreamT[Any]) -> None:
+    async def consume(self, stage: Stage[Any], stream: StreamT[Any]) -> None:
         """
         Take what comes of a partition, for as long as it is assigned: an actor has one partition.
 
@@ -122,15 +99,20 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
                 async for feed in stream:
                     if not feed.is_taken:
                         feed.is_taken = True
-                        await take_all(stage, feed)
+                        await self._take_all(stage, feed)
             except Exception:  # What Kafka may do is dealt with by the partition.
                 logger.exception("bug", topic=stage.source)
-                crash(ExitCode.BUG, f"{stage.source}: unexpected error, see the traceback above")
+                self._crash(ExitCode.BUG, f"{stage.source}: unexpected error, see the traceback above")
 
-    async def take_all(stage: Stage[Any], feed: Feed) -> None:
+    async def _take_all(self, stage: Stage[Any], feed: Feed) -> None:
         """Hand each chunk of *feed* to the partition, until it is assigned anew."""
-        partition = partitions[feed.tp] = Partition(
-            stage, feed.tp.partition, reader=reader, open_producer=open_producer, seek=seek, crash=crash
+        partition = self.partitions[feed.tp] = Partition(
+            stage,
+            feed.tp.partition,
+            reader=self._reader,
+            open_producer=partial(TransactionalProducer.open, self._client_options),
+            seek=self._seek,
+            crash=self._crash,
         )
         try:
             while (chunk := await feed.take(partition.committing)) is not None:
@@ -140,15 +122,47 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
         finally:
             await _uninterrupted(partition.close())
 
+    async def _seek(self, tp: TopicPartition, offset: int) -> None:
+        await self._app.consumer.seek(TP(tp.topic, tp.partition), offset)
+
+
+def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> WorkerApp:
+    """
+    Wire the agents.
+
+    Args:
+        settings: Where Kafka is and what the worker is called.
+        metrics: What the stages count into.
+        crash: Ends the process; see partition.Crash.
+    """
+    check_versions("faust-streaming", "aiokafka")
+    app = _app(settings)
+    clock = KafkaClock()
+    app.transport = _transport(app, settings, clock, crash)
+    topics, group, policy = settings.kafka.topics, settings.worker.group, settings.worker.policy
+    accept_stage = AcceptStage(
+        topics=topics,
+        group=group,
+        policy=policy,
+        metrics=metrics,
+        clock=clock,
+        rejection_limit=settings.worker.rejection_limit,
+    )
+    report_stage = ReportStage(
+        topics=topics, group=group, partitions=settings.kafka.partitions, window_ms=policy.window, metrics=metrics
+    )
+
+    runner = Runner(settings, app, crash)
+
     @app.agent(_source(app, topics.raw), name="accept", isolated_partitions=True)
     async def accept(stream: StreamT[Any]) -> None:
-        await consume(accept_stage, stream)
+        await runner.consume(accept_stage, stream)
 
     @app.agent(_source(app, topics.partial_counts), name="report", isolated_partitions=True)
     async def report(stream: StreamT[Any]) -> None:
-        await consume(report_stage, stream)
+        await runner.consume(report_stage, stream)
 
-    return WorkerApp(app, partitions)
+    return WorkerApp(app, runner.partitions)
 
 
 async def _uninterrupted(bounded: Coroutine[Any, Any, None]) -> None:
@@ -205,8 +219,8 @@ def _transport(app: faust.App, settings: Settings, clock: KafkaClock, crash: Cra
     def on_membership_lost() -> None:
         crash(
             ExitCode.MEMBERSHIP_LOST,
-            f"worker.instance_id {settings.worker.instance_id!r} was taken over by another process, or its session of "
-            f"{settings.worker.session_timeout_seconds} s ran out: each worker needs an id of its own",
+            f"worker.instance_id {settings.worker.instance_id!r} is another process's, too, and was taken over by "
+            "it twice: each worker needs an id of its own",
         )
 
     transport = ChunkTransport(app.conf.broker_consumer, app)

@@ -29,7 +29,7 @@ EXIT_CODES = {
     "One line names the key. `vod-pipeline up` does not start such a part again.",
     ExitCode.OFFSET_AHEAD_OF_LOG: "Worker: the committed offset lies above the log's end, or the log is another one "
     "than was read: [what to do](operating.md#when-kafka-loses-data).",
-    ExitCode.MEMBERSHIP_LOST: "Worker: its member id was taken over: two processes share `worker.instance_id`.",
+    ExitCode.MEMBERSHIP_LOST: "Worker: its member id was taken over twice: two processes share `worker.instance_id`.",
     ExitCode.KAFKA_UNUSABLE: "Worker: Kafka failed 20 times in a row, or the consumer failed for good.",
     ExitCode.BUG: "Worker: a bug; its log has where.",
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from faust.types import TP
 
 from pipeline.worker.chunk import Batch, Chunk, split
+from pipeline.worker.consumer_thread import ChunkThread
 from pipeline.worker.partition import KAFKA_FAILURES
 from pipeline.worker.transport import ChunkConsumer
 
@@ -84,3 +87,57 @@ async def test_a_rebalance_asks_for_no_offsets() -> None:
     consumer = consumer_with(None)
 
     assert await consumer.perform_seek() is None  # type: ignore[func-returns-value]  # Faust's fails: there is no thread.
+
+
+class Coordinator:
+    """aiokafka's, as far as it knows who it is."""
+
+    member_id = "member"
+    resets = 0
+
+    def reset_generation(self) -> None:
+        self.resets += 1
+
+
+class Consumer:
+    """A consumer that runs."""
+
+    _closed = False
+
+    def __init__(self) -> None:
+        self._coordinator = Coordinator()
+
+
+class CrashedError(Exception):
+    """The worker would have ended itself."""
+
+
+def watched(consumer: Consumer) -> None:
+    """Watch *consumer* for a worker whose session is 10 s."""
+
+    def on_membership_lost() -> None:
+        raise CrashedError
+
+    thread = object.__new__(ChunkThread)  # mode's own needs an app that runs.
+    thread.app = cast("Any", SimpleNamespace(conf=SimpleNamespace(broker_session_timeout=10)))
+    thread.transport = SimpleNamespace(on_membership_lost=on_membership_lost)
+    thread.log = cast("Any", SimpleNamespace(warning=lambda _: None))
+    thread._watch_membership(cast("Any", consumer))
+
+
+@pytest.mark.parametrize(("apart", "is_a_fight"), [(15.0, True), (25.0, False)])
+def test_a_membership_that_is_lost_twice_is_another_processes(
+    monkeypatch: pytest.MonkeyPatch, apart: float, is_a_fight: bool
+) -> None:
+    """Once may be a session that ran out while a broker stood still: the worker joins again, with all that it knows."""
+    consumer, now = Consumer(), 1000.0
+    monkeypatch.setattr("pipeline.worker.consumer_thread.time.monotonic", lambda: now)
+    watched(consumer)
+    consumer._coordinator.reset_generation()
+    assert consumer._coordinator.resets == 1
+
+    now += apart
+
+    with pytest.raises(CrashedError) if is_a_fight else nullcontext():
+        consumer._coordinator.reset_generation()
+    assert consumer._coordinator.resets == (1 if is_a_fight else 2)
