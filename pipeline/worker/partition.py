@@ -31,7 +31,8 @@ FAILURES_MAX = 20
 BACKOFF_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 5.0
 INCOMPLETE_FAILURES = 10  # In some 35 s a broker that is cut off learns of it.
-PAUSED_SECONDS = 300.0  # Until what cannot go on is tried again: the state is restored each time.
+PAUSED_SECONDS = 5.0  # Until what cannot go on is tried again; twice as long each time, as the state is restored.
+PAUSED_SECONDS_MAX = 300.0
 HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the partition is taken away.
 
 # What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
@@ -39,7 +40,6 @@ HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the
 KAFKA_FAILURES = (KafkaError, RefusedError, IncompleteError, IllegalOperation, OSError, TimeoutError, AssertionError)
 
 State = TypeVar("State")
-
 
 logger = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class Partition(Generic[State]):
         self._session: _Session[State] | None = None
         self._revoked_at: float | None = None
         self._revoked = asyncio.Event()
-        self._failures = 0
+        self._failures = self._pauses = 0
         self.paused = ""
         self._logger = logger.bind(stage=stage.name, topic=stage.source, partition=number)
         stage.on_paused(number, None)
@@ -151,7 +151,7 @@ class Partition(Generic[State]):
                     await self._seek(self._tp, self._session.next)
                 elif (pause := await self._process(self._session, chunk)) is not None:
                     await self._drop()
-                    await self._pause(PauseCause.REJECTIONS, pause.reason, chunk)
+                    await self._pause(PauseCause.REJECTIONS, pause.reason, chunk, is_final=True)
             except Exception as error:
                 if not isinstance(error, KAFKA_FAILURES):
                     error.add_note(f"{self._tp}, chunk at {chunk.begin}")
@@ -160,9 +160,9 @@ class Partition(Generic[State]):
                 await self._drop()
                 forget_trace(error)
                 if isinstance(error, RefusedError):
-                    await self._pause(PauseCause.REFUSED, _why_refused(error), chunk, seconds=PAUSED_SECONDS)
+                    await self._pause(PauseCause.REFUSED, _why_refused(error), chunk)
                 elif isinstance(error, IncompleteError) and self._failures >= INCOMPLETE_FAILURES:
-                    await self._pause(PauseCause.INCOMPLETE, str(error), chunk, seconds=PAUSED_SECONDS)
+                    await self._pause(PauseCause.INCOMPLETE, str(error), chunk)
                 else:
                     await self._back_off(error, chunk)
             else:
@@ -178,17 +178,19 @@ class Partition(Generic[State]):
         backoff = min(BACKOFF_SECONDS * 2**self._failures, BACKOFF_SECONDS_MAX)
         await asyncio.sleep(backoff * random.uniform(0.5, 1))  # noqa: S311  # Jitter is no secret.
 
-    async def _pause(self, cause: PauseCause, reason: str, chunk: Chunk, *, seconds: float | None = None) -> None:
+    async def _pause(self, cause: PauseCause, reason: str, chunk: Chunk, *, is_final: bool = False) -> None:
         """
-        Stand still until the partition is taken away, or for *seconds*; then `paused` until something is committed.
+        Stand still until the partition is taken away, or, if that is not *is_final*, for a while.
 
-        Nothing is open meanwhile, and no one takes further chunks, so Faust fetches no more.
+        It is `paused` until something is committed. Nothing is open meanwhile, and no one takes further chunks.
         """
         self.paused = reason
         self._stage.on_paused(self._number, cause)
         self._logger.critical("partition_paused", offset=chunk.begin, cause=cause.value, reason=reason)
+        seconds = min(PAUSED_SECONDS * 2**self._pauses, PAUSED_SECONDS_MAX)
+        self._pauses += 1
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._revoked.wait(), seconds)
+            await asyncio.wait_for(self._revoked.wait(), None if is_final else seconds)
 
     async def _open(self) -> _Session[State]:
         """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
@@ -268,7 +270,7 @@ class Partition(Generic[State]):
         written_at = await producer.commit(output.rows, self._tp, position, self._stage.group)
         output.on_committed(time.perf_counter() - began, written_at)
         await producer.until_marked([rows.tp for rows in output.rows if rows.batches])
-        self._failures = 0
+        self._failures = self._pauses = 0
         if self.paused:
             self.paused = ""
             self._stage.on_paused(self._number, None)
@@ -293,5 +295,5 @@ class Partition(Generic[State]):
 def _why_refused(error: RefusedError) -> str:
     return (
         f"Kafka refuses for good what is to be written to {error}. Nothing of it is committed. See what "
-        f"`vod-pipeline topics plan` says; it is tried again every {PAUSED_SECONDS / 60:.0f} minutes"
+        f"`vod-pipeline topics plan` says; it is tried again within {PAUSED_SECONDS_MAX / 60:.0f} minutes"
     )

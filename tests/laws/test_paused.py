@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 
 from pipeline.core.deduplication import AcceptState
 from pipeline.core.rejection_limit import RejectionLimitPolicy
-from pipeline.worker.partition import FAILURES_MAX, PAUSED_SECONDS
+from pipeline.worker.partition import FAILURES_MAX, PAUSED_SECONDS, PAUSED_SECONDS_MAX
 from tests.laws.test_every_await import RAW, delivered
 from tests.laws.worker import TOPICS, Worker
 from tests.laws.world import World
@@ -46,13 +46,13 @@ def test_a_refused_batch_pauses_its_partition_until_it_is_taken(world: World, to
     tp = TopicPartition(topic, 0)
     world.broker.refusals[tp] = FAILURES_MAX + 1
     worker = Worker(world.broker)
-    play_for(worker, PAUSED_SECONDS - 50)
+    play_for(worker, PAUSED_SECONDS / 2)
 
     assert f"to be written to {topic}[0]: InvalidTimestampError" in worker.paused(RAW)
     assert states() == 0
     worker.settle()  # The pause is over then, and the partition open again.
     while world.broker.refusals[tp]:
-        play_for(worker, PAUSED_SECONDS + 100)
+        play_for(worker, PAUSED_SECONDS_MAX + 100)
     play_for(worker, 100)
     assert worker.paused(RAW) == ""
     world.drain(worker)
