@@ -1,5 +1,5 @@
 """
-Group commit to Kafka: whatever arrives while one group is in flight becomes the next.
+Group commit to Kafka: whatever arrives while one batch is in flight becomes the next.
 
 Knows nothing of HTTP or of what a body says. A record handed to `Publisher.publish` is in Kafka (acks=all) once its
 awaitable returns; if that raises, it may still get there later, which is harmless: the accept stage deduplicates.
@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import structlog
 
-from pipeline.bridge.batch import Group
+from pipeline.bridge.batch import Batch
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
 from pipeline.bridge.ingress import Authenticated
@@ -66,7 +66,7 @@ class Publisher:
         Args:
             kafka: Where Kafka is.
             topic: The topic every record goes to.
-            metrics: Counts groups, their time, what is in flight, and lost connections.
+            metrics: Counts batches, their time, what is in flight, and lost connections.
             ack_timeout_seconds: From `publish` until the record is spooled, and then until it is given up.
             in_flight_max: How many records may wait for Kafka; more are refused at once.
             spooler: Takes what Kafka does not; None: that is given up.
@@ -78,9 +78,9 @@ class Publisher:
         self._ack_timeout_seconds = ack_timeout_seconds
         self._in_flight_max = in_flight_max
         self._in_flight = 0
-        self._open: Group | None = None
-        self._waiting: deque[Group] = deque()
-        self._sending: dict[asyncio.Task[None], list[Group]] = {}
+        self._open: Batch | None = None
+        self._waiting: deque[Batch] = deque()
+        self._sending: dict[asyncio.Task[None], list[Batch]] = {}
         self._failure: BaseException | None = None
         self._spooler = spooler
         self._find_left_behind = find_left_behind
@@ -108,7 +108,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Wait for what is in flight, until its deadline at most, then close connections and spool."""
-        acks = [group.acked for group in chain(*self._sending.values(), self._waiting)]
+        acks = [batch.acked for batch in chain(*self._sending.values(), self._waiting)]
         if acks:
             await asyncio.wait(acks, timeout=self._ack_timeout_seconds)
         for task in self.tasks:
@@ -148,57 +148,57 @@ class Publisher:
         """
         if self._in_flight >= self._in_flight_max:
             raise OverloadedError
-        group = self._open
-        if group is None or self._loop.time() > group.closes_at:
-            group = self._open = Group(self._expire, self._loop, self._ack_timeout_seconds)
+        batch = self._open
+        if batch is None or self._loop.time() > batch.closes_at:
+            batch = self._open = Batch(self._expire, self._loop, self._ack_timeout_seconds)
             if self._spooler is None or self._connected.is_set():
-                self._waiting.append(group)
+                self._waiting.append(batch)
                 self._wake.set()
             else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
-                self._loop.call_soon(self._fail, group, AckTimeoutError())
+                self._loop.call_soon(self._fail, batch, AckTimeoutError())
         self._in_flight += 1
-        group.records.append((key, body, source._value_, received_at_ms))
-        if len(group.records) == REQUEST_RECORDS_MIN:
+        batch.records.append((key, body, source._value_, received_at_ms))
+        if len(batch.records) == REQUEST_RECORDS_MIN:
             self._wake.set()
-        return group.acked
+        return batch.acked
 
-    def _expire(self, group: Group) -> None:
-        """Stop waiting for Kafka to take *group*, whose deadline has passed."""
-        self._fail(group, AckTimeoutError())
+    def _expire(self, batch: Batch) -> None:
+        """Stop waiting for Kafka to take *batch*, whose deadline has passed."""
+        self._fail(batch, AckTimeoutError())
         while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
 
-    def _fail(self, group: Group, error: PublishError) -> None:
+    def _fail(self, batch: Batch, error: PublishError) -> None:
         """Spool what Kafka did not take, or give it up because of *error*."""
-        if group.is_over:
+        if batch.is_over:
             return
         if self._spooler is None:
-            self._settle(group, error)
+            self._complete(batch, error)
             return
-        group.is_spooling = True
-        group.timer.cancel()
-        group.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, group, self._spooler)
-        if self._open is group:
+        batch.is_spooling = True
+        batch.timer.cancel()
+        batch.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, batch, self._spooler)
+        if self._open is batch:
             self._open = None
-        self._spooler.put(group.records, lambda error: self._settle(group, error, is_spooled=True))
+        self._spooler.put(batch.records, lambda error: self._complete(batch, error, is_spooled=True))
 
-    def _give_up(self, group: Group, spooler: Spooler) -> None:
+    def _give_up(self, batch: Batch, spooler: Spooler) -> None:
         spooler.note_stall()
-        self._settle(group, AckTimeoutError())
+        self._complete(batch, AckTimeoutError())
 
-    def _settle(self, group: Group, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
-        if group.acked.done():
+    def _complete(self, batch: Batch, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
+        if batch.acked.done():
             return
-        group.timer.cancel()
-        if self._open is group:
+        batch.timer.cancel()
+        if self._open is batch:
             self._open = None
-        self._in_flight -= len(group.records)
-        group.records.clear()  # The spooler may have the list still, behind a disk that hangs.
+        self._in_flight -= len(batch.records)
+        batch.records.clear()  # The spooler may have the list still, behind a disk that hangs.
         if error is None:
-            group.acked.set_result(is_spooled)
+            batch.acked.set_result(is_spooled)
         else:
-            group.acked.set_exception(error)
-            group.acked.exception()  # Every waiter may be gone: that is nothing to complain about.
+            batch.acked.set_exception(error)
+            batch.acked.exception()  # Every waiter may be gone: that is nothing to complain about.
 
     async def _run(self) -> None:
         """Begin another session with Kafka whenever one has ended, whatever ended it: the callbacks still come."""
@@ -230,8 +230,8 @@ class Publisher:
         finally:
             self._connected.clear()
             if self._spooler is not None:
-                for group in tuple(self._waiting):
-                    self._fail(group, AckTimeoutError())
+                for batch in tuple(self._waiting):
+                    self._fail(batch, AckTimeoutError())
             for task in self._sending:
                 task.cancel()
             closing = asyncio.create_task(producer.close())
@@ -253,7 +253,7 @@ class Publisher:
         raise self._failure
 
     async def _gather(self) -> None:
-        """Let requests that already wait in the sockets join: without it every second group holds one record."""
+        """Let requests that already wait in the sockets join: without it every second batch holds one record."""
         before = -1
         while before != self._in_flight:
             before = self._in_flight
@@ -263,17 +263,17 @@ class Publisher:
         """Return whether it is time for another request."""
         if not self._sending:
             return bool(self._waiting)
-        waiting = sum(len(group.records) for group in self._waiting)
+        waiting = sum(len(batch.records) for batch in self._waiting)
         return waiting >= REQUEST_RECORDS_MIN and len(self._sending) < REQUESTS_MAX
 
     def _start(self, producer: Producer) -> None:
         """Begin to send everything that waits."""
-        groups = [group for group in self._waiting if not group.is_over]
+        batches = [batch for batch in self._waiting if not batch.is_over]
         self._waiting.clear()
         self._open = None
-        if groups:
-            task = asyncio.create_task(self._commit(producer, groups))
-            self._sending[task] = groups
+        if batches:
+            task = asyncio.create_task(self._commit(producer, batches))
+            self._sending[task] = batches
             task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
@@ -283,31 +283,31 @@ class Publisher:
         self._failure = self._failure or failure
         self._wake.set()
 
-    async def _commit(self, producer: Producer, groups: list[Group]) -> None:
-        """Send *groups*, and settle them."""
-        records = [record for group in groups for record in group.records]
+    async def _commit(self, producer: Producer, batches: list[Batch]) -> None:
+        """Send *batches*, and complete them."""
+        records = [record for batch in batches for record in batch.records]
         if not records:
             return  # All were given up since this task was made.
         started_at = self._loop.time()
         try:
-            # The youngest group's deadline: the older ones expire by themselves.
-            async with asyncio.timeout_at(max(group.deadline for group in groups)):
+            # The youngest batch's deadline: the older ones expire by themselves.
+            async with asyncio.timeout_at(max(batch.deadline for batch in batches)):
                 await producer.send(records)
         except KafkaError as error:
-            for group in groups:
+            for batch in batches:
                 refused = RefusedError(repr(error))
                 refused.__cause__ = error
-                self._fail(group, refused)
+                self._fail(batch, refused)
             if not isinstance(error, BatchRefusedError):
                 raise
             logger.warning("batch_refused", error=repr(error), records=len(records))
         except Exception:
-            for group in groups:
-                self._fail(group, AckTimeoutError())
+            for batch in batches:
+                self._fail(batch, AckTimeoutError())
             raise
         else:
             self._backoff.succeed()
             self._metrics.publish_seconds.observe(self._loop.time() - started_at)
-            self._metrics.group_records.observe(len(records))
-            for group in groups:
-                self._settle(group)
+            self._metrics.batch_records.observe(len(records))
+            for batch in batches:
+                self._complete(batch)

@@ -50,7 +50,7 @@ class BridgeMetrics(Table):
         "vod_pipeline_bridge_publish_seconds",
         "From a batch of callbacks being sent to Kafka to its acks=all; a rise means slow brokers.",
     )
-    group_records = histogram(
+    batch_records = histogram(
         "vod_pipeline_bridge_batch_records",
         "Callbacks sent to Kafka together; grows with load, and with the time Kafka takes.",
         buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),

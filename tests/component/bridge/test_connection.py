@@ -174,7 +174,7 @@ async def test_a_bug_is_answered_500_and_logged_and_closes_the_connection(is_at_
 
 
 async def test_a_bug_of_one_connection_keeps_no_other_from_its_answer() -> None:
-    """They wait for the same group of records."""
+    """They wait for the same batch of records."""
     durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     server = Server()
     server.publish = lambda *_, **__: durable  # type: ignore[method-assign]  # Set on one instance.

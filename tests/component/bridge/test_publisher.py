@@ -13,7 +13,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.batch import Group
+from pipeline.bridge.batch import Batch
 from pipeline.bridge.errors import AckTimeoutError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
@@ -80,12 +80,12 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
     """uvloop runs timers before the new task's first step: that must not end the bridge."""
     metrics = BridgeMetrics(CollectorRegistry())
     async with publishing(None, metrics) as publisher:
-        group = Group(lambda _: None, asyncio.get_running_loop(), 10)
-        publisher._fail(group, AckTimeoutError())
-        assert group.is_over
+        batch = Batch(lambda _: None, asyncio.get_running_loop(), 10)
+        publisher._fail(batch, AckTimeoutError())
+        assert batch.is_over
 
         producer: Any = None  # Nothing is to be sent.
-        await publisher._commit(producer, [group])
+        await publisher._commit(producer, [batch])
 
 
 class Failing:

@@ -33,7 +33,7 @@ _bridge = BridgeSettings()
 def rows() -> list[tuple[str, list[Builder[Panel]]]]:
     """Return the panels, by the titles they stand under; thresholds follow the default settings."""
     return [
-        ("Bridge: groups sent to Kafka", _groups()),
+        ("Bridge: batches sent to Kafka", _batches()),
         ("Bridge: spool and copies", _spool()),
         ("MNS queues", _mns()),
         ("Worker: chunks and transactions", _chunks()),
@@ -48,7 +48,7 @@ def _quantiles(histogram: str, *, by: str = "") -> list[Query]:
     return [q(quantile(share, histogram, by=by), f"p{share * 100:.0f}{name}") for share in (0.5, 0.99)]
 
 
-def _groups() -> list[Builder[Panel]]:
+def _batches() -> list[Builder[Panel]]:
     return [
         lines(
             "Publish seconds", *_quantiles("vod_pipeline_bridge_publish_seconds"),
@@ -56,17 +56,17 @@ def _groups() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
         ),
         spread(
-            "Publish seconds, all groups", "vod_pipeline_bridge_publish_seconds",
+            "Publish seconds, all batches", "vod_pipeline_bridge_publish_seconds",
             unit="s", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_publish_seconds"),
         ),
         lines(
-            "Callbacks a group, on average", q(mean("vod_pipeline_bridge_batch_records"), "callbacks"),
+            "Callbacks a batch, on average", q(mean("vod_pipeline_bridge_batch_records"), "callbacks"),
             unit="short", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_batch_records"),
         ),
         lines(
-            "Groups a second", q(rate("vod_pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
+            "Batches a second", q(rate("vod_pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
             unit="ops", span=8, anchor="publishslow",
-            says="Groups that Kafka took; one is in flight at a time. A fall at equal load means slow brokers.",
+            says="Batches that Kafka took, up to four in flight at a time. A fall at equal load means slow brokers.",
         ),
         lines(
             "Waiting for Kafka", q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),

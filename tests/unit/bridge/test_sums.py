@@ -106,14 +106,14 @@ def test_no_page_is_no_metric() -> None:
 
 
 DENIED = 'vod_pipeline_bridge_requests_total{outcome="denied"}'
-GROUPS = "vod_pipeline_bridge_batch_records_count"
+BATCHES = "vod_pipeline_bridge_batch_records_count"
 IN_FLIGHT = "vod_pipeline_bridge_in_flight"
 
 
 def test_what_an_ended_process_counted_stays() -> None:
     sums, one, two = Sums(), Process(1), Process(2)
     one.metrics.requests.labels("denied").inc(30)
-    one.metrics.group_records.observe(8)
+    one.metrics.batch_records.observe(8)
     one.metrics.in_flight.set(5)
     two.metrics.requests.labels("denied").inc(40)
     sums.take(1, one.page())
@@ -126,7 +126,7 @@ def test_what_an_ended_process_counted_stays() -> None:
 
     found = samples(sums.page())
     assert found[DENIED] == 30 + 40 + 1 + 1
-    assert found[GROUPS] == 1
+    assert found[BATCHES] == 1
     assert found[IN_FLIGHT] == 0
     assert found["vod_pipeline_started_timestamp_seconds"] == 4
 
