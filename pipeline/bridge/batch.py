@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,10 @@ class Batch:
         self.closes_at = now + min(LINGER_SECONDS, ack_timeout_seconds / 2)
         self.deadline = now + ack_timeout_seconds
         self.timer = loop.call_at(self.deadline, expire, self)
+
+    def close(self) -> None:
+        """Let no further record join."""
+        self.closes_at = -math.inf
 
     @property
     def is_over(self) -> bool:

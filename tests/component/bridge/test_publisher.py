@@ -85,7 +85,7 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
         assert batch.is_over
 
         producer: Any = None  # Nothing is to be sent.
-        await publisher._commit(producer, [batch])
+        await publisher._sender._send(producer, [batch])
 
 
 class Failing:
@@ -116,8 +116,8 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library's bug, a descriptor too few, a file that an upgrade replaces: the port must stay open."""
-    monkeypatch.setattr("pipeline.bridge.publisher.Producer", Failing)
-    monkeypatch.setattr("pipeline.bridge.publisher.RETRY_SECONDS_MIN", 0)
+    monkeypatch.setattr("pipeline.bridge.sender.Producer", Failing)
+    monkeypatch.setattr("pipeline.bridge.sender.RETRY_SECONDS_MIN", 0)
     monkeypatch.setattr(Failing, "left", ["create", "connect", "send", "close"])
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
@@ -167,7 +167,7 @@ def upgraded_in_place() -> Iterator[None]:
 async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_and_no_longer(
     missing: Callable[[], contextlib.AbstractContextManager[None]], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.bridge.publisher.RETRY_SECONDS_MIN", 0)
+    monkeypatch.setattr("pipeline.bridge.sender.RETRY_SECONDS_MIN", 0)
     registry = CollectorRegistry()
     publisher = Publisher(
         settings.kafka, settings.kafka.topics.raw, BridgeMetrics(registry), ack_timeout_seconds=10, in_flight_max=10
@@ -178,7 +178,7 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
         (task,) = publisher.tasks
         async with asyncio.timeout(10):
             while not (  # noqa: ASYNC110  # What is waited for has no event.
-                registry.get_sample_value(failed) or publisher._connected.is_set() or task.done()
+                registry.get_sample_value(failed) or publisher._sender.connected.is_set() or task.done()
             ):
                 await asyncio.sleep(0)
 
