@@ -19,6 +19,7 @@ from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
+from pipeline.core.contract import RawRecord
 from pipeline.local.kafka import free_port
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
@@ -86,6 +87,48 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
 
         producer: Any = None  # Nothing is to be sent.
         await publisher._sender._send(producer, [batch])
+
+
+class Holding:
+    """Stands in for the producer: it keeps what it was sent, and acknowledges once it is let go."""
+
+    sent: ClassVar[list[list[bytes]]] = []
+    let_go: ClassVar[asyncio.Event]
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    async def connect(self) -> int:
+        return 1
+
+    async def send(self, records: list[RawRecord]) -> None:
+        self.sent.append([key or b"" for key, *_ in records])
+        await self.let_go.wait()
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_what_comes_while_a_batch_is_in_flight_joins_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the one that was sent it would be acknowledged without being in Kafka."""
+    monkeypatch.setattr("pipeline.bridge.sender.Producer", Holding)
+    monkeypatch.setattr(Holding, "sent", [])
+    monkeypatch.setattr(Holding, "let_go", asyncio.Event(), raising=False)
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    metrics = BridgeMetrics(CollectorRegistry())
+    publisher = Publisher(kafka, "raw", metrics, ack_timeout_seconds=60, in_flight_max=10)
+    await publisher.start()
+    body = Authenticated(b"")
+    acks = [publisher.publish(b"first", body, source=Source.HTTP, received_at_ms=0)]
+    async with asyncio.timeout(10):
+        while not Holding.sent:  # noqa: ASYNC110  # What is waited for has no event.
+            await asyncio.sleep(0)
+        acks.append(publisher.publish(b"second", body, source=Source.HTTP, received_at_ms=0))
+        Holding.let_go.set()
+        await asyncio.wait(acks)
+    await publisher.stop()
+
+    assert Holding.sent == [[b"first"], [b"second"]]
 
 
 class Failing:
