@@ -16,9 +16,10 @@ from pathlib import Path
 from pipeline import audit
 from pipeline.admin import offsets
 from pipeline.admin.topics.apply import reconcile
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
 

@@ -31,10 +31,10 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
 from pipeline.service.web import listen
 from tests.bench.worker import cpu_seconds
+from tests.harness.ports import free_port
 
 URL = "http://127.0.0.1/vod/callback"
 KEY = "Bench1Key"

@@ -19,8 +19,8 @@ import trustme
 
 from pipeline.admin.doctor import Finding, Level, machine
 from pipeline.admin.doctor.kafka import skew_finding
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
+from tests.harness.ports import free_port
 
 STRONG = "Vp0123456789abcdef0123456789abcd"
 HTTPS = "https://vod.example.com/path-secret"
