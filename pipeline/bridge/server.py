@@ -22,7 +22,7 @@ from pipeline.bridge.mns_poller import polling
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.bridge.workers import Membership, left_to
+from pipeline.bridge.workers import WorkerProcess, left_to
 from pipeline.service.certificates import in_use
 from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -49,7 +49,7 @@ async def serve(
     stop: asyncio.Event,
     registry: CollectorRegistry,
     reload: Callable[[], Settings] | None = None,
-    membership: Membership | None = None,
+    worker_process: WorkerProcess | None = None,
 ) -> None:
     """
     Run the bridge until *stop* is set; Kafka need not be reachable: what it does not take is spooled.
@@ -62,16 +62,16 @@ async def serve(
         stop: Set by the one who handles signals.
         registry: Gets the bridge's metrics.
         reload: Reads the settings again; its callbacks and keys are used from then on whenever SIGHUP comes.
-        membership: Given if this is one of several bridges behind one port.
+        worker_process: Given if this is one of several bridges behind one port.
 
     Raises:
         SettingsError: neither callbacks nor queues are configured.
         ListenError: a port is taken.
         SpoolError: the spool cannot be used, or is another bridge's.
     """
-    find_left_behind = left_to(membership, settings.bridge)
-    if membership is not None:
-        settings = membership.settings_of(settings)
+    find_left_behind = left_to(worker_process, settings.bridge)
+    if worker_process is not None:
+        settings = worker_process.settings_of(settings)
     bridge = settings.bridge
     if not bridge.callbacks and not bridge.mns:
         raise SettingsError(
@@ -100,7 +100,7 @@ async def serve(
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     handler = Handler(bridge, publisher, metrics, clock=time.time)
-    with listen(bridge.host, bridge.port, setting="bridge.port", is_shared=membership is not None) as bound:
+    with listen(bridge.host, bridge.port, setting="bridge.port", is_shared=worker_process is not None) as bound:
         listener = Listener(
             handler,
             bound,
@@ -110,8 +110,8 @@ async def serve(
         )
         monitored = (
             listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
-            if membership is None
-            else membership.metrics
+            if worker_process is None
+            else worker_process.metrics
         )
         async with monitoring(registry, problems, monitored):
             await publisher.start()

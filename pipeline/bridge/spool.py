@@ -181,10 +181,10 @@ def spools_under(directory: Path) -> list[Path]:
     return found
 
 
-def left_behind(directory: Path, *, members: int) -> list[Path]:
+def left_behind(directory: Path, *, processes: int) -> list[Path]:
     """Return the spools under *directory* that no bridge has where so many run together (0: a single one)."""
     with contextlib.suppress(SpoolError):
-        own = {directory} if members == 0 else {directory / str(number) for number in range(1, members + 1)}
+        own = {directory} if processes == 0 else {directory / str(number) for number in range(1, processes + 1)}
         return [found for found in spools_under(directory) if found not in own]
     return []
 

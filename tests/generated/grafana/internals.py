@@ -230,8 +230,8 @@ def _processes() -> list[Builder[Panel]]:
         lines(
             "CPU", q(rate("process_cpu_seconds_total", by="job, instance"), name),
             unit="percentunit", limits=warn(0.8, 0.95), ratio=True, span=6, anchor="laggrowing",
-            says="Of one core, which is all that a worker, or each member of a bridge, can use. At 100% add workers "
-            "(up to one a partition), or members.",
+            says="Of one core, which is all that a worker, or each process of a bridge, can use. At 100% add workers "
+            "(up to one a partition), or processes.",
         ),
         lines(
             "Memory", q(f"sum by (job, instance) ({of('process_resident_memory_bytes')})", name),

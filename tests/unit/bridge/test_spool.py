@@ -89,9 +89,9 @@ def test_spools_of_another_number_of_bridges_are_left_behind(tmp_path: Path) -> 
     for folder in (tmp_path, tmp_path / "1", tmp_path / "3", tmp_path / "x"):
         Spool(folder, bytes_max=MIB).close()
 
-    assert left_behind(tmp_path, members=0) == [tmp_path / "1", tmp_path / "3"]
-    assert left_behind(tmp_path, members=3) == [tmp_path]
-    assert left_behind(tmp_path / "nothing", members=3) == []
+    assert left_behind(tmp_path, processes=0) == [tmp_path / "1", tmp_path / "3"]
+    assert left_behind(tmp_path, processes=3) == [tmp_path]
+    assert left_behind(tmp_path / "nothing", processes=3) == []
 
 
 def modes_of(directory: Path) -> dict[str, int]:
