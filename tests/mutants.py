@@ -133,7 +133,7 @@ MUTANTS = (
         "events are forgotten early",
         ACCEPT,
         "    state.forget(expiry)\n",
-        "    state.forget(expiry + policy.horizon // 2)\n",
+        "    state.forget(expiry + state.policy.horizon // 2)\n",
     ),
     Mutant(
         "the fold begins at the stream time",
@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant(
         "the fold takes what is expired for new",
         ACCEPT,
-        "            if at < expiry:\n",
-        "            if at < expiry - policy.window:\n",
+        "            if at > future or at < expiry:\n",
+        "            if at > future or at < expiry - policy.window:\n",
     ),
     Mutant("the watermark falls", ACCEPT, "if watermark > state.watermark:", "if watermark != state.watermark:"),
     Mutant(

@@ -34,7 +34,6 @@ LONG_MODULES = {
     "tests/unit/service/test_settings.py",
 }
 LONG_FUNCTIONS = {
-    "pipeline/core/deduplication.py accept",
     "pipeline/service/monitor.py monitoring",
     "pipeline/worker/faust_app.py build_app",
     "tests/chaos/scenarios.py play",
