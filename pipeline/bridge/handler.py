@@ -203,7 +203,7 @@ class Handler:
         if error is not None:
             return self._fail(error, headers, client, received_at)
         if is_repeated:
-            self._counts[BridgeAnswer.REPLAYED]()
+            self._counts[BridgeAnswer.REPEATED]()
         elif durable.result():
             self._counts[BridgeAnswer.SPOOLED]()
         else:

@@ -84,14 +84,14 @@ def _batches() -> list[Builder[Panel]]:
 
 
 def _spool() -> list[Builder[Panel]]:
-    replayed = rate("vod_pipeline_bridge_requests_total", 'outcome="replayed"')
+    repeated = rate("vod_pipeline_bridge_requests_total", 'outcome="repeated"')
     return [
         lines(
-            "Spool written and replayed",
+            "Spool written and drained",
             q(rate("vod_pipeline_spool_written_records_total"), "written"),
-            q(rate("vod_pipeline_spool_drained_records_total"), "replayed"),
+            q(rate("vod_pipeline_spool_drained_records_total"), "drained"),
             unit="ops", span=8, anchor="spoolgrowing",
-            says=meaning("vod_pipeline_spool_written_records", "Replayed: Kafka has taken them since."),
+            says=meaning("vod_pipeline_spool_written_records", "Drained: Kafka has taken them since."),
         ),
         lines(
             "Spool failures", q(rate("vod_pipeline_spool_failures_total", by="reason"), "{{reason}}"),
@@ -105,11 +105,11 @@ def _spool() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_spools_left_behind"),
         ),
         lines(
-            "Answered from the replay cache",
-            q(f"{replayed} / {rate('vod_pipeline_bridge_requests_total')}", "replayed"),
+            "Repeated requests, answered like the first",
+            q(f"{repeated} / {rate('vod_pipeline_bridge_requests_total')}", "repeated"),
             unit="percentunit", span=12, anchor="callbacksrefused",
             says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
-            "repeats: it did not get our 200 in 5 s; or someone replays a signature.",
+            "repeats: it did not get our 200 in 5 s; or someone uses a signature again.",
         ),
         lines(
             "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
