@@ -17,10 +17,10 @@ tools=.local/tools
 log=.local/setup.log # Output of the last long step; shown when it fails.
 apt_updated=no
 
-say() { printf 'setup: %s\n' "$*" >&2; }
+note() { printf 'setup: %s\n' "$*" >&2; }
 
 fail() {
-    say "$*"
+    note "$*"
     exit 1
 }
 
@@ -28,13 +28,13 @@ fail() {
 step() {
     local title=$1 seconds=$SECONDS
     shift
-    say "$title ..."
+    note "$title ..."
     mkdir -p "$(dirname "$log")"
     if ! "$@" >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         fail "failed: $title (the last lines are above, all of it is in $log); run make again once that is fixed"
     fi
-    say "$title: done in $((SECONDS - seconds)) s"
+    note "$title: done in $((SECONDS - seconds)) s"
 }
 
 can_install() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
@@ -44,7 +44,7 @@ install() {
     local why=$1
     shift
     can_install || fail "$why; type: sudo apt-get install $* (or what your system has instead), then run make again"
-    say "$why: installing $* with apt-get"
+    note "$why: installing $* with apt-get"
     if [[ $apt_updated == no ]]; then
         step "apt-get update" apt-get update -q
         apt_updated=yes

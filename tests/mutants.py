@@ -136,13 +136,13 @@ MUTANTS = (
         "    state.forget(expiry + state.policy.horizon // 2)\n",
     ),
     Mutant(
-        "the fold begins at the stream time",
+        "the restore begins at the stream time",
         STAGE,
         "else expiry if wanted == UNKNOWN else min(expiry, wanted.at)",
         "else state.stream_time",
     ),
     Mutant(
-        "the fold takes what is expired for new",
+        "the restore takes what is expired for new",
         ACCEPT,
         "            if at > future or at < expiry:\n",
         "            if at > future or at < expiry - policy.window:\n",

@@ -42,7 +42,8 @@ DATA = ("tests/vectors/", "tests/harness/alert_stories/")  # Tables, not code th
 # by such a word (a network's fabric cannot be "folded") names itself in ALLOWED.
 BANNED = (
     "tolerant", "patience", "recall", "recalled", "ceiling", "halted", "mend", "mends", "mended", "told", "whoever",
-    "nobody", "somebody", "board", "fleet", "revive", "last_words", "folded", "refolded",
+    "nobody", "somebody", "board", "fleet", "revive", "last_words", "fold", "folds", "folded",
+    "refolded", "figure", "figures", "crossed", "halt",
 )  # fmt: skip
 ALLOWED = {(name, word) for word in BANNED for name in ("tests/test_tidy.py", "tests/unit/docs/test_docs.py")} | {
     ("CONTRIBUTING.md", word) for word in BANNED

@@ -23,14 +23,14 @@ from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
 
-SETTLE_SECONDS = 300
+WORKING_SECONDS_MAX = 300
 
 
 def decide(settings: Settings, directory: Path, events: int) -> None:
     """Let a worker take in all of raw, and commit it."""
     with WorkerProcess(settings, directory) as worker:
-        worker.wait_until_working(records=events, seconds=SETTLE_SECONDS)
-        eventually(lambda: in_flight(settings), seconds=SETTLE_SECONDS)
+        worker.wait_until_working(records=events, seconds=WORKING_SECONDS_MAX)
+        eventually(lambda: in_flight(settings), seconds=WORKING_SECONDS_MAX)
         worker.terminate()
 
 

@@ -115,7 +115,7 @@ def _show(label: str, stats: Stats) -> None:
 
 
 def _best(rounds: list[Stats]) -> Stats:
-    """Return the best of each figure, whichever round it is from."""
+    """Return the best of each measurement, whichever round it is from."""
     most, *least = zip(*(stats[:-1] for stats in rounds), strict=True)
     return Stats(max(most), *map(min, least))
 

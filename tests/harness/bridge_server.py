@@ -144,7 +144,7 @@ class Server:
         """How many there are."""
         return len(self.listener.connections) if self.listener else 0
 
-    async def settled(self) -> None:
+    async def until_idle(self) -> None:
         """Wait until every connection is gone and every request has ended."""
         await until(lambda: not (self.connections or self._publishing))
 
