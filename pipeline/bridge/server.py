@@ -24,7 +24,7 @@ from pipeline.bridge.mns_poller import polling
 from pipeline.bridge.publisher import Publisher
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.bridge.workers import WorkerProcess, left_to
+from pipeline.bridge.workers import WorkerProcess, finder_of_left_behind
 from pipeline.service.certificates import in_use
 from pipeline.service.lifecycle import on_hangup, until
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -70,7 +70,7 @@ async def serve(
         ListenError: a port is taken.
         SpoolError: the spool cannot be used, or is another bridge's.
     """
-    find_left_behind = left_to(worker_process, settings.bridge)
+    find_left_behind = finder_of_left_behind(worker_process, settings.bridge)
     if worker_process is not None:
         settings = worker_process.settings_of(settings)
     bridge = settings.bridge

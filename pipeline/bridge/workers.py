@@ -61,7 +61,7 @@ class WorkerProcess:
         return settings.model_copy(update={"bridge": own})
 
 
-def left_to(own: WorkerProcess | None, bridge: BridgeSettings) -> Callable[[], list[Path]] | None:
+def finder_of_left_behind(own: WorkerProcess | None, bridge: BridgeSettings) -> Callable[[], list[Path]] | None:
     """
     Return what finds the spools that another number of bridges left under the directory of *bridge*.
 
