@@ -187,7 +187,7 @@ def test_bad_data_is_rejected_with_a_reason(record: Raw, reason: str, detail: st
     decisions = run(record)
 
     assert reasons_of(decisions) == [reason]
-    assert details_of(decisions) == [detail]
+    assert [found.removesuffix(": inf") for found in details_of(decisions)] == [detail]  # Python 3.13 names it.
     assert decisions.outcomes == {f"rejected/{reason}": 1}
     assert (decisions.accepted, decisions.partial_counts) == ([], [])
 
