@@ -286,3 +286,14 @@ def test_a_disk_that_knows_no_locks_is_named_and_not_another_bridge(
     assert str(caught.value) == (
         f"the spool {tmp_path} cannot be locked (No locks available): set bridge.spool_directory to a local disk"
     )
+
+
+def test_a_damaged_spool_leaves_no_file_open(tmp_path: Path) -> None:
+    """A bridge looks at it again every minute, and may hold on to the error."""
+    (tmp_path / FILE).write_bytes(b"no database" * 1000)
+
+    with pytest.raises(SpoolError) as raised:
+        Spool(tmp_path, bytes_max=MIB)
+
+    files = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert [file for file in files if file.startswith(str(tmp_path))] == [], raised.value
