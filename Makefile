@@ -41,6 +41,8 @@ chaos: setup $(TOOLS) ## Inject every fault under load and judge (about 40 minut
 lint: $(INSTALLED) ## Check format, style, types, import contracts and the documentation's links.
 	$(BIN)/ruff format --check pipeline tests config
 	$(BIN)/ruff check pipeline tests config
+	@# That was the oldest Python's syntax, as in pyproject.toml; this is the newest one's.
+	$(BIN)/ruff check --select E9,F --target-version py314 pipeline tests config
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(SITE)

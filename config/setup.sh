@@ -17,10 +17,10 @@ tools=.local/tools
 log=.local/setup.log # Output of the last long step; shown when it fails.
 apt_updated=no
 
-say() { printf 'setup: %s\n' "$*" >&2; }
+note() { printf 'setup: %s\n' "$*" >&2; }
 
 fail() {
-    say "$*"
+    note "$*"
     exit 1
 }
 
@@ -28,13 +28,13 @@ fail() {
 step() {
     local title=$1 seconds=$SECONDS
     shift
-    say "$title ..."
+    note "$title ..."
     mkdir -p "$(dirname "$log")"
     if ! "$@" >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         fail "failed: $title (the last lines are above, all of it is in $log); run make again once that is fixed"
     fi
-    say "$title: done in $((SECONDS - seconds)) s"
+    note "$title: done in $((SECONDS - seconds)) s"
 }
 
 can_install() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
@@ -44,7 +44,7 @@ install() {
     local why=$1
     shift
     can_install || fail "$why; type: sudo apt-get install $* (or what your system has instead), then run make again"
-    say "$why: installing $* with apt-get"
+    note "$why: installing $* with apt-get"
     if [[ $apt_updated == no ]]; then
         step "apt-get update" apt-get update -q
         apt_updated=yes
@@ -55,8 +55,8 @@ install() {
 # Print the first Python that the project supports.
 find_python() {
     local python
-    for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
-        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+    for python in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
             printf '%s\n' "$python"
             return
         fi
@@ -68,7 +68,7 @@ setup_python() {
     local python found
     if ! python=$(find_python); then
         found=$(python3 --version 2>/dev/null || echo "no python3")
-        fail "Python 3.11, 3.12 or 3.13 is needed ($found found): install one and run make again, or PYTHON=/path/to/python make setup"
+        fail "Python 3.11 to 3.14 is needed ($found found): install one and run make again, or PYTHON=/path/to/python make setup"
     fi
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         local version
@@ -76,7 +76,7 @@ setup_python() {
         install "$python cannot create virtual environments" "python$version-venv"
     fi
     # A .venv of a Python that is gone, or half created, is made anew.
-    if ! .venv/bin/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+    if ! .venv/bin/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
         step "creating .venv with $("$python" --version)" "$python" -m venv --clear .venv
     fi
     # Hashes and no dependency resolution: exactly these files, or none. Everything else comes from the machine's pip.

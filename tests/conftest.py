@@ -10,9 +10,10 @@ import pytest
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka import clients, lenient_decoding
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.admin import admin_of
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

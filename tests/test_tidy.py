@@ -19,8 +19,6 @@ FUNCTION_LINES_MAX = 50  # It fits on a screen.
 MODULE_LINES_MAX = 300  # It is read in one sitting.
 # Those that are longer still, each to be split; one that is not longer any more leaves the list.
 LONG_MODULES = {
-    "pipeline/bridge/publisher.py",
-    "pipeline/local/kafka.py",
     "tests/component/bridge/test_connection.py",
     "tests/component/bridge/test_hostile.py",
     "tests/component/service/test_monitor.py",
@@ -34,19 +32,15 @@ LONG_MODULES = {
     "tests/unit/service/test_metrics.py",
     "tests/unit/service/test_settings.py",
 }
-LONG_FUNCTIONS = {
-    "pipeline/bridge/server.py serve",
-    "pipeline/core/deduplication.py accept",
-    "pipeline/service/monitor.py monitoring",
-    "tests/chaos/scenarios.py play",
-}
+LONG_FUNCTIONS: set[str] = set()
 DATA = ("tests/vectors/", "tests/harness/alert_stories/")  # Tables, not code that is read from top to bottom.
 
 # One word for one idea, and the field's own: CONTRIBUTING says what stands for each. A place that means something else
 # by such a word (a network's fabric cannot be "folded") names itself in ALLOWED.
 BANNED = (
     "tolerant", "patience", "recall", "recalled", "ceiling", "halted", "mend", "mends", "mended", "told", "whoever",
-    "nobody", "somebody", "board", "fleet", "revive", "last_words", "folded", "refolded",
+    "nobody", "somebody", "board", "fleet", "revive", "last_words", "fold", "folds", "folded",
+    "refolded", "figure", "figures", "crossed", "halt",
 )  # fmt: skip
 ALLOWED = {(name, word) for word in BANNED for name in ("tests/test_tidy.py", "tests/unit/docs/test_docs.py")} | {
     ("CONTRIBUTING.md", word) for word in BANNED

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -115,13 +116,12 @@ def _outputs(
     settings: Settings, reader: Reader, scope: Scope, rules: ReferenceRules, result: Result
 ) -> tuple[Output, Output]:
     topics, number, balance = settings.kafka.topics, scope.partition, result.balance
-    begins = {topics.accepted: scope.accepted.start, topics.rejected: scope.rejected.start}
-    if scope.since is not None:  # Timestamps are EventTimes in accepted, and raw's own in rejected.
-        for topic, bounds, at in (
-            (topics.accepted, scope.accepted, rules.expiry),
-            (topics.rejected, scope.rejected, scope.since),
-        ):
-            begins[topic] = reader.cluster.offsets_at(topic, [number], at).get(number, bounds.end)
+
+    def read(topic: str, bounds: Bounds, since: int) -> Iterator[Any]:
+        start = bounds.start
+        if scope.since is not None:
+            start = reader.cluster.offsets_at(topic, [number], since).get(number, bounds.end)
+        return chain.from_iterable(reader.read(topic, number, start, bounds.end))
 
     def count_accepted(_: Any) -> None:
         balance.accepted_found += 1
@@ -129,23 +129,20 @@ def _outputs(
     def count_rejected(record: Any) -> None:
         balance.rejected_found[(dict(record.headers).get("reason") or b"?").decode(errors="replace")] += 1
 
-    accepted = Output(
+    output = partial(Output, partition=number, findings=result.findings)
+    accepted = output(
         topic=topics.accepted,
-        partition=number,
-        records=chain.from_iterable(reader.read(topics.accepted, number, begins[topics.accepted], scope.accepted.end)),
+        records=read(topics.accepted, scope.accepted, rules.expiry),  # Its timestamps are EventTimes.
         raw_offset_of=join.accepted_raw_offset,
         differs=join.accepted_differs,
-        findings=result.findings,
         on_found=count_accepted,
         is_known=lambda record: rules.knows(record.key, record.timestamp),
     )
-    rejected = Output(
+    rejected = output(
         topic=topics.rejected,
-        partition=number,
-        records=chain.from_iterable(reader.read(topics.rejected, number, begins[topics.rejected], scope.rejected.end)),
+        records=read(topics.rejected, scope.rejected, scope.since or 0),  # Its timestamps are raw's own.
         raw_offset_of=join.rejected_raw_offset,
         differs=join.rejected_differs,
-        findings=result.findings,
         on_found=count_rejected,
         is_known=lambda record: (record.key or b"").startswith(b"%d:" % number),
     )

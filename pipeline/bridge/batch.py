@@ -1,41 +1,46 @@
-"""A group commit's unit: records that become durable together, and what their waiters share."""
+"""A batch: records that become durable together, and what their waiters share."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.core.contract import RawRecord
 
-# A group that waits (for those in flight, or for Kafka) is closed to newcomers after this long, as its records share
+# A batch that waits (for those in flight, or for Kafka) is closed to newcomers after this long, as its records share
 # one deadline: this is how much too early the last of them may be given up.
-GROUP_OPEN_SECONDS = 0.1
+LINGER_SECONDS = 0.1
 
 
 class _Ack(asyncio.Future[bool]):
-    """What all waiters of a group share; one waiter that is cancelled must not cancel it for the others."""
+    """What all waiters of a batch share; one waiter that is cancelled must not cancel it for the others."""
 
     def cancel(self, msg: Any = None) -> bool:
         return False
 
 
-class Group:
+class Batch:
     """Records that are acknowledged, spooled or given up together."""
 
     __slots__ = ("acked", "closes_at", "deadline", "is_spooling", "records", "timer")
 
     def __init__(
-        self, expire: Callable[[Group], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
+        self, expire: Callable[[Batch], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
     ) -> None:
-        """*expire* is called with the group once *ack_timeout_seconds* have passed."""
+        """*expire* is called with the batch once *ack_timeout_seconds* have passed."""
         self.is_spooling = False
         now = loop.time()
         self.records: list[RawRecord] = []
         self.acked = _Ack(loop=loop)
-        self.closes_at = now + min(GROUP_OPEN_SECONDS, ack_timeout_seconds / 2)
+        self.closes_at = now + min(LINGER_SECONDS, ack_timeout_seconds / 2)
         self.deadline = now + ack_timeout_seconds
         self.timer = loop.call_at(self.deadline, expire, self)
+
+    def close(self) -> None:
+        """Let no further record join."""
+        self.closes_at = -math.inf
 
     @property
     def is_over(self) -> bool:

@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         """Count a client that is gone too early; what was handed on is counted once it is durable."""
         if self._admitted is not None:
             self._handler.note_gone()
-        self._leave()
+        self._stop_reading()
         self._reader.close()
         self._forget(self)
 
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
         if not isinstance(answer, Reply):
             self._handler.answer_when(answer[0], self)
         if is_last or self._is_stopping:
-            self._leave()
+            self._stop_reading()
             raise StoppedError
 
     # What the listener calls.
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
         """Close as soon as all that has begun is answered; a head that is arriving has not begun."""
         self._is_stopping = True
         if self._answers and self.state is not BODY:
-            self._leave()
+            self._stop_reading()
         elif self.state in (NEW, HEAD, IDLE):
             self._close()
 
@@ -257,15 +257,15 @@ class Connection(asyncio.Protocol):
 
     def _end_with(self, reply: Reply) -> None:
         """Let *reply*, to the request that is arriving, be the last one."""
-        self._leave()
+        self._stop_reading()
         self._answers.append(reply)
 
     def _close(self) -> None:
-        self._leave()
+        self._stop_reading()
         self._deadline = None
         self._transport.close()
 
-    def _leave(self) -> None:
+    def _stop_reading(self) -> None:
         """Read no more, and hold nothing of what was arriving: many may be refused at once."""
         self.state = CLOSING
         if self._admitted is not None:

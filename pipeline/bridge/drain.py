@@ -133,7 +133,7 @@ class Drain:
         else:
             self.halvings = max(0, self.halvings - 1)
             self._acked.append((found[0][0], found[-1][0]))
-            self._metrics.replayed.inc(len(found))
+            self._metrics.drained.inc(len(found))
         self._after = found[-1][0]
 
     def _halve(self) -> None:

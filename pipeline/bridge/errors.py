@@ -16,7 +16,7 @@ class AckTimeoutError(PublishError):
 
 
 class RefusedError(PublishError):
-    """Kafka, or the connection to it, failed the group the record was in."""
+    """Kafka, or the connection to it, failed the batch the record was in."""
 
 
 class SpoolFailedError(PublishError):

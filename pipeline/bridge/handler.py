@@ -51,8 +51,8 @@ class Waiter(Protocol):
     def abort(self) -> None: ...
 
 
-# A callback that was handed on: the future of its durability, whether that is of an equal request before it, and when
-# it was received. A plain tuple, as one is made for every callback.
+# A callback that was handed on: the future of its durability, whether that is of an equal request before it, its
+# headers, and when it was received. A plain tuple, as one is made for every callback.
 Pending = tuple[asyncio.Future[bool], bool, Headers, float]
 
 
@@ -102,7 +102,7 @@ class Handler:
         self._bursts = Bursts(settings.bodies_per_signature_max)
         self._metrics = metrics
         self._counts = {outcome: metrics.requests.labels(outcome.value).inc for outcome in BridgeAnswer}
-        self._published = 0  # Not counted yet.
+        self._published = 0  # Not counted yet: all that one batch answers are counted at once.
         self._waiters: dict[asyncio.Future[bool], list[Waiter]] = {}
 
     @property
@@ -173,7 +173,7 @@ class Handler:
                 media_id_of(authenticated), authenticated, source=_HTTP, received_at_ms=int(now * 1000)
             )
         except OverloadedError as error:
-            return self._fail(error, headers, client, now)
+            return self._not_taken(error, headers, client, now)
         if request is not None:
             self._recent.add(request, durable)
         return durable, False, headers, now
@@ -201,9 +201,9 @@ class Handler:
         durable, is_repeated, headers, received_at = pending
         error = durable.exception()
         if error is not None:
-            return self._fail(error, headers, client, received_at)
+            return self._not_taken(error, headers, client, received_at)
         if is_repeated:
-            self._counts[BridgeAnswer.REPLAYED]()
+            self._counts[BridgeAnswer.REPEATED]()
         elif durable.result():
             self._counts[BridgeAnswer.SPOOLED]()
         else:
@@ -224,7 +224,7 @@ class Handler:
         """Count a client that is gone before the body of its admitted request was complete."""
         self._counts[BridgeAnswer.CLIENT_GONE]()
 
-    def _fail(self, error: BaseException, headers: Headers, client: Client, received_at: float) -> Reply:
+    def _not_taken(self, error: BaseException, headers: Headers, client: Client, received_at: float) -> Reply:
         outcome = _FAILURES[type(error)]
         self._counts[outcome]()
         logger.warning("callback_not_taken", outcome=outcome.value, **_identity(headers, client, received_at))

@@ -185,7 +185,7 @@ class MnsPoller:
         known = [message for message in messages if message.message_id in self._remembered]
         fresh = [message for message in messages if message.message_id not in self._remembered]
         self._count(MnsStep.RECEIVED, len(messages))
-        self._count(MnsStep.REPLAYED, len(known))
+        self._count(MnsStep.REPEATED, len(known))
         problem = None
         try:
             await self._delete(client, known)  # First: waiting for Kafka may be what let their receipts expire before.

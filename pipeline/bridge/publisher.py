@@ -1,5 +1,5 @@
 """
-Group commit to Kafka: whatever arrives while one group is in flight becomes the next.
+Records become durable together: whatever arrives while one batch is in flight becomes the next, in Kafka or on disk.
 
 Knows nothing of HTTP or of what a body says. A record handed to `Publisher.publish` is in Kafka (acks=all) once its
 awaitable returns; if that raises, it may still get there later, which is harmless: the accept stage deduplicates.
@@ -8,37 +8,20 @@ awaitable returns; if that raises, it may still get there later, which is harmle
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import NoReturn
 
-import structlog
-
-from pipeline.bridge.batch import Group
+from pipeline.bridge.batch import Batch
 from pipeline.bridge.drain import Drain, connected
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
+from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.left_behind import LeftBehind
+from pipeline.bridge.sender import REQUEST_RECORDS_MIN, Sender
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.kafka import KafkaError, access
-from pipeline.kafka.producer import BatchRefusedError, Producer
-from pipeline.service.backoff import Backoff
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
-
-logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-# Several are in flight, so that Kafka's latency does not bound what passes; a further one only with so many records, as
-# a request costs as much as 60 of them.
-REQUESTS_MAX = 4
-REQUEST_RECORDS_MIN = 32
-RETRY_SECONDS_MIN = 0.1
-RETRY_SECONDS_MAX = 2.0
-REFUSED_SECONDS = 15.0  # An operator has to change a password or a certificate; asking more often may lock the account.
 
 
 class Source(Enum):
@@ -49,7 +32,7 @@ class Source(Enum):
 
 
 class Publisher:
-    """Publishes to one topic, and keeps connected to Kafka: after any failure it connects anew."""
+    """Publishes to one topic; what Kafka does not take in time is spooled, where there is a spool."""
 
     def __init__(
         self,
@@ -66,7 +49,7 @@ class Publisher:
         Args:
             kafka: Where Kafka is.
             topic: The topic every record goes to.
-            metrics: Counts groups, their time, what is in flight, and lost connections.
+            metrics: Counts batches, their time, what is in flight, and lost connections.
             ack_timeout_seconds: From `publish` until the record is spooled, and then until it is given up.
             in_flight_max: How many records may wait for Kafka; more are refused at once.
             spooler: Takes what Kafka does not; None: that is given up.
@@ -78,26 +61,28 @@ class Publisher:
         self._ack_timeout_seconds = ack_timeout_seconds
         self._in_flight_max = in_flight_max
         self._in_flight = 0
-        self._open: Group | None = None
-        self._waiting: deque[Group] = deque()
-        self._sending: dict[asyncio.Task[None], list[Group]] = {}
-        self._failure: BaseException | None = None
+        self._open: Batch | None = None
         self._spooler = spooler
         self._find_left_behind = find_left_behind
-        self._connected = asyncio.Event()
-        self._refusal: str | None = None
-        self._backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._sender = Sender(
+            kafka,
+            topic,
+            metrics,
+            # A request that outlives its waiters only keeps a dead connection alive.
+            request_timeout_seconds=max(1.0, ack_timeout_seconds),
+            keeps_waiting=spooler is None,
+            complete=self._complete,
+            fail=self._fail,
+        )
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def start(self) -> None:
         """Begin to connect; does not wait for Kafka, as callbacks may arrive before it does."""
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self.tasks = [asyncio.create_task(self._run(), name="publisher")]
-        connect = partial(connected, self._kafka, self._topic, self._connected)
+        self.tasks = [asyncio.create_task(self._sender.run(), name="publisher")]
+        connect = partial(connected, self._kafka, self._topic, self._sender.connected)
         if self._find_left_behind is not None:
-            left = LeftBehind(self._find_left_behind, connect, self._connected, self._metrics)
+            left = LeftBehind(self._find_left_behind, connect, self._sender.connected, self._metrics)
             self.tasks.append(asyncio.create_task(left.run(), name="left behind"))
         if self._spooler is not None:
             drain = Drain(self._spooler.thread, connect, self._metrics)
@@ -108,7 +93,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Wait for what is in flight, until its deadline at most, then close connections and spool."""
-        acks = [group.acked for group in chain(*self._sending.values(), self._waiting)]
+        acks = [batch.acked for batch in self._sender.batches()]
         if acks:
             await asyncio.wait(acks, timeout=self._ack_timeout_seconds)
         for task in self.tasks:
@@ -116,16 +101,15 @@ class Publisher:
         await asyncio.wait(self.tasks)
         if self._spooler is not None:
             await self._spooler.close()
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._sender.close()
 
     def problems(self) -> list[str]:
         """Say what keeps records from being published or spooled; nothing if they are."""
         if self._spooler is not None:
             return [] if self._spooler.is_working else ["Kafka does not take records, and the spool fails"]
-        if self._connected.is_set():
+        if self._sender.connected.is_set():
             return []
-        return [self._refusal or f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
+        return [self._sender.refusal or f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
 
     def publish(
         self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
@@ -148,166 +132,51 @@ class Publisher:
         """
         if self._in_flight >= self._in_flight_max:
             raise OverloadedError
-        group = self._open
-        if group is None or self._loop.time() > group.closes_at:
-            group = self._open = Group(self._expire, self._loop, self._ack_timeout_seconds)
-            if self._spooler is None or self._connected.is_set():
-                self._waiting.append(group)
-                self._wake.set()
+        batch = self._open
+        if batch is None or self._loop.time() > batch.closes_at:
+            batch = self._open = Batch(self._expire, self._loop, self._ack_timeout_seconds)
+            if self._spooler is None or self._sender.connected.is_set():
+                self._sender.put(batch)
             else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
-                self._loop.call_soon(self._fail, group, AckTimeoutError())
+                self._loop.call_soon(self._fail, batch, AckTimeoutError())
         self._in_flight += 1
-        group.records.append((key, body, source._value_, received_at_ms))
-        if len(group.records) == REQUEST_RECORDS_MIN:
-            self._wake.set()
-        return group.acked
+        batch.records.append((key, body, source._value_, received_at_ms))
+        if len(batch.records) == REQUEST_RECORDS_MIN:
+            self._sender.wake.set()
+        return batch.acked
 
-    def _expire(self, group: Group) -> None:
-        """Stop waiting for Kafka to take *group*, whose deadline has passed."""
-        self._fail(group, AckTimeoutError())
-        while self._waiting and self._waiting[0].is_over:
-            self._waiting.popleft()
+    def _expire(self, batch: Batch) -> None:
+        """Stop waiting for Kafka to take *batch*, whose deadline has passed."""
+        self._fail(batch, AckTimeoutError())
+        self._sender.drop_expired()
 
-    def _fail(self, group: Group, error: PublishError) -> None:
+    def _fail(self, batch: Batch, error: PublishError) -> None:
         """Spool what Kafka did not take, or give it up because of *error*."""
-        if group.is_over:
+        if batch.is_over:
             return
         if self._spooler is None:
-            self._settle(group, error)
+            self._complete(batch, error)
             return
-        group.is_spooling = True
-        group.timer.cancel()
-        group.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, group, self._spooler)
-        if self._open is group:
-            self._open = None
-        self._spooler.put(group.records, lambda error: self._settle(group, error, is_spooled=True))
+        batch.close()
+        batch.is_spooling = True
+        batch.timer.cancel()
+        batch.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, batch, self._spooler)
+        self._spooler.put(batch.records, lambda error: self._complete(batch, error, is_spooled=True))
 
-    def _give_up(self, group: Group, spooler: Spooler) -> None:
+    def _give_up(self, batch: Batch, spooler: Spooler) -> None:
         spooler.note_stall()
-        self._settle(group, AckTimeoutError())
+        self._complete(batch, AckTimeoutError())
 
-    def _settle(self, group: Group, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
-        if group.acked.done():
+    def _complete(self, batch: Batch, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
+        """Tell all who wait for *batch* how it ended."""
+        if batch.acked.done():
             return
-        group.timer.cancel()
-        if self._open is group:
-            self._open = None
-        self._in_flight -= len(group.records)
-        group.records.clear()  # The spooler may have the list still, behind a disk that hangs.
+        batch.close()
+        batch.timer.cancel()
+        self._in_flight -= len(batch.records)
+        batch.records.clear()  # The spooler may have the list still, behind a disk that hangs.
         if error is None:
-            group.acked.set_result(is_spooled)
+            batch.acked.set_result(is_spooled)
         else:
-            group.acked.set_exception(error)
-            group.acked.exception()  # Every waiter may be gone: that is nothing to complain about.
-
-    async def _run(self) -> None:
-        """Begin another session with Kafka whenever one has ended, whatever ended it: the callbacks still come."""
-        while True:
-            try:
-                self._refusal = await access.refusal(self._kafka)
-                if self._refusal is None:
-                    await self._session()
-            except Exception as error:  # The spool has what it could not send.
-                is_known = isinstance(error, (KafkaError, OSError))
-                failures = self._backoff.failures
-                logger.warning("kafka_lost", error=repr(error), failures=failures, exc_info=not is_known)
-                self._metrics.reconnects.inc()
-                await asyncio.sleep(self._backoff.fail())
-            else:
-                self._metrics.kafka_refusals.inc()
-                logger.error("kafka_refused", problem=self._refusal, retry_seconds=REFUSED_SECONDS)
-                await asyncio.sleep(REFUSED_SECONDS)
-
-    async def _session(self) -> NoReturn:
-        """Connect, and send what arrives until something fails; raises what that was."""
-        # A request that outlives its waiters only keeps a dead connection alive.
-        producer = Producer(self._kafka, self._topic, request_timeout_seconds=max(1.0, self._ack_timeout_seconds))
-        try:
-            partitions = await producer.connect()
-            self._connected.set()
-            logger.info("kafka_connected", topic=self._topic, partitions=partitions)
-            await self._send_all(producer)
-        finally:
-            self._connected.clear()
-            if self._spooler is not None:
-                for group in tuple(self._waiting):
-                    self._fail(group, AckTimeoutError())
-            for task in self._sending:
-                task.cancel()
-            closing = asyncio.create_task(producer.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-    async def _send_all(self, producer: Producer) -> NoReturn:
-        """Send what arrives, until a request fails; raise why once the others in flight have ended, too."""
-        self._failure = None
-        while self._failure is None:
-            if self._has_request():
-                await self._gather()
-                self._start(producer)
-            self._wake.clear()
-            await self._wake.wait()
-        self._connected.clear()
-        if self._sending:
-            await asyncio.wait(self._sending)
-        raise self._failure
-
-    async def _gather(self) -> None:
-        """Let requests that already wait in the sockets join: without it every second group holds one record."""
-        before = -1
-        while before != self._in_flight:
-            before = self._in_flight
-            await asyncio.sleep(0)
-
-    def _has_request(self) -> bool:
-        """Return whether it is time for another request."""
-        if not self._sending:
-            return bool(self._waiting)
-        waiting = sum(len(group.records) for group in self._waiting)
-        return waiting >= REQUEST_RECORDS_MIN and len(self._sending) < REQUESTS_MAX
-
-    def _start(self, producer: Producer) -> None:
-        """Begin to send everything that waits."""
-        groups = [group for group in self._waiting if not group.is_over]
-        self._waiting.clear()
-        self._open = None
-        if groups:
-            task = asyncio.create_task(self._commit(producer, groups))
-            self._sending[task] = groups
-            task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        """Make room for the next request, or note why there shall be none."""
-        del self._sending[task]
-        failure = None if task.cancelled() else task.exception()
-        self._failure = self._failure or failure
-        self._wake.set()
-
-    async def _commit(self, producer: Producer, groups: list[Group]) -> None:
-        """Send *groups*, and settle them."""
-        records = [record for group in groups for record in group.records]
-        if not records:
-            return  # All were given up since this task was made.
-        started_at = self._loop.time()
-        try:
-            # The youngest group's deadline: the older ones expire by themselves.
-            async with asyncio.timeout_at(max(group.deadline for group in groups)):
-                await producer.send(records)
-        except KafkaError as error:
-            for group in groups:
-                refused = RefusedError(repr(error))
-                refused.__cause__ = error
-                self._fail(group, refused)
-            if not isinstance(error, BatchRefusedError):
-                raise
-            logger.warning("batch_refused", error=repr(error), records=len(records))
-        except Exception:
-            for group in groups:
-                self._fail(group, AckTimeoutError())
-            raise
-        else:
-            self._backoff.succeed()
-            self._metrics.publish_seconds.observe(self._loop.time() - started_at)
-            self._metrics.group_records.observe(len(records))
-            for group in groups:
-                self._settle(group)
+            batch.acked.set_exception(error)
+            batch.acked.exception()  # Every waiter may be gone: that is nothing to complain about.

@@ -26,11 +26,11 @@ class Unreadable(Enum):
     HEAD_TOO_LARGE = auto()
     BODY_TOO_LARGE = auto()
     STOPPED = auto()
-    """The listener raised StoppedError."""
+    """The receiver raised StoppedError."""
 
 
 class StoppedError(Exception):
-    """Raised by a listener that wants nothing more."""
+    """Raised by a receiver that wants nothing more."""
 
 
 class _BoundError(Exception):
@@ -40,8 +40,8 @@ class _BoundError(Exception):
         self.unreadable = unreadable
 
 
-class RequestListener(Protocol):
-    """What a reader tells."""
+class RequestReceiver(Protocol):
+    """What a reader calls: a connection."""
 
     def head_arrived(self, method: bytes, target: bytes, headers: dict[bytes, bytes], expects_continue: bool) -> None:
         """Headers are by lower-case name, of repeated ones the first. The body comes next."""
@@ -55,11 +55,11 @@ class RequestReader:
 
     __slots__ = (
         "_body", "_body_bytes_max", "_earlier_bytes", "_has_completed", "_has_head", "_headers", "_is_last",
-        "_listener", "_parser", "_read_bytes", "target",
+        "_parser", "_read_bytes", "_receiver", "target",
     )  # fmt: skip
 
-    def __init__(self, listener: RequestListener, *, body_bytes_max: int) -> None:
-        self._listener = listener
+    def __init__(self, receiver: RequestReceiver, *, body_bytes_max: int) -> None:
+        self._receiver = receiver
         self._body_bytes_max = body_bytes_max
         self._parser = httptools.HttpRequestParser(self)
         self._read_bytes = 0
@@ -81,11 +81,11 @@ class RequestReader:
 
     def close(self) -> None:
         """Let go of the parser, and be used no more."""
-        del self._parser, self._listener
+        del self._parser, self._receiver
 
     def read(self, data: bytes) -> Unreadable | None:
         """
-        Read on; the listener is called meanwhile, and what it raises but for StoppedError is raised here.
+        Read on; the receiver is called meanwhile, and what it raises but for StoppedError is raised here.
 
         Returns:
             Why this was the last time, or None.
@@ -153,7 +153,7 @@ class RequestReader:
                 self._is_last = True  # It would want to be answered that the connection stays.
             else:
                 expects_continue = headers.get(b"expect", b"").lower() == b"100-continue"
-        self._listener.head_arrived(method, target, headers, expects_continue)
+        self._receiver.head_arrived(method, target, headers, expects_continue)
 
     def on_body(self, part: bytes) -> None:
         if not self._body:
@@ -175,7 +175,7 @@ class RequestReader:
         self._has_head = False
         self._has_completed = True
         self._earlier_bytes = 0
-        self._listener.request_arrived(body, self._is_last)
+        self._receiver.request_arrived(body, self._is_last)
 
 
 def _unreadable(error: httptools.HttpParserCallbackError) -> Unreadable:

@@ -2,7 +2,7 @@
 The spool: where a callback waits on disk until Kafka takes it.
 
 VOD announces a deletion three times within seconds, and then it is gone: a 503 is a loss, so a 200 has to survive an
-outage of Kafka and a kill -9 of this process. SQLite with WAL and synchronous=FULL has a group of records on disk once
+outage of Kafka and a kill -9 of this process. SQLite with WAL and synchronous=FULL has a batch of records on disk once
 its transaction returns. Everything here blocks; `Spooler` runs it in a thread of its own.
 """
 
@@ -71,12 +71,11 @@ class Spool:
         self._lock = _lock(directory)
         try:
             try:
-                self._database = _connect(directory / FILE)
+                self._database, self._records, self._bytes = _connect(directory / FILE)
             except sqlite3.OperationalError:  # On a full disk SQLite cannot even read what a killed process left.
                 if not _free_reserve(directory):
                     raise
-                self._database = _connect(directory / FILE)
-            self._records, self._bytes = self._database.execute(_COUNT).fetchone()
+                self._database, self._records, self._bytes = _connect(directory / FILE)
         except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise SpoolError(
@@ -181,10 +180,10 @@ def spools_under(directory: Path) -> list[Path]:
     return found
 
 
-def left_behind(directory: Path, *, members: int) -> list[Path]:
+def left_behind(directory: Path, *, processes: int) -> list[Path]:
     """Return the spools under *directory* that no bridge has where so many run together (0: a single one)."""
     with contextlib.suppress(SpoolError):
-        own = {directory} if members == 0 else {directory / str(number) for number in range(1, members + 1)}
+        own = {directory} if processes == 0 else {directory / str(number) for number in range(1, processes + 1)}
         return [found for found in spools_under(directory) if found not in own]
     return []
 
@@ -220,17 +219,22 @@ def _first(database: sqlite3.Connection) -> int | None:
     return row[0] if row else None
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
+    """Open the file; return it with how many records it holds, and their bytes. What fails leaves it closed."""
     path.touch(FILE_MODE)  # SQLite makes its other files as this one is.
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), path.with_name(RESERVE)):
         _keep_private(file, FILE_MODE)
     # isolation_level None: transactions are ours alone. Used by one thread at a time, not always the same.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute(_SCHEMA)
-    return database
+    try:
+        for statement in ("PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
+            database.execute(statement)
+        database.execute(_SCHEMA)
+        records, size = database.execute(_COUNT).fetchone()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database, records, size
 
 
 def _lock(directory: Path) -> IO[str]:

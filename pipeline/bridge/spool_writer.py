@@ -1,4 +1,4 @@
-"""Callbacks that Kafka did not take, on their way to the disk: in groups, as a transaction costs the same for many."""
+"""Callbacks that Kafka did not take, on their way to the disk: in batches, as a transaction costs the same for many."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class Spooler:
         await self.thread.close()
 
     async def _write_pending(self) -> None:
-        groups, self._pending = self._pending, []
-        error = await self._append([record for group, _ in groups for record in group])
-        for _, done in groups:
+        batches, self._pending = self._pending, []
+        error = await self._append([record for batch, _ in batches for record in batch])
+        for _, done in batches:
             done(error)
 
     async def _append(self, records: list[RawRecord]) -> PublishError | None:

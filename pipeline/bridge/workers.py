@@ -1,7 +1,7 @@
 """
 Several bridges behind one port: a process for each core, which the kernel spreads connections over (SO_REUSEPORT).
 
-Each member is a whole bridge with a spool of its own; the parent keeps them running and adds up their metrics.
+Each worker process is a whole bridge with a spool of its own; the parent keeps them running and adds up their metrics.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 from pipeline.service.web import listen
 
 RESTART_SECONDS = 1.0
-START_SECONDS_MIN = 5.0  # A member that ends sooner on its first start has a reason that a restart does not change.
+START_SECONDS_MIN = 5.0  # One that ends sooner on its first start has a reason that a restart does not change.
 ANSWER_SECONDS_MAX = 2.0
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class FleetError(OperatorError):
-    """A member cannot run."""
+class WorkerProcessError(OperatorError):
+    """A worker process cannot run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Membership:
-    """What a member knows of itself: its number, of how many, and the bound socket of its metrics."""
+class WorkerProcess:
+    """What a worker process knows of itself: its number, of how many, and the bound socket of its metrics."""
 
     number: int
-    members: int
+    processes: int
     metrics: socket.socket
 
     def settings_of(self, settings: Settings) -> Settings:
-        """Give the member a spool of its own."""
+        """Give it a spool of its own."""
         directory = settings.bridge.spool_directory
         if directory is None:
             return settings
@@ -61,19 +61,21 @@ class Membership:
         return settings.model_copy(update={"bridge": own})
 
 
-def left_to(membership: Membership | None, bridge: BridgeSettings) -> Callable[[], list[Path]] | None:
+def finder_of_left_behind(own: WorkerProcess | None, bridge: BridgeSettings) -> Callable[[], list[Path]] | None:
     """
     Return what finds the spools that another number of bridges left under the directory of *bridge*.
 
-    None where none can be: without spools; or where the first member looks after them, and this is another one.
+    None where none can be: without spools; or where the first process looks after them, and this is another one.
     """
-    if bridge.spool_directory is None or (membership is not None and membership.number > 1):
+    if bridge.spool_directory is None or (own is not None and own.number > 1):
         return None
-    return partial(left_behind, bridge.spool_directory, members=membership.members if membership else 0)
+    return partial(left_behind, bridge.spool_directory, processes=own.processes if own else 0)
 
 
 @dataclass(slots=True)
-class _Member:
+class _Supervised:
+    """A worker process as its parent has it."""
+
     number: int
     command: Sequence[str]
     metrics: socket.socket
@@ -82,25 +84,27 @@ class _Member:
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     async def keep(self) -> None:
-        """Run the process, again and again, until cancelled; raises FleetError if it cannot start at all."""
+        """Run the process, again and again, until cancelled; raises WorkerProcessError if it cannot start at all."""
         is_first = True
         while True:
             began = time.monotonic()
             fd = self.metrics.fileno()
-            arguments = [*self.command, "--member", str(self.number), "--metrics-fd", str(fd)]
+            arguments = [*self.command, "--process-number", str(self.number), "--metrics-fd", str(fd)]
             try:
                 self.process = await asyncio.create_subprocess_exec(
                     *arguments, pass_fds=[fd], stdin=self.alive, start_new_session=True
                 )
             except OSError as error:  # No memory or no process to spare: the others go on meanwhile.
-                logger.error("member_not_started", member=self.number, error=repr(error))
+                logger.error("worker_process_not_started", number=self.number, error=repr(error))
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             code = await self.process.wait()
             if is_first and code > 0 and time.monotonic() - began < START_SECONDS_MIN:
-                raise FleetError(f"bridge {self.number} ended at once with exit code {code}: see its message above")
+                raise WorkerProcessError(
+                    f"bridge {self.number} ended at once with exit code {code}: see its message above"
+                )
             is_first = False
-            logger.error("member_ended", member=self.number, exit_code=code)
+            logger.error("worker_process_ended", number=self.number, exit_code=code)
             await asyncio.sleep(RESTART_SECONDS)
 
     def send(self, number: signal.Signals) -> None:
@@ -124,74 +128,74 @@ class _Member:
 
 
 class _Page(Collector):
-    """The members' metrics, added up."""
+    """The worker processes' metrics, added up."""
 
-    def __init__(self, members: Sequence[_Member]) -> None:
-        self._members = members
+    def __init__(self, workers: Sequence[_Supervised]) -> None:
+        self._workers = workers
         self._sums = Sums()
         self._one_at_a_time = threading.Lock()  # Of two who ask, the later must not be shown an older page.
 
     def collect(self) -> Iterable[Metric]:
         with self._one_at_a_time:
-            for member in self._members:
+            for worker in self._workers:
                 with contextlib.suppress(OSError):
-                    self._sums.take(member.number, member.get("/metrics"))
+                    self._sums.take(worker.number, worker.get("/metrics"))
             return self._sums.page()
 
 
 async def serve(
-    settings: Settings, *, members: int, arguments: Sequence[str], stop: asyncio.Event, registry: CollectorRegistry
+    settings: Settings, *, processes: int, arguments: Sequence[str], stop: asyncio.Event, registry: CollectorRegistry
 ) -> None:
     """
-    Run *members* bridges until *stop* is set.
+    Run *processes* bridges behind one port until *stop* is set.
 
     Args:
         settings: As for one bridge; the monitoring port is that of all.
-        members: How many processes.
+        processes: How many.
         arguments: What follows `vod-pipeline bridge` for each.
         stop: Set by the one who handles signals.
-        registry: Gets the sums of the members' metrics.
+        registry: Gets the sums of their metrics.
 
     Raises:
-        FleetError: a member ended as soon as it was started.
+        WorkerProcessError: one ended as soon as it was started.
         ListenError: the port of the metrics is taken.
     """
     bridge = settings.bridge
     if bridge.port == 0:
         raise SettingsError("bridge.port: several processes need a port that is given, not any free one")
-    command = [sys.executable, "-m", "pipeline", "bridge", *arguments, "--workers", str(members)]
+    command = [sys.executable, "-m", "pipeline", "bridge", *arguments, "--workers", str(processes)]
     with contextlib.ExitStack() as stack:
         alive, ours = os.pipe()
         stack.callback(os.close, alive)
         stack.callback(os.close, ours)
-        bridges = [
-            _Member(number, command, stack.enter_context(listen("127.0.0.1", 0, setting="-")), alive)
-            for number in range(1, members + 1)
+        workers = [
+            _Supervised(number, command, stack.enter_context(listen("127.0.0.1", 0, setting="-")), alive)
+            for number in range(1, processes + 1)
         ]
-        registry.register(_Page(bridges))
+        registry.register(_Page(workers))
 
         def problems() -> list[str]:
-            return ["stopping"] if stop.is_set() else [found for member in bridges for found in member.problems()]
+            return ["stopping"] if stop.is_set() else [found for worker in workers for found in worker.problems()]
 
         show_ready(registry, problems)
 
         def hang_up() -> None:
-            for member in bridges:
-                member.send(signal.SIGHUP)
+            for worker in workers:
+                worker.send(signal.SIGHUP)
 
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
         async with monitoring(registry, problems, bound, asks_others=True):
-            keeping = [asyncio.create_task(member.keep()) for member in bridges]
+            keeping = [asyncio.create_task(worker.keep()) for worker in workers]
             try:
                 with on_hangup(hang_up):
                     await until(stop, *keeping)
             finally:
                 for task in keeping:
                     task.cancel()
-                await asyncio.gather(*(_end(member) for member in bridges))
+                await asyncio.gather(*(_end(worker) for worker in workers))
 
 
-async def _end(member: _Member) -> None:
-    if member.process is not None:
-        member.send(signal.SIGTERM)
-        await member.process.wait()
+async def _end(worker: _Supervised) -> None:
+    if worker.process is not None:
+        worker.send(signal.SIGTERM)
+        await worker.process.wait()

@@ -63,13 +63,13 @@ def up(
     settings = configuration.load(config)
     console = PlainConsole(file=LastingOutput())
 
-    def say(line: str) -> None:
+    def echo(line: str) -> None:
         console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     with interrupted_once():
         try:
-            with local.running(settings, say, config=config, kafka_port=kafka_port) as parts:
-                _say_where(settings, parts, config, console)
+            with local.running(settings, echo, config=config, kafka_port=kafka_port) as parts:
+                _show_where(settings, parts, config, console)
                 if demo:
                     plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
                     at = local.on_kafka_of(parts, settings)
@@ -82,7 +82,7 @@ def up(
                 else:
                     _watch(parts, console)
         except KeyboardInterrupt:
-            say("stopped")
+            echo("stopped")
 
 
 def simulate(  # noqa: PLR0917  # Typer reads the options off the parameters.
@@ -172,7 +172,7 @@ def _watch(parts: tuple[local.Part, ...], console: Console) -> None:
         time.sleep(local.POLL_SECONDS)
 
 
-def _say_where(settings: Settings, parts: tuple[local.Part, ...], config: Path | None, console: Console) -> None:
+def _show_where(settings: Settings, parts: tuple[local.Part, ...], config: Path | None, console: Console) -> None:
     bridge_settings, worker_settings = settings.bridge, settings.worker
     callback = callback_of(settings)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

@@ -27,7 +27,7 @@ EndsWithInput = Annotated[
 
 def bridge(  # noqa: PLR0917  # Typer reads the options off the parameters.
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes behind the port, one for each core.")] = 1,
-    member: Annotated[int, typer.Option(hidden=True)] = 0,
+    process_number: Annotated[int, typer.Option(hidden=True)] = 0,
     metrics_fd: Annotated[int, typer.Option(hidden=True)] = -1,
     ends_with_input: EndsWithInput = False,
     config: Config = None,
@@ -42,18 +42,17 @@ def bridge(  # noqa: PLR0917  # Typer reads the options off the parameters.
     from pipeline.bridge import workers as worker_processes  # noqa: PLC0415  # Each service loads only what it needs.
 
     settings = configuration.load(config)
-    if workers > 1 and not member:
+    if workers > 1 and not process_number:
         arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
-        serve_all = partial(worker_processes.serve, members=workers, arguments=arguments)
+        serve_all = partial(worker_processes.serve, processes=workers, arguments=arguments)
         _serve(serve_all, settings, log_format, ends_with_input=ends_with_input)
         return
-    membership = None
-    if member:
-        membership = worker_processes.Membership(
-            number=member, members=workers, metrics=socket.socket(fileno=metrics_fd)
-        )
-    serve = partial(server.serve, reload=lambda: configuration.load(config), membership=membership)
-    _serve(serve, settings, log_format, ends_with_input=ends_with_input or bool(member))
+    own = None
+    if process_number:
+        metrics = socket.socket(fileno=metrics_fd)
+        own = worker_processes.WorkerProcess(number=process_number, processes=workers, metrics=metrics)
+    serve = partial(server.serve, reload=lambda: configuration.load(config), worker_process=own)
+    _serve(serve, settings, log_format, ends_with_input=ends_with_input or bool(process_number))
 
 
 def worker(

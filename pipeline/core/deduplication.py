@@ -8,7 +8,7 @@ restored from its own output (`restore`), so it needs no store: what is not in `
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -161,26 +161,21 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
         If that made `state.rejection_limit.tripped`, nothing of it may be committed, and the state is of no more use.
     """
     policy, buckets = state.policy, state.buckets
-    if state.rejection_limit.policy.is_on:
-        records = state.rejection_limit.watch(records)
-    decisions = Decisions()
     read, accept_row = state.reader.read, accepted.append
     stream_time, highest = state.stream_time, state.highest
     expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
-    tally: dict[tuple[int, Content], int] = {}
+    tally: defaultdict[tuple[int, Content], int] = defaultdict(int)
     last_offset, last_at = state.last
-    duplicates = 0
+    decisions, duplicates = Decisions(), 0
 
-    for record in records:
+    for record in state.rejection_limit.watch(records):
         if record.timestamp > stream_time:
             stream_time = record.timestamp
             expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
         try:
             media_id, (at, suffix, window), content = read(record.key, record.value)
-            if at > future:
-                raise refusal(Reason.EVENT_TIME_IN_FUTURE, _apart(at, stream_time))
-            if at < expiry:
-                raise refusal(Reason.EVENT_TIME_EXPIRED, _apart(at, stream_time))
+            if at > future or at < expiry:
+                raise _out_of_time(at, stream_time, is_early=at > future)
             seen = (buckets.get(window) or state.bucket_of(window)).seen
             event, fingerprint = media_id + suffix, content.fingerprint
             known = seen.get(event)
@@ -188,10 +183,8 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
                 seen[event] = fingerprint
                 last_offset, last_at = record.offset, at
                 decision = pack_decision(last_offset, fingerprint) + content.code_bytes
-                headers = [*record.headers, (HEADER_DECISION, decision)]
-                accept_row((media_id, record.value, at, headers))
-                cell = (window, content)
-                tally[cell] = tally.get(cell, 0) + 1
+                accept_row((media_id, record.value, at, [*record.headers, (HEADER_DECISION, decision)]))
+                tally[window, content] += 1
                 if at > highest:  # noqa: PLR1730  # max() costs 0.1 us, and this is the hot path.
                     highest = at
             elif known == fingerprint:
@@ -202,14 +195,21 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
             _refuse(state, decisions, record, refused.outcome)
 
     state.stream_time, state.highest, state.last = stream_time, highest, LastAccepted(last_offset, last_at)
-    _count(state, decisions, tally, duplicates)
-    state.forget(expiry)
-    _advance(state, policy.watermark(highest, stream_time), decisions)
+    _conclude(state, decisions, tally, duplicates)
     return decisions
 
 
-def _apart(at: int, stream_time: int) -> str:
-    return f"{format_time(at)} is {(at - stream_time) / 1000:+.0f} s from the record's arrival"
+def _conclude(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int) -> None:
+    """Do what is done once a chunk, from the times that its last record led to."""
+    _count(state, decisions, tally, duplicates)
+    expiry = state.policy.expiry(state.stream_time)
+    state.forget(expiry)
+    _advance(state, state.policy.watermark(state.highest, state.stream_time), decisions)
+
+
+def _out_of_time(at: int, stream_time: int, *, is_early: bool) -> RefusedError:
+    reason = Reason.EVENT_TIME_IN_FUTURE if is_early else Reason.EVENT_TIME_EXPIRED
+    return refusal(reason, f"{format_time(at)} is {(at - stream_time) / 1000:+.0f} s from the record's arrival")
 
 
 def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:

@@ -71,8 +71,11 @@ class RejectionLimit:
     _received: int = field(default=0, init=False)
     _rejected: int = field(default=0, init=False)
 
-    def watch(self, records: Iterable[S]) -> Iterator[S]:
+    def watch(self, records: Iterable[S]) -> Iterable[S]:
         """Count *records* while they are iterated; a minute begins with the first timestamp in it and never again."""
+        return self._counted(records) if self.policy.is_on else records
+
+    def _counted(self, records: Iterable[S]) -> Iterator[S]:
         for record in records:
             if record.timestamp >= self._minute + MINUTE:
                 self._minute, self._received, self._rejected = record.timestamp - record.timestamp % MINUTE, 0, 0

@@ -44,14 +44,6 @@ class LocalKafkaError(OperatorError):
     """The local Kafka can't be used."""
 
 
-def free_port() -> int:
-    """Return a loopback port that nothing listens on now. Another process may take it before the caller does."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class LocalKafka:
     """
     One Kafka node that keeps its data in a directory between starts.

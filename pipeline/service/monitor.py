@@ -50,29 +50,31 @@ async def monitoring(
         asks_others: Whether an answer may take a while, and must not hold up the loop meanwhile.
         seconds_max: For a request to arrive, and for its answer to be read.
     """
+    connections = Connections(connections_max=CONNECTIONS_MAX, silence_seconds_max=seconds_max, evicts_oldest=True)
+    with bound:
+        async with running(
+            _Pages(registry, problems, asks_others=asks_others),
+            bound,
+            stop_seconds_max=STOP_SECONDS_MAX,
+            keep_alive_seconds=1,
+            connections=connections,
+            backlog=CONNECTIONS_MAX,
+        ):
+            yield
 
-    def answer(path: str) -> _Answer:
-        if path == "/healthz":
-            return HTTPStatus.OK, _TEXT, b"alive\n"
-        if path == "/readyz":
-            found = problems()
-            status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-            return status, _TEXT, "".join(f"{line}\n" for line in found or ["ready"]).encode()
-        if path == "/metrics":
-            return HTTPStatus.OK, CONTENT_TYPE_LATEST.encode(), generate_latest(registry)
-        return HTTPStatus.NOT_FOUND, _TEXT, b"there are /healthz, /readyz and /metrics\n"
 
-    async def respond(method: str, path: str) -> _Answer:
-        if method not in ("GET", "HEAD"):
-            return HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"only GET and HEAD\n"
-        try:
-            return await asyncio.to_thread(answer, path) if asks_others else answer(path)
-        except Exception:  # A bug, which must be seen and end nothing.
-            logger.exception("monitoring_failed", path=path)
-            return HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"see the log\n"
+class _Pages:
+    """The ASGI application of the three pages; for what the arguments are see `monitoring`."""
 
-    async def app(scope: Mapping[str, Any], _: Any, send: _Send) -> None:
-        status, kind, body = await respond(scope["method"], scope["path"])
+    def __init__(
+        self, registry: CollectorRegistry, problems: Callable[[], Sequence[str]], *, asks_others: bool
+    ) -> None:
+        self._registry = registry
+        self._problems = problems
+        self._asks_others = asks_others
+
+    async def __call__(self, scope: Mapping[str, Any], _: Any, send: _Send) -> None:
+        status, kind, body = await self._respond(scope["method"], scope["path"])
         headers = [
             (b"content-type", kind),
             (b"content-length", b"%d" % len(body)),
@@ -82,14 +84,24 @@ async def monitoring(
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    connections = Connections(connections_max=CONNECTIONS_MAX, silence_seconds_max=seconds_max, evicts_oldest=True)
-    with bound:
-        async with running(
-            app,
-            bound,
-            stop_seconds_max=STOP_SECONDS_MAX,
-            keep_alive_seconds=1,
-            connections=connections,
-            backlog=CONNECTIONS_MAX,
-        ):
-            yield
+    async def _respond(self, method: str, path: str) -> _Answer:
+        if method not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"only GET and HEAD\n"
+        try:
+            return await asyncio.to_thread(self._page, path) if self._asks_others else self._page(path)
+        except Exception:  # A bug, which must be seen and end nothing.
+            logger.exception("monitoring_failed", path=path)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"see the log\n"
+
+    def _page(self, path: str) -> _Answer:
+        match path:
+            case "/healthz":
+                return HTTPStatus.OK, _TEXT, b"alive\n"
+            case "/readyz":
+                found = self._problems()
+                status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
+                return status, _TEXT, "".join(f"{line}\n" for line in found or ["ready"]).encode()
+            case "/metrics":
+                return HTTPStatus.OK, CONTENT_TYPE_LATEST.encode(), generate_latest(self._registry)
+            case _:
+                return HTTPStatus.NOT_FOUND, _TEXT, b"there are /healthz, /readyz and /metrics\n"

@@ -78,7 +78,8 @@ def by_target(callbacks: Iterable[CallbackSettings]) -> dict[bytes, tuple[Callba
     """
     Return the callbacks that a request's target may be meant for: several URLs can have one path.
 
-    A request is authentic if any of them does not deny it. Of one target either all have keys, or none.
+    A request is authentic if any of them does not deny it. Of one target either all have keys, or none: the settings
+    (`_are_unambiguous`) see to that.
     """
     found: dict[bytes, tuple[Callback, ...]] = {}
     for entry in callbacks:
@@ -151,7 +152,7 @@ class BridgeSettings(ServerCertificate):
 
     @field_validator("callbacks")
     @classmethod
-    def _are_clear(cls, callbacks: tuple[CallbackSettings, ...]) -> tuple[CallbackSettings, ...]:
+    def _are_unambiguous(cls, callbacks: tuple[CallbackSettings, ...]) -> tuple[CallbackSettings, ...]:
         if len({callback.url for callback in callbacks}) < len(callbacks):
             raise ValueError("two entries have the same URL: put the keys of both into one")
         for served in by_target(callbacks).values():
@@ -273,10 +274,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     chosen = path or (Path(environ[CONFIG_VARIABLE]) if CONFIG_VARIABLE in environ else None)
     if chosen is None and DEFAULT_CONFIG.exists():
         chosen = DEFAULT_CONFIG
-    sections = {name: type(value) for name, value in Settings()}
+    sections = {name: type(section) for name, section in Settings()}  # Iterated, a model gives its fields.
     tree = read_file(chosen) if chosen else {}
     for section, keys in read_environment(environ, sections).items():
-        if isinstance(tree.setdefault(section, {}), dict):  # What else it may be in the file, is refused below.
+        if isinstance(tree.setdefault(section, {}), dict):  # Anything else in the file is refused below.
             tree[section] |= keys
     try:
         return Settings.model_validate(tree)

@@ -8,8 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from tests.bench.worker import BROKER_CORE, JARS, pin
+from tests.harness.ports import free_port
 
 if __name__ == "__main__":
     with (

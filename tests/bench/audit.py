@@ -16,20 +16,21 @@ from pathlib import Path
 from pipeline import audit
 from pipeline.admin import offsets
 from pipeline.admin.topics.apply import reconcile
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
 
-SETTLE_SECONDS = 300
+WORKING_SECONDS_MAX = 300
 
 
 def decide(settings: Settings, directory: Path, events: int) -> None:
     """Let a worker take in all of raw, and commit it."""
     with WorkerProcess(settings, directory) as worker:
-        worker.wait_until_working(records=events, seconds=SETTLE_SECONDS)
-        eventually(lambda: in_flight(settings), seconds=SETTLE_SECONDS)
+        worker.wait_until_working(records=events, seconds=WORKING_SECONDS_MAX)
+        eventually(lambda: in_flight(settings), seconds=WORKING_SECONDS_MAX)
         worker.terminate()
 
 

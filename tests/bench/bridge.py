@@ -31,10 +31,10 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
 from pipeline.service.web import listen
 from tests.bench.worker import cpu_seconds
+from tests.harness.ports import free_port
 
 URL = "http://127.0.0.1/vod/callback"
 KEY = "Bench1Key"
@@ -115,7 +115,7 @@ def _show(label: str, stats: Stats) -> None:
 
 
 def _best(rounds: list[Stats]) -> Stats:
-    """Return the best of each figure, whichever round it is from."""
+    """Return the best of each measurement, whichever round it is from."""
     most, *least = zip(*(stats[:-1] for stats in rounds), strict=True)
     return Stats(max(most), *map(min, least))
 

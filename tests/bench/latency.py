@@ -25,10 +25,11 @@ from aiokafka import AIOKafkaConsumer
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.core.windows import format_time
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import JARS, cpu_seconds
 from tests.harness.bridge import BridgeProcess, Sent, send
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
 
@@ -144,7 +145,7 @@ def log_bytes(directory: Path) -> int:
 
 
 async def compare(kafka: LocalKafka, directory: Path, checkouts: Sequence[Path | None], partitions: int) -> None:
-    """Print the figures of each worker, in turn, with topics of its own."""
+    """Print what was measured of each worker, in turn, with topics of its own."""
     for checkout in checkouts:
         name = f"bench-{uuid.uuid4().hex[:8]}"
         settings = Settings(

@@ -26,9 +26,10 @@ from pipeline.admin.topics.apply import reconcile
 from pipeline.core.event import validate
 from pipeline.core.windows import format_time
 from pipeline.kafka.murmur2 import partitions_of
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import CODES
+from tests.harness.ports import free_port
 from tests.harness.worker import WorkerProcess
 
 EVENTS = 1_000_000

@@ -185,7 +185,7 @@ async def fill_disk_of_broker(system: System) -> None:
 
 
 async def kill_while_rebuilding(system: System) -> None:
-    """Kill a worker that has its partitions and folds their state; delayed answers make that take longer."""
+    """Kill a worker that has its partitions and rebuilds their state; delayed answers make that take longer."""
     worker = system.workers[0]
     system.hurt("WORKER", Fault.DELAY)
     system.kill(worker)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -99,6 +99,29 @@ async def play(
     Raises:
         AssertionError: a round did not end as it should, such as a stall of minutes.
     """
+    with _built(scenario, directory, seed, cluster) as system:
+        async with system:
+            await system.start()
+            count = rounds or scenario.rounds
+            for _ in range(count):
+                fault = system.deal("faults", list(scenario.faults))
+                await fault(system)
+            verdict = await system.verdict()
+            return Result(
+                scenario=scenario.name,
+                seed=seed,
+                rounds=count,
+                events=len(system.load.sent.taken),
+                lost=verdict.lost,
+                doubled=verdict.doubled,
+                stall_seconds=system.watch.stall_seconds,
+                problems=verdict.problems,
+            )
+
+
+@contextlib.contextmanager
+def _built(scenario: Scenario, directory: Path, seed: int, cluster: Cluster | None) -> Iterator[System]:
+    """Build what *scenario* hurts: its disk, its Kafka unless *cluster* is one, and the system with its workers."""
     with contextlib.ExitStack() as stack:
         disk = None
         if scenario.disk is not None:
@@ -119,20 +142,4 @@ async def play(
         )
         for number in range(scenario.workers):
             system.add_worker(f"worker-{number}", is_static=scenario.static)
-        async with system:
-            await system.start()
-            count = rounds or scenario.rounds
-            for _ in range(count):
-                fault = system.deal("faults", list(scenario.faults))
-                await fault(system)
-            verdict = await system.verdict()
-            return Result(
-                scenario=scenario.name,
-                seed=seed,
-                rounds=count,
-                events=len(system.load.sent.taken),
-                lost=verdict.lost,
-                doubled=verdict.doubled,
-                stall_seconds=system.watch.stall_seconds,
-                problems=verdict.problems,
-            )
+        yield system

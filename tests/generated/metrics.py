@@ -32,7 +32,7 @@ and a worker's successor goes on where it ended. The balance is `vod_pipeline_re
 """
 
 SUFFIXES = {"counter": "_total"}
-OPEN_LABELS = frozenset({"partition", "queue", "subject", "generation"})  # Whose values are not the product's.
+OPEN_LABELS = frozenset({"partition", "queue", "subject", "generation", "python"})  # Others' values.
 
 
 class _Recording(CollectorRegistry):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
+from tests.harness.ports import free_port
 from tests.harness.tools import DEAD_PROXY
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ class Server:
             CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
             CallbackSettings.model_validate({"url": "https://www.example.com/secret?token=1", "auth_keys": []}),
         )
-        # No replay cache unless a test is about it: what a request comes to must not depend on the one before.
+        # No request is remembered unless a test is about it: what a request comes to must not depend on the one before.
         bridge = BridgeSettings(**{"callbacks": callbacks, "replay_cache_bytes": 0, **settings})
         self.handler = Handler(bridge, self, BridgeMetrics(self.registry), clock=lambda: NOW)
 
@@ -144,7 +144,7 @@ class Server:
         """How many there are."""
         return len(self.listener.connections) if self.listener else 0
 
-    async def settled(self) -> None:
+    async def until_idle(self) -> None:
         """Wait until every connection is gone and every request has ended."""
         await until(lambda: not (self.connections or self._publishing))
 

@@ -12,7 +12,8 @@ from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from pipeline.local.kafka import HOST, LocalKafka, free_port
+from pipeline.local.kafka import HOST, LocalKafka
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

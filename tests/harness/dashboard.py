@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, ViewportSize, async_playwright
 
-from pipeline.local.kafka import free_port
 from pipeline.service.probe import ask
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.tools import CHROMIUM, DEAD_PROXY
 

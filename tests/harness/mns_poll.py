@@ -111,7 +111,7 @@ class Poll:
         self.taken.acked.set()
         async with asyncio.timeout(STOP_SECONDS_MAX):
             await self.running
-        became = [self.count(step) or 0 for step in ("published", "spooled", "replayed", "not_published")]
+        became = [self.count(step) or 0 for step in ("published", "spooled", "repeated", "not_published")]
         assert self.count("received") == sum(became)
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.local.kafka import free_port
+from tests.harness.ports import free_port
 from tests.harness.tools import PROMETHEUS
 
 SCRAPE_SECONDS = 1

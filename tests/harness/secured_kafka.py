@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from kafka.admin import KafkaAdminClient, UserScramCredentialUpsertion
 from kafka.errors import KafkaError
 
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 
 if TYPE_CHECKING:

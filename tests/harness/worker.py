@@ -11,9 +11,9 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.local.kafka import free_port
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.tools import DEAD_PROXY
 

@@ -25,11 +25,15 @@ KEY_CHARACTERS_MIN = 16  # VOD takes up to 32.
 CERTIFICATE_DAYS_MIN = 14
 FILES_MIN = 4096
 LOOPBACK = ("127.", "localhost", "::1")
-BRIDGE_METRIC = "vod_pipeline_bridge_"
 VOLATILE = ("tmpfs", "ramfs")
 
 
-def check_settings(settings: Settings, *, bridge_runs: bool = False) -> Iterator[Finding]:
+def bridge_runs(settings: Settings) -> bool:
+    """Ask the bridge's monitoring port whether our bridge is behind it."""
+    return _shows(settings.bridge.metrics_host, settings.bridge.metrics_port, "vod_pipeline_bridge_")
+
+
+def check_settings(settings: Settings, *, has_bridge: bool = False) -> Iterator[Finding]:
     """Judge settings that are valid (others do not get here), and yet may not be what is wanted."""
     problems = check(settings)
     for problem in problems:
@@ -37,7 +41,7 @@ def check_settings(settings: Settings, *, bridge_runs: bool = False) -> Iterator
     if not problems:
         yield ok("settings", "they are valid, and the horizon fits the retention")
     bridge = settings.bridge
-    if not bridge.callbacks and not bridge.mns and bridge_runs:
+    if not bridge.callbacks and not bridge.mns and has_bridge:
         yield ok(
             "callbacks", "none are configured here, but the bridge that runs has some: `up` gives it one of its own"
         )
@@ -64,25 +68,22 @@ def check_settings(settings: Settings, *, bridge_runs: bool = False) -> Iterator
         yield warn("tls", f"the bridge listens on {bridge.host} without TLS", fix)
 
 
-def check_ports(settings: Settings) -> Iterator[Finding]:
+def check_ports(settings: Settings, *, has_bridge: bool) -> Iterator[Finding]:
     """Find of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
     bridge, worker = settings.bridge, settings.worker
-    bridge_page = _bridge_page(settings)
-    is_bridge = BRIDGE_METRIC in bridge_page
-    yield _port("bridge.port", bridge.host, bridge.port, holder="our bridge" if is_bridge else None)
-    for name, host, port, metric in (
-        ("bridge", bridge.metrics_host, bridge.metrics_port, BRIDGE_METRIC),
-        ("worker", worker.metrics_host, worker.metrics_port, "vod_pipeline_records_total"),
+    has_worker = _shows(worker.metrics_host, worker.metrics_port, "vod_pipeline_records_total")
+    yield _port("bridge.port", bridge.host, bridge.port, holder="our bridge" if has_bridge else None)
+    for name, host, port, is_ours in (
+        ("bridge", bridge.metrics_host, bridge.metrics_port, has_bridge),
+        ("worker", worker.metrics_host, worker.metrics_port, has_worker),
     ):
-        page = bridge_page if name == "bridge" else _get(host, port, "/metrics") or ""
-        is_ours = metric in page
         yield _port(f"{name}.metrics_port", host, port, holder=f"our {name}" if is_ours else None)
         if is_ours:
             yield _readiness(name, host, port)
 
 
-def _bridge_page(settings: Settings) -> str:
-    return _get(settings.bridge.metrics_host, settings.bridge.metrics_port, "/metrics") or ""
+def _shows(host: str, port: int, metric: str) -> bool:
+    return metric in (_get(host, port, "/metrics") or "")
 
 
 def _readiness(name: str, host: str, port: int) -> Finding:
@@ -219,8 +220,9 @@ def check_limits(files: int) -> Iterator[Finding]:
 
 def examine(settings: Settings, *, now: float, spool_file: str) -> Iterator[Finding]:
     """Yield all findings of this machine; nothing here waits longer than a few times ANSWER_SECONDS_MAX."""
-    yield from check_settings(settings, bridge_runs=BRIDGE_METRIC in _bridge_page(settings))
+    has_bridge = bridge_runs(settings)
+    yield from check_settings(settings, has_bridge=has_bridge)
     yield from check_certificates(settings, now)
     yield from check_limits(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     yield from check_spool(settings.bridge, Path("/proc/mounts").read_text(), spool_file)
-    yield from check_ports(settings)
+    yield from check_ports(settings, has_bridge=has_bridge)

@@ -16,7 +16,7 @@ class BridgeAnswer(StrEnum):
 
     PUBLISHED = "published"
     SPOOLED = "spooled"
-    REPLAYED = "replayed"
+    REPEATED = "repeated"
     DENIED = "denied"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -50,7 +50,7 @@ class BridgeMetrics(Table):
         "vod_pipeline_bridge_publish_seconds",
         "From a batch of callbacks being sent to Kafka to its acks=all; a rise means slow brokers.",
     )
-    group_records = histogram(
+    batch_records = histogram(
         "vod_pipeline_bridge_batch_records",
         "Callbacks sent to Kafka together; grows with load, and with the time Kafka takes.",
         buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),
@@ -73,7 +73,7 @@ class BridgeMetrics(Table):
     spooled = counter(
         "vod_pipeline_spool_written_records", "Callbacks that went to disk because Kafka did not take them in time."
     )
-    replayed = counter("vod_pipeline_spool_drained_records", "Spooled callbacks that Kafka has taken since.")
+    drained = counter("vod_pipeline_spool_drained_records", "Spooled callbacks that Kafka has taken since.")
     spool_failures = counter(
         "vod_pipeline_spool_failures",
         "Batches of callbacks the spool could not take, all answered 503: it is full, or its disk fails.",

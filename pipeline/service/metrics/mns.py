@@ -18,7 +18,7 @@ class MnsStep(StrEnum):
     RECEIVED = "received"
     PUBLISHED = "published"
     SPOOLED = "spooled"
-    REPLAYED = "replayed"
+    REPEATED = "repeated"
     NOT_PUBLISHED = "not_published"
     DELETED = "deleted"
     NOT_DELETED = "not_deleted"
@@ -41,7 +41,7 @@ class MnsMetrics(Table):
 
     messages = counter(
         "vod_pipeline_mns_messages",
-        "Messages by step; received is the sum of published, spooled, replayed (came again, although safe, and are "
+        "Messages by step; received is the sum of published, spooled, repeated (came again, although safe, and are "
         "only deleted) and not_published (come again); not_deleted: safe, but come again, too.",
         "queue",
         "step",

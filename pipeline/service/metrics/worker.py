@@ -53,7 +53,7 @@ class RecordTotals(Collector):
     """
     Records by outcome, straight from the committed state of the partitions this worker owns.
 
-    The totals are committed in the transaction that wrote the records, so this figure is exactly once, too: a killed
+    The totals are committed in the transaction that wrote the records, so this number is exactly once, too: a killed
     worker's successor goes on where it ended.
     """
 

@@ -136,11 +136,11 @@ async def test_http_1_0_is_not_answered_100() -> None:
     assert wired.wire.written == CLOSING_OK
 
 
-@pytest.mark.parametrize("is_replay", [False, True], ids=["overloaded", "replays"])
-async def test_of_one_read_only_so_many_requests_are_answered_on_the_spot(is_replay: bool) -> None:
+@pytest.mark.parametrize("is_repeated", [False, True], ids=["overloaded", "repeated"])
+async def test_of_one_read_only_so_many_requests_are_answered_on_the_spot(is_repeated: bool) -> None:
     """To answer them all would hold up everybody else for as long."""
     wired = Wired(replay_cache_bytes=1 << 20)
-    if is_replay:
+    if is_repeated:
         await wired.deliver(post(BODY))
     else:
         wired.server.error = OverloadedError()
@@ -148,7 +148,7 @@ async def test_of_one_read_only_so_many_requests_are_answered_on_the_spot(is_rep
 
     await wired.deliver(post(BODY) * 100)
 
-    assert statuses(wired.wire.written)[before:] == [200 if is_replay else 503] * 17 + [503]
+    assert statuses(wired.wire.written)[before:] == [200 if is_repeated else 503] * 17 + [503]
     assert wired.wire.is_closed
 
 
@@ -174,7 +174,7 @@ async def test_a_bug_is_answered_500_and_logged_and_closes_the_connection(is_at_
 
 
 async def test_a_bug_of_one_connection_keeps_no_other_from_its_answer() -> None:
-    """They wait for the same group of records."""
+    """They wait for the same batch of records."""
     durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     server = Server()
     server.publish = lambda *_, **__: durable  # type: ignore[method-assign]  # Set on one instance.

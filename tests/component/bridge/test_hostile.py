@@ -351,7 +351,7 @@ async def test_a_hostile_request_has_its_answer_and_disturbs_no_one(
     async with asyncio.timeout(HONEST_SECONDS_MAX):
         assert await honest(port) == OK
     answers = await asyncio.wait_for(hostile, 5)
-    await server.settled()
+    await server.until_idle()
 
     expected = [*case.answers, 404] if case.stays_open else [*case.answers]
     assert answers == expected or (not answers and len(case.sent) > UNREAD_BYTES_MIN)

@@ -11,7 +11,7 @@ from tests.harness.bridge_server import OK, SIGNED, Server, head, post, statuses
 
 BODY = b'{ "MediaId" : "abc", "Extra":"\xc3\xa9" }\n'
 RECEIVED_AT_MS = 1519375990500
-REPLAY_BYTES = 1 << 20
+CACHE_BYTES = 1 << 20
 WRONG = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: " + b"0" * 32 + b"\r\n"
 
 
@@ -62,15 +62,15 @@ async def test_what_the_spool_took_is_answered_200_and_counted_apart() -> None:
 
 async def test_a_copy_of_a_request_is_answered_and_not_published_again() -> None:
     """Its timestamp is good for minutes, and its body is not signed: anyone who saw it may send it again."""
-    server = Server(replay_cache_bytes=REPLAY_BYTES)
+    server = Server(replay_cache_bytes=CACHE_BYTES)
 
     assert await ask(server, *[post(BODY)] * 3) == OK * 3
     assert server.bodies == [BODY]
-    assert server.counted() == {"published": 1, "replayed": 2}
+    assert server.counted() == {"published": 1, "repeated": 2}
 
 
 async def test_a_copy_of_a_request_in_flight_waits_for_the_same_answer() -> None:
-    server = Server(replay_cache_bytes=REPLAY_BYTES)
+    server = Server(replay_cache_bytes=CACHE_BYTES)
     server.ack.clear()
 
     async with server.serve() as port:
@@ -89,7 +89,7 @@ async def test_a_copy_of_a_request_in_flight_waits_for_the_same_answer() -> None
 
 async def test_a_copy_of_a_request_that_failed_is_published() -> None:
     """It was not durable, so it does not count as seen."""
-    server = Server(replay_cache_bytes=REPLAY_BYTES)
+    server = Server(replay_cache_bytes=CACHE_BYTES)
     server.error = AckTimeoutError()
     failed = await ask(server, post(BODY))
     server.error = None
@@ -100,15 +100,15 @@ async def test_a_copy_of_a_request_that_failed_is_published() -> None:
 
 async def test_another_body_under_the_same_signature_is_published() -> None:
     """VOD signs the second, so all callbacks of a second share a signature."""
-    server = Server(replay_cache_bytes=REPLAY_BYTES)
+    server = Server(replay_cache_bytes=CACHE_BYTES)
 
     assert await ask(server, post(b"1"), post(b"2"), post(b"3")) == OK * 3
     assert server.bodies == [b"1", b"2", b"3"]
 
 
 async def test_unsigned_callbacks_are_not_distinguished_by_a_timestamp_that_proves_nothing() -> None:
-    """It may be as long as a head: a replay cache of those would hold far more than it may."""
-    server = Server(replay_cache_bytes=REPLAY_BYTES)
+    """It may be as long as a head: a cache of those would hold far more than it may."""
+    server = Server(replay_cache_bytes=CACHE_BYTES)
     unsigned = head(b"content-length: 2\r\nx-vod-timestamp: 1\r\n", first=b"POST /vod HTTP/1.1", signed=b"") + b"{}"
 
     assert await ask(server, unsigned, unsigned) == OK * 2

@@ -45,7 +45,7 @@ def spool_with(directory: Path, *numbers: int) -> Spool:
 async def looking_after(directory: Path, kafka: Kafka, registry: CollectorRegistry) -> AsyncIterator[BridgeMetrics]:
     """Be the only bridge in *directory*, as far as others' spools under it go."""
     metrics = BridgeMetrics(registry)
-    looking = LeftBehind(partial(left_behind, directory, members=0), kafka.connect, kafka.is_up, metrics)
+    looking = LeftBehind(partial(left_behind, directory, processes=0), kafka.connect, kafka.is_up, metrics)
     task = asyncio.create_task(looking.run())
     yield metrics
     assert not task.done()

@@ -118,7 +118,7 @@ async def test_every_message_received_is_counted_as_one_outcome(emulator: MnsEmu
         emulator.advance(30)
         await poll.until_empty()
 
-    outcomes = ("received", "published", "spooled", "replayed", "not_published")
+    outcomes = ("received", "published", "spooled", "repeated", "not_published")
     assert [poll.count(step) for step in outcomes] == [6, 3, 1, 1, 1]
 
 
@@ -132,7 +132,7 @@ async def test_a_deletion_that_failed_in_part_is_made_up_for_unread(emulator: Mn
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
-    assert [poll.count(step) for step in ("published", "replayed", "not_deleted", "deleted")] == [2, 1, 1, 2]
+    assert [poll.count(step) for step in ("published", "repeated", "not_deleted", "deleted")] == [2, 1, 1, 2]
 
 
 async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsEmulator) -> None:
@@ -144,7 +144,7 @@ async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsE
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode()]
-    assert [poll.count(step) for step in ("published", "replayed", "not_deleted", "deleted")] == [1, 1, 1, 1]
+    assert [poll.count(step) for step in ("published", "repeated", "not_deleted", "deleted")] == [1, 1, 1, 1]
     assert poll.errors("other") == 1
 
 

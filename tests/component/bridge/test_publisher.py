@@ -13,15 +13,16 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.batch import Group
+from pipeline.bridge.batch import Batch
 from pipeline.bridge.errors import AckTimeoutError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
-from pipeline.local.kafka import free_port
+from pipeline.core.contract import RawRecord
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -80,12 +81,54 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
     """uvloop runs timers before the new task's first step: that must not end the bridge."""
     metrics = BridgeMetrics(CollectorRegistry())
     async with publishing(None, metrics) as publisher:
-        group = Group(lambda _: None, asyncio.get_running_loop(), 10)
-        publisher._fail(group, AckTimeoutError())
-        assert group.is_over
+        batch = Batch(lambda _: None, asyncio.get_running_loop(), 10)
+        publisher._fail(batch, AckTimeoutError())
+        assert batch.is_over
 
         producer: Any = None  # Nothing is to be sent.
-        await publisher._commit(producer, [group])
+        await publisher._sender._send(producer, [batch])
+
+
+class Holding:
+    """Stands in for the producer: it keeps what it was sent, and acknowledges once it is let go."""
+
+    sent: ClassVar[list[list[bytes]]] = []
+    let_go: ClassVar[asyncio.Event]
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    async def connect(self) -> int:
+        return 1
+
+    async def send(self, records: list[RawRecord]) -> None:
+        self.sent.append([key or b"" for key, *_ in records])
+        await self.let_go.wait()
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_what_comes_while_a_batch_is_in_flight_joins_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the one that was sent it would be acknowledged without being in Kafka."""
+    monkeypatch.setattr("pipeline.bridge.sender.Producer", Holding)
+    monkeypatch.setattr(Holding, "sent", [])
+    monkeypatch.setattr(Holding, "let_go", asyncio.Event(), raising=False)
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    metrics = BridgeMetrics(CollectorRegistry())
+    publisher = Publisher(kafka, "raw", metrics, ack_timeout_seconds=60, in_flight_max=10)
+    await publisher.start()
+    body = Authenticated(b"")
+    acks = [publisher.publish(b"first", body, source=Source.HTTP, received_at_ms=0)]
+    async with asyncio.timeout(10):
+        while not Holding.sent:  # noqa: ASYNC110  # What is waited for has no event.
+            await asyncio.sleep(0)
+        acks.append(publisher.publish(b"second", body, source=Source.HTTP, received_at_ms=0))
+        Holding.let_go.set()
+        await asyncio.wait(acks)
+    await publisher.stop()
+
+    assert Holding.sent == [[b"first"], [b"second"]]
 
 
 class Failing:
@@ -116,8 +159,8 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library's bug, a descriptor too few, a file that an upgrade replaces: the port must stay open."""
-    monkeypatch.setattr("pipeline.bridge.publisher.Producer", Failing)
-    monkeypatch.setattr("pipeline.bridge.publisher.RETRY_SECONDS_MIN", 0)
+    monkeypatch.setattr("pipeline.bridge.sender.Producer", Failing)
+    monkeypatch.setattr("pipeline.bridge.sender.RETRY_SECONDS_MIN", 0)
     monkeypatch.setattr(Failing, "left", ["create", "connect", "send", "close"])
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
@@ -167,7 +210,7 @@ def upgraded_in_place() -> Iterator[None]:
 async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_and_no_longer(
     missing: Callable[[], contextlib.AbstractContextManager[None]], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.bridge.publisher.RETRY_SECONDS_MIN", 0)
+    monkeypatch.setattr("pipeline.bridge.sender.RETRY_SECONDS_MIN", 0)
     registry = CollectorRegistry()
     publisher = Publisher(
         settings.kafka, settings.kafka.topics.raw, BridgeMetrics(registry), ack_timeout_seconds=10, in_flight_max=10
@@ -178,7 +221,7 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
         (task,) = publisher.tasks
         async with asyncio.timeout(10):
             while not (  # noqa: ASYNC110  # What is waited for has no event.
-                registry.get_sample_value(failed) or publisher._connected.is_set() or task.done()
+                registry.get_sample_value(failed) or publisher._sender.connected.is_set() or task.done()
             ):
                 await asyncio.sleep(0)
 

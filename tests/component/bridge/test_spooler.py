@@ -1,4 +1,4 @@
-"""The spool in the event loop: written in groups, emptied in order, and never the end of the bridge."""
+"""The spool in the event loop: written in batches, emptied in order, and never the end of the bridge."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ async def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:
                         await loop.sock_sendall(client, HEAD + b"body")
                         sent += 1
                     await asyncio.sleep(0)
-        await server.settled()
+        await server.until_idle()
 
     assert server.counted() == {"published": len(server.bodies)}
 
@@ -168,7 +168,7 @@ async def test_a_client_gone_before_its_answer_is_nobodys_error(
         writer.close()
         await until(lambda: not server.connections)
         server.ack.set()
-        await server.settled()
+        await server.until_idle()
 
     assert server.counted()["published"] == 1
     assert caplog.records == []
@@ -187,7 +187,7 @@ async def test_nor_is_one_whose_end_is_not_seen_as_it_sent_ahead(caplog: pytest.
         writer.close()
         await writer.wait_closed()
         server.ack.set()
-        await server.settled()
+        await server.until_idle()
 
     assert server.counted()["published"] == 2
     assert caplog.records == []

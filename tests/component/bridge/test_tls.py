@@ -66,7 +66,7 @@ async def test_a_callback_is_taken(tls: ssl.SSLContext, trusting: ssl.SSLContext
 
     async with server.serve() as port:
         assert await answered(port, trusting) == OK
-        await server.settled()
+        await server.until_idle()
 
     assert server.bodies == [BODY]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.local.kafka import free_port
+from tests.harness.ports import free_port
 from tests.harness.proxy import PRODUCE, Fault, Proxy
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.core.signature import Callback, Denial, deny
-from pipeline.local.kafka import free_port
 from pipeline.local.load import Target, simulate
 from pipeline.local.simulator import Kind, Plan, callbacks
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

@@ -33,7 +33,7 @@ _bridge = BridgeSettings()
 def rows() -> list[tuple[str, list[Builder[Panel]]]]:
     """Return the panels, by the titles they stand under; thresholds follow the default settings."""
     return [
-        ("Bridge: groups sent to Kafka", _groups()),
+        ("Bridge: batches sent to Kafka", _batches()),
         ("Bridge: spool and copies", _spool()),
         ("MNS queues", _mns()),
         ("Worker: chunks and transactions", _chunks()),
@@ -48,7 +48,7 @@ def _quantiles(histogram: str, *, by: str = "") -> list[Query]:
     return [q(quantile(share, histogram, by=by), f"p{share * 100:.0f}{name}") for share in (0.5, 0.99)]
 
 
-def _groups() -> list[Builder[Panel]]:
+def _batches() -> list[Builder[Panel]]:
     return [
         lines(
             "Publish seconds", *_quantiles("vod_pipeline_bridge_publish_seconds"),
@@ -56,17 +56,17 @@ def _groups() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
         ),
         spread(
-            "Publish seconds, all groups", "vod_pipeline_bridge_publish_seconds",
+            "Publish seconds, all batches", "vod_pipeline_bridge_publish_seconds",
             unit="s", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_publish_seconds"),
         ),
         lines(
-            "Callbacks a group, on average", q(mean("vod_pipeline_bridge_batch_records"), "callbacks"),
+            "Callbacks a batch, on average", q(mean("vod_pipeline_bridge_batch_records"), "callbacks"),
             unit="short", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_batch_records"),
         ),
         lines(
-            "Groups a second", q(rate("vod_pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
+            "Batches a second", q(rate("vod_pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
             unit="ops", span=8, anchor="publishslow",
-            says="Groups that Kafka took; one is in flight at a time. A fall at equal load means slow brokers.",
+            says="Batches that Kafka took, up to four in flight at a time. A fall at equal load means slow brokers.",
         ),
         lines(
             "Waiting for Kafka", q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),
@@ -84,14 +84,14 @@ def _groups() -> list[Builder[Panel]]:
 
 
 def _spool() -> list[Builder[Panel]]:
-    replayed = rate("vod_pipeline_bridge_requests_total", 'outcome="replayed"')
+    repeated = rate("vod_pipeline_bridge_requests_total", 'outcome="repeated"')
     return [
         lines(
-            "Spool written and replayed",
+            "Spool written and drained",
             q(rate("vod_pipeline_spool_written_records_total"), "written"),
-            q(rate("vod_pipeline_spool_drained_records_total"), "replayed"),
+            q(rate("vod_pipeline_spool_drained_records_total"), "drained"),
             unit="ops", span=8, anchor="spoolgrowing",
-            says=meaning("vod_pipeline_spool_written_records", "Replayed: Kafka has taken them since."),
+            says=meaning("vod_pipeline_spool_written_records", "Drained: Kafka has taken them since."),
         ),
         lines(
             "Spool failures", q(rate("vod_pipeline_spool_failures_total", by="reason"), "{{reason}}"),
@@ -105,11 +105,11 @@ def _spool() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_spools_left_behind"),
         ),
         lines(
-            "Answered from the replay cache",
-            q(f"{replayed} / {rate('vod_pipeline_bridge_requests_total')}", "replayed"),
+            "Repeated requests, answered like the first",
+            q(f"{repeated} / {rate('vod_pipeline_bridge_requests_total')}", "repeated"),
             unit="percentunit", span=12, anchor="callbacksrefused",
             says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
-            "repeats: it did not get our 200 in 5 s; or someone replays a signature.",
+            "repeats: it did not get our 200 in 5 s; or someone uses a signature again.",
         ),
         lines(
             "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
@@ -230,8 +230,8 @@ def _processes() -> list[Builder[Panel]]:
         lines(
             "CPU", q(rate("process_cpu_seconds_total", by="job, instance"), name),
             unit="percentunit", limits=warn(0.8, 0.95), ratio=True, span=6, anchor="laggrowing",
-            says="Of one core, which is all that a worker, or each member of a bridge, can use. At 100% add workers "
-            "(up to one a partition), or members.",
+            says="Of one core, which is all that a worker, or each process of a bridge, can use. At 100% add workers "
+            "(up to one a partition), or processes.",
         ),
         lines(
             "Memory", q(f"sum by (job, instance) ({of('process_resident_memory_bytes')})", name),

@@ -28,7 +28,7 @@ UID = "vod-pipeline-overview"
 _worker = WorkerSettings()
 # A window is complete one delay after its end, and the newest complete one until the next is: so old it gets in health.
 WINDOW_AGE_SECONDS = 2 * _worker.window_seconds + _worker.allowed_delay_seconds
-TAKEN = 'outcome=~"published|spooled|replayed"'
+TAKEN = 'outcome=~"published|spooled|repeated"'
 ALL_TOGETHER = 'error_code="all"'
 OF_A_CODE = ('error_code=~"$error_code"', 'error_code!="all"')
 
@@ -193,7 +193,7 @@ def _callbacks() -> list[Builder[Panel]]:
         lines(
             "Answers 200 a second", q(rate(requests, TAKEN, by="outcome"), "{{outcome}}"),
             unit="reqps", stacked=True, span=8, anchor="nocallbacks",
-            says="published: Kafka has it. spooled: our disk has it. replayed: a copy of a request answered before.",
+            says="published: Kafka has it. spooled: our disk has it. repeated: a copy of a request answered before.",
         ),
         lines(
             "Other answers a second", q(rate(requests, TAKEN.replace("=~", "!~"), by="outcome"), "{{outcome}}"),

@@ -64,7 +64,7 @@ KAFKA = [
         "Kafka is slow",
         20,
         {publish_bucket("0.25"): "0+50x30"},
-        fires("PublishSlow", "One group of callbacks in a hundred takes 2.455s or more to be acknowledged."),
+        fires("PublishSlow", "One batch of callbacks in a hundred takes 2.455s or more to be acknowledged."),
     ),
     Story("Kafka was slow for four minutes", 9, {publish_bucket("0.25"): "0+99.5x5 547.5+50x10"}),
     Story(

@@ -25,9 +25,10 @@ from kafka.admin import (
 from pipeline.admin.doctor import Finding, Level
 from pipeline.admin.doctor.kafka import examine
 from pipeline.admin.topics.apply import reconcile
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.secured_kafka import PASSWORD, USER, SecuredKafka
 

@@ -15,10 +15,11 @@ from pipeline.admin.topics.apply import apply, plan
 from pipeline.cli import app
 from pipeline.kafka.tools import cluster as kafka_cluster
 from pipeline.kafka.tools.cluster import ClusterError, UnreachableError, connect
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.harness.admin import admin_of
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
 from pipeline.service.web import ListenError, listen
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

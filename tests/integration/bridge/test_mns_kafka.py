@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, Settings
 from tests.harness.load import deletion
 from tests.harness.mns import MnsEmulator
+from tests.harness.ports import free_port
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess
 

@@ -160,7 +160,7 @@ async def test_what_kafka_refuses_for_good_holds_up_nothing_and_costs_no_connect
     monkeypatch.setattr("pipeline.bridge.drain.REFUSED_SECONDS", 0.1)
     spool = Spool(tmp_path, bytes_max=1 << 20)
     async with running(cluster, spool, ack_timeout_seconds=20) as bridge:
-        await bridge.until(bridge.publisher._connected.is_set)
+        await bridge.until(bridge.publisher._sender.connected.is_set)
         take_at_most(bridge.settings, 2000)
         while await bridge.publish(b"probe" + b"x" * 5000) is False:
             pass  # Until the change is in force.

@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
 from tests.harness.bridge import KEY, URL, BridgeProcess
+from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
     import subprocess

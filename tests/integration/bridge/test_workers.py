@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 40
 PUBLISHED = 'vod_pipeline_bridge_requests_total{outcome="published"}'
-REPLAYED = "vod_pipeline_spool_drained_records_total"
+DRAINED = "vod_pipeline_spool_drained_records_total"
 SPOOLED = 'vod_pipeline_bridge_requests_total{outcome="spooled"}'
 
 
@@ -72,12 +72,12 @@ async def test_both_take_callbacks_and_their_metrics_are_added_up(settings: Sett
     assert len(sent.taken) == CONNECTIONS * 5
     assert sorted(path.name for path in bridge.spool.iterdir()) == ["1", "2"]
     assert await taken_by(bridge) == CONNECTIONS * 5
-    if not await bridge.metric(SPOOLED):  # A member whose producer was not connected yet publishes later.
+    if not await bridge.metric(SPOOLED):  # A process whose producer was not connected yet publishes later.
         values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
         assert values == set(sent.taken)
 
 
-async def test_a_member_that_is_killed_comes_back(bridge: BridgeProcess) -> None:
+async def test_a_worker_process_that_is_killed_comes_back(bridge: BridgeProcess) -> None:
     await bridge.start()
     await both_are_ready(bridge)
     assert len((await send_over_many(bridge, "a")).taken) == CONNECTIONS * 5
@@ -93,19 +93,19 @@ async def test_a_member_that_is_killed_comes_back(bridge: BridgeProcess) -> None
     assert await taken_by(bridge) == 2 * taken
 
 
-async def test_a_member_that_stands_still_takes_nothing_away(bridge: BridgeProcess) -> None:
+async def test_a_worker_process_that_stands_still_takes_nothing_away(bridge: BridgeProcess) -> None:
     await bridge.start()
     await both_are_ready(bridge)
     await send_over_many(bridge, "a")
     taken = await taken_by(bridge)
-    members = children_of(bridge.process_id)
-    for member in members:
-        os.kill(member, signal.SIGSTOP)
+    workers = children_of(bridge.process_id)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
     try:
         assert await taken_by(bridge) == taken == CONNECTIONS * 5
     finally:
-        for member in members:
-            os.kill(member, signal.SIGCONT)
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
 
 
 async def test_what_another_number_of_bridges_left_is_published(settings: Settings, bridge: BridgeProcess) -> None:
@@ -116,7 +116,7 @@ async def test_what_another_number_of_bridges_left_is_published(settings: Settin
     await bridge.start()
 
     async with asyncio.timeout(60):
-        while await bridge.metric(REPLAYED) < 2:  # noqa: ASYNC110  # Another process's doing.
+        while await bridge.metric(DRAINED) < 2:  # noqa: ASYNC110  # Another process's doing.
             await asyncio.sleep(0.05)
 
     values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
@@ -126,23 +126,23 @@ async def test_what_another_number_of_bridges_left_is_published(settings: Settin
 async def test_sigterm_ends_all_in_order(bridge: BridgeProcess) -> None:
     await bridge.start()
     await both_are_ready(bridge)
-    members = children_of(bridge.process_id)
+    workers = children_of(bridge.process_id)
 
     assert await asyncio.to_thread(bridge.terminate) == 0
-    assert len(members) == 2
-    assert not [member for member in members if _is_alive(member)]
+    assert len(workers) == 2
+    assert not [worker for worker in workers if _is_alive(worker)]
 
 
-async def test_members_do_not_outlive_a_killed_parent(bridge: BridgeProcess) -> None:
+async def test_worker_processes_do_not_outlive_a_killed_parent(bridge: BridgeProcess) -> None:
     """They would keep the port and the spools from the next start."""
     await bridge.start()
     await both_are_ready(bridge)
-    members = children_of(bridge.process_id)
+    workers = children_of(bridge.process_id)
 
     bridge.kill()
 
-    assert len(members) == 2
-    await until(lambda: not [member for member in members if _is_alive(member)])
+    assert len(workers) == 2
+    await until(lambda: not [worker for worker in workers if _is_alive(worker)])
 
 
 def _is_alive(process_id: int) -> bool:
@@ -152,7 +152,7 @@ def _is_alive(process_id: int) -> bool:
         return False
 
 
-async def test_a_member_that_cannot_start_ends_all_with_its_message(bridge: BridgeProcess) -> None:
+async def test_a_worker_process_that_cannot_start_ends_all_with_its_message(bridge: BridgeProcess) -> None:
     bridge.spool.parent.joinpath("spool").write_text("a file where the spool's directory should be")
 
     process = bridge.launch()

@@ -23,7 +23,7 @@ import pipeline
 from pipeline.admin import offsets
 from pipeline.cli import app
 from pipeline.core.windows import format_time
-from pipeline.local.kafka import free_port
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from playwright.async_api import Browser, Page, ViewportSize, expect
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.core.signature import Callback
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.local.load import Target, simulate
 from pipeline.local.simulator import Plan
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
@@ -31,6 +31,7 @@ from tests.conftest import new_kafka
 from tests.harness.bridge import KEY, URL, BridgeProcess
 from tests.harness.dashboard import DESKTOP, PHONE, DashboardProcess, chromium, opened, shown
 from tests.harness.load import Raw, deletion, write
+from tests.harness.ports import free_port
 from tests.harness.recount import rates, read, recount
 from tests.harness.worker import WorkerProcess
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
 from tests.harness.dashboard import DashboardProcess
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.service.settings import Settings
 
 RESUME_SECONDS_MAX = 60
-PATIENT_SECONDS = 60.0  # An acknowledgement's deadline that a broker's restart fits into.
+RESTART_SECONDS_MAX = 60.0  # An acknowledgement's deadline that a broker's restart fits into.
 
 
 def record(number: int, *, key: bytes | None = None, size: int = 0) -> RawRecord:
@@ -194,7 +194,7 @@ async def test_a_broker_that_is_back_within_the_deadline_costs_only_time(
         own_kafka.kill()
         sending = asyncio.create_task(producer.send([record(2)]))
         await asyncio.to_thread(own_kafka.start)
-        async with asyncio.timeout(PATIENT_SECONDS):
+        async with asyncio.timeout(RESTART_SECONDS_MAX):
             await sending
 
     assert {b"000001", b"000002"} == {body for bodies in bodies_in_raw(own_settings) for body in bodies}

@@ -29,10 +29,10 @@ from prometheus_client import CollectorRegistry
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.load import deletion
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.secured_kafka import KEY_PASSWORD, PASSWORD, WAYS, SecuredKafka
 from tests.harness.worker import WorkerProcess

@@ -16,11 +16,11 @@ from pipeline.kafka.tools import reader
 from pipeline.kafka.tools.cluster import Bounds, ClusterError, UnreachableError, connect
 from pipeline.kafka.tools.raw_writer import write_raw
 from pipeline.kafka.tools.reader import Reader
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.cluster import Cluster
 from tests.harness.load import Raw, write
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 
 if TYPE_CHECKING:

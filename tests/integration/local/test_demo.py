@@ -13,10 +13,10 @@ from rich.console import Console
 
 from pipeline.kafka.tools.cluster import UnreachableError
 from pipeline.local import demo
-from pipeline.local.kafka import free_port
 from pipeline.local.simulator import Kind, Plan
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 from tests.harness.bridge import KEY, URL, BridgeProcess
+from tests.harness.ports import free_port
 from tests.harness.worker import WorkerProcess
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.admin.topics.apply import plan, reconcile
 from pipeline.kafka.tools.cluster import connect
-from pipeline.local.kafka import LocalKafka, LocalKafkaError, free_port
+from pipeline.local.kafka import LocalKafka, LocalKafkaError
 from pipeline.service.settings import KafkaSettings, Settings
+from tests.harness.ports import free_port
 
 REPOSITORY = Path(__file__).parents[3]
 OWNER = """

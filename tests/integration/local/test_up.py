@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.local.kafka import HOST, free_port
+from pipeline.local.kafka import HOST
 from pipeline.service.probe import ask, url_of
 from tests.conftest import KAFKA_JARS
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.tools import DEAD_PROXY
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.admin.topics.apply import reconcile
-from pipeline.local.kafka import LocalKafka, free_port
+from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from pipeline.worker.exits import ExitCode
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
+from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
 

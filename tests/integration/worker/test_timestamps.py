@@ -37,7 +37,8 @@ MINUTE_MS, FOR_EVER_MS = "60000", str(2**63 - 1)
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """A cluster whose defaults refuse an event that the contract allows, and compress so that we cannot read it."""
-    from pipeline.local.kafka import LocalKafka, free_port
+    from pipeline.local.kafka import LocalKafka
+    from tests.harness.ports import free_port
 
     with LocalKafka(
         jars=KAFKA_JARS,

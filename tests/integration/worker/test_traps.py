@@ -267,7 +267,7 @@ def test_a_lost_offset_is_found_again_in_the_output(
 def test_a_commit_without_metadata_forgets_no_event(
     settings: Settings, admin: KafkaAdminClient, tmp_path: Path
 ) -> None:
-    """An operator's tool commits no metadata: the fold then takes in all of accepted."""
+    """An operator's tool commits no metadata: the restore then takes in all of accepted."""
     known = deletions(100)
     write(settings, known)
     with WorkerProcess(settings, tmp_path) as worker:
@@ -301,10 +301,10 @@ def test_of_two_workers_under_one_instance_id_the_older_leaves(settings: Setting
 
 def test_a_static_member_goes_on_before_its_session_ends(settings: Settings, tmp_path: Path) -> None:
     """Killed and started again under its id, it is working within a session of 60 s: no rebalance was waited for."""
-    patient = settings.model_copy(
+    long_session = settings.model_copy(
         update={"worker": WorkerSettings(group=settings.worker.group, session_timeout_seconds=60)}
     )
-    with WorkerProcess(patient, tmp_path, instance_id="one") as worker:
+    with WorkerProcess(long_session, tmp_path, instance_id="one") as worker:
         write(settings, deletions(10))
         worker.wait_until_working(records=10)
         worker.kill()

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trustme
 
 from pipeline.admin.doctor import Finding, Level, machine
 from pipeline.admin.doctor.kafka import skew_finding
-from pipeline.local.kafka import free_port
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
+from tests.harness.ports import free_port
 
 STRONG = "Vp0123456789abcdef0123456789abcd"
 HTTPS = "https://vod.example.com/path-secret"
@@ -61,7 +61,11 @@ def test_a_bridge_that_runs_has_its_callbacks_from_elsewhere() -> None:
     """`up` gives it one, which no settings name: that it would not start is not true."""
 
     class Ours(Page):
-        pass
+        asked: ClassVar[list[str]] = []
+
+        def do_GET(self) -> None:
+            self.asked.append(self.path)
+            super().do_GET()
 
     with served(Ours) as ours, socket.create_server(("127.0.0.1", 0)) as callbacks:
         settings = ports(metrics=ours.server_port, bridge=callbacks.getsockname()[1])
@@ -71,6 +75,7 @@ def test_a_bridge_that_runs_has_its_callbacks_from_elsewhere() -> None:
     (found,) = (finding for finding in findings if finding.check == "callbacks")
     assert found.level is Level.OK
     assert "the bridge that runs has" in found.what
+    assert Ours.asked == ["/metrics", "/readyz"]
 
 
 def test_a_horizon_that_outlives_what_is_kept_fails() -> None:
@@ -118,13 +123,13 @@ def ports(*, bridge: int | None = None, metrics: int | None = None, worker: int 
 
 
 def test_free_ports_are_well() -> None:
-    assert [finding.level for finding in machine.check_ports(ports())] == [Level.OK] * 3
+    assert [finding.level for finding in machine.check_ports(ports(), has_bridge=False)] == [Level.OK] * 3
 
 
 def test_a_port_of_another_program_fails_and_names_the_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        findings = list(machine.check_ports(ports(worker=port)))
+        findings = list(machine.check_ports(ports(worker=port), has_bridge=False))
 
     assert [finding.level for finding in findings] == [Level.OK, Level.OK, Level.FAIL]
     assert "worker.metrics_port" in findings[2].what
@@ -136,7 +141,8 @@ def test_an_http_server_that_is_not_ours_is_another_program() -> None:
         metric = "node_cpu_seconds_total 1"
 
     with served(Other) as other:
-        findings = list(machine.check_ports(ports(metrics=other.server_port)))
+        settings = ports(metrics=other.server_port)
+        findings = list(machine.check_ports(settings, has_bridge=machine.bridge_runs(settings)))
         other.shutdown()
 
     assert [finding.level for finding in findings] == [Level.OK, Level.FAIL, Level.OK]
@@ -152,7 +158,8 @@ def test_our_running_service_is_recognised_and_asked_whether_it_is_ready(
     Ours.readiness = readiness
     with served(Ours) as ours, socket.create_server(("127.0.0.1", 0)) as callbacks:
         port = callbacks.getsockname()[1]
-        findings = list(machine.check_ports(ports(metrics=ours.server_port, bridge=port)))
+        settings = ports(metrics=ours.server_port, bridge=port)
+        findings = list(machine.check_ports(settings, has_bridge=machine.bridge_runs(settings)))
         ours.shutdown()
 
     assert [finding.level for finding in findings if finding.check == "ports"] == [Level.OK] * 3

@@ -89,9 +89,9 @@ def test_spools_of_another_number_of_bridges_are_left_behind(tmp_path: Path) -> 
     for folder in (tmp_path, tmp_path / "1", tmp_path / "3", tmp_path / "x"):
         Spool(folder, bytes_max=MIB).close()
 
-    assert left_behind(tmp_path, members=0) == [tmp_path / "1", tmp_path / "3"]
-    assert left_behind(tmp_path, members=3) == [tmp_path]
-    assert left_behind(tmp_path / "nothing", members=3) == []
+    assert left_behind(tmp_path, processes=0) == [tmp_path / "1", tmp_path / "3"]
+    assert left_behind(tmp_path, processes=3) == [tmp_path]
+    assert left_behind(tmp_path / "nothing", processes=3) == []
 
 
 def modes_of(directory: Path) -> dict[str, int]:
@@ -286,3 +286,14 @@ def test_a_disk_that_knows_no_locks_is_named_and_not_another_bridge(
     assert str(caught.value) == (
         f"the spool {tmp_path} cannot be locked (No locks available): set bridge.spool_directory to a local disk"
     )
+
+
+def test_a_damaged_spool_leaves_no_file_open(tmp_path: Path) -> None:
+    """A bridge looks at it again every minute, and may hold on to the error."""
+    (tmp_path / FILE).write_bytes(b"no database" * 1000)
+
+    with pytest.raises(SpoolError) as raised:
+        Spool(tmp_path, bytes_max=MIB)
+
+    files = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert [file for file in files if file.startswith(str(tmp_path))] == [], raised.value

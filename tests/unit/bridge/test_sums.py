@@ -67,7 +67,7 @@ def test_of_timestamps_the_oldest_counts_and_none_is_no_timestamp() -> None:
 
 
 def test_of_starts_the_newest_counts() -> None:
-    """A member that keeps ending itself must be seen beside those that run on."""
+    """A process that keeps ending itself must be seen beside those that run on."""
 
     def started(at: float) -> str:
         registry = CollectorRegistry()
@@ -80,7 +80,7 @@ def test_of_starts_the_newest_counts() -> None:
     assert found['vod_pipeline_certificate_not_after_timestamp_seconds{subject="CN=a",use="bridge"}'] == 20
 
 
-def test_the_newest_start_counts_so_that_one_members_restart_is_seen() -> None:
+def test_the_newest_start_counts_so_that_the_restart_of_one_process_is_seen() -> None:
     pages = (f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {at}\n" for at in (30, 50, 40))
 
     assert added_up(*pages)["process_start_time_seconds"] == 50
@@ -94,7 +94,7 @@ def test_what_is_said_in_labels_is_not_added_up() -> None:
 
 
 def test_readiness_is_not_added_up() -> None:
-    """Four ready members would be a readiness of 4; the bridge says itself whether it is ready."""
+    """Four ready processes would be a readiness of 4; the bridge says itself whether it is ready."""
     ready = "# TYPE vod_pipeline_ready gauge\nvod_pipeline_ready 1.0\n"
 
     assert added_up(ready, ready) == {}
@@ -106,14 +106,14 @@ def test_no_page_is_no_metric() -> None:
 
 
 DENIED = 'vod_pipeline_bridge_requests_total{outcome="denied"}'
-GROUPS = "vod_pipeline_bridge_batch_records_count"
+BATCHES = "vod_pipeline_bridge_batch_records_count"
 IN_FLIGHT = "vod_pipeline_bridge_in_flight"
 
 
 def test_what_an_ended_process_counted_stays() -> None:
     sums, one, two = Sums(), Process(1), Process(2)
     one.metrics.requests.labels("denied").inc(30)
-    one.metrics.group_records.observe(8)
+    one.metrics.batch_records.observe(8)
     one.metrics.in_flight.set(5)
     two.metrics.requests.labels("denied").inc(40)
     sums.take(1, one.page())
@@ -126,7 +126,7 @@ def test_what_an_ended_process_counted_stays() -> None:
 
     found = samples(sums.page())
     assert found[DENIED] == 30 + 40 + 1 + 1
-    assert found[GROUPS] == 1
+    assert found[BATCHES] == 1
     assert found[IN_FLIGHT] == 0
     assert found["vod_pipeline_started_timestamp_seconds"] == 4
 

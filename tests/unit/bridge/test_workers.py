@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.bridge.workers import _Member
+from pipeline.bridge.workers import _Supervised
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
 @pytest.fixture
-async def member() -> AsyncIterator[_Member]:
+async def worker() -> AsyncIterator[_Supervised]:
     """One that does nothing, until it is killed."""
     alive, ours = os.pipe()
     with socket.socket() as metrics:
         command = [sys.executable, "-c", "import time; time.sleep(60)"]
-        yield _Member(1, command, metrics, alive)
+        yield _Supervised(1, command, metrics, alive)
     os.close(ours)
     os.close(alive)
 
 
 async def test_a_process_that_cannot_be_made_now_is_made_later(
-    member: _Member, monkeypatch: pytest.MonkeyPatch
+    worker: _Supervised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The machine may have no memory or no process to spare for a moment; the others go on meanwhile."""
     monkeypatch.setattr("pipeline.bridge.workers.RESTART_SECONDS", 0)
@@ -45,7 +45,7 @@ async def test_a_process_that_cannot_be_made_now_is_made_later(
         return await make(*arguments, **options)
 
     monkeypatch.setattr("asyncio.create_subprocess_exec", make_or_fail)
-    keeping = asyncio.create_task(member.keep())
+    keeping = asyncio.create_task(worker.keep())
     waiting = asyncio.create_task(made.wait())
 
     await asyncio.wait([keeping, waiting], timeout=10, return_when=asyncio.FIRST_COMPLETED)
@@ -54,12 +54,12 @@ async def test_a_process_that_cannot_be_made_now_is_made_later(
     assert not keeping.done()
     keeping.cancel()
     await asyncio.wait([keeping])
-    if member.process is not None:
-        member.process.kill()
-        await member.process.wait()
+    if worker.process is not None:
+        worker.process.kill()
+        await worker.process.wait()
 
 
-async def test_a_signal_to_a_process_that_has_just_ended_is_none(member: _Member) -> None:
+async def test_a_signal_to_a_process_that_has_just_ended_is_none(worker: _Supervised) -> None:
     class Ended:
         """What asyncio has of a process whose end it learns of in a moment."""
 
@@ -69,6 +69,6 @@ async def test_a_signal_to_a_process_that_has_just_ended_is_none(member: _Member
             raise ProcessLookupError
 
     ended: Any = Ended()
-    member.process = ended
+    worker.process = ended
 
-    member.send(signal.SIGTERM)
+    worker.send(signal.SIGTERM)

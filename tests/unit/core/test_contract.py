@@ -83,7 +83,7 @@ def test_the_decision_header_is_the_contract() -> None:
 @settings(max_examples=100, deadline=None)
 @given(uint64s, uint64s, codes)
 def test_a_decision_is_read_back(raw_offset: int, fingerprint: int, code: str) -> None:
-    """The fold of accepted knows nothing but this header, the key and the timestamp."""
+    """What restores from accepted knows nothing but this header, the key and the timestamp."""
     packed = pack_decision(raw_offset, fingerprint) + code.encode()
 
     assert unpack_decision(packed) == Decision(raw_offset, fingerprint, code)

@@ -137,7 +137,7 @@ def test_a_valid_event_is_accepted_as_it_came() -> None:
 
 
 def test_the_decision_header_holds_the_fingerprint_and_the_code() -> None:
-    """The fold reads nothing else; the fingerprint is that of tests/unit/core/test_event.py's documented failure."""
+    """The restore reads nothing else; the fingerprint is that of tests/unit/core/test_event.py's documented failure."""
     value = body(Status="fail", ErrorCode="InvalidVideo.NotFound", ErrorMessage="The video does not exist.")
 
     (row,) = outs(run(raw(7, value)).accepted)
@@ -187,7 +187,7 @@ def test_bad_data_is_rejected_with_a_reason(record: Raw, reason: str, detail: st
     decisions = run(record)
 
     assert reasons_of(decisions) == [reason]
-    assert details_of(decisions) == [detail]
+    assert [found.removesuffix(": inf") for found in details_of(decisions)] == [detail]  # Python 3.13 names it.
     assert decisions.outcomes == {f"rejected/{reason}": 1}
     assert (decisions.accepted, decisions.partial_counts) == ([], [])
 
@@ -403,7 +403,7 @@ def test_one_code_with_different_contents_has_one_count() -> None:
     ],
 )
 def test_the_watermark_is_30_s_behind_event_time(event_time: str, watermark: int) -> None:
-    """It travels with the counts it covers: 12:00 less an hour of horizon and one of skew is where all is settled."""
+    """It travels with the counts it covers: 12:00 less an hour of horizon and one of skew is where all is final."""
     state = new_state()
 
     decisions = run(raw(0, body(at=event_time)), state=state)
@@ -556,7 +556,7 @@ def test_metadata_stays_under_4_kb() -> None:
     ],
 )
 def test_foreign_metadata_gives_a_state_that_has_seen_no_time(metadata: str) -> None:
-    """An operator set the offset by hand, with whatever tool: the worker starts, and folds all of accepted."""
+    """An operator set the offset by hand, with whatever tool: the worker starts, and restores from all of accepted."""
     state = from_metadata(3, POLICY, metadata)
 
     assert (state.stream_time, state.watermark, state.totals) == (NEVER, NEVER, {})
@@ -594,7 +594,7 @@ def logs(draw: Callable[[st.SearchStrategy[object]], object], *, size: int = 30)
     return records
 
 
-def fold(state: AcceptState, accepted: Sequence[Row]) -> AcceptState:
+def restored_from(state: AcceptState, accepted: Sequence[Row]) -> AcceptState:
     """What the stage does when it opens a partition."""
     restored = from_metadata(state.partition, state.policy, to_metadata(state))
     for row in outs(accepted):
@@ -723,14 +723,14 @@ def test_chunks_do_not_matter(records: list[Raw], data: st.DataObject) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(logs(), logs(), st.none() | st.integers(NOON, NOON + 10_800_000))
-def test_a_state_is_a_fold_of_its_output(records: list[Raw], more: list[Raw], now: int | None) -> None:
+def test_a_state_is_restored_from_its_output(records: list[Raw], more: list[Raw], now: int | None) -> None:
     """There is no store: killed anywhere, the successor reads accepted and the metadata, and decides the same."""
     state = new_state()
     accepted = accept(state, records).accepted
     if now is not None:
         tick(state, now)
 
-    restored = fold(state, accepted)
+    restored = restored_from(state, accepted)
 
     assert memory(restored) == memory(state)
     later = [Raw(1000 + raw.offset, raw.timestamp, raw.key, raw.value) for raw in more]
@@ -744,8 +744,8 @@ def test_a_state_is_a_fold_of_its_output(records: list[Raw], more: list[Raw], no
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(logs(size=4) | st.integers(NOON - 7_200_000, NOON + 7_200_000), max_size=8))
-def test_the_watermark_and_what_is_settled_never_fall(inputs: list[list[Raw] | int]) -> None:
-    """Whatever chunks and ticks are mixed: a window that was complete stays so, what is settled stays settled."""
+def test_the_watermark_and_what_is_final_never_fall(inputs: list[list[Raw] | int]) -> None:
+    """Whatever chunks and ticks are mixed: a window that was complete stays so, what is final stays final."""
     state = new_state()
     marks: list[tuple[int, int]] = []
     for each in inputs:
@@ -760,24 +760,24 @@ def test_the_watermark_and_what_is_settled_never_fall(inputs: list[list[Raw] | i
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(logs(size=6), max_size=5))
-def test_no_count_changes_below_what_was_settled(chunks: list[list[Raw]]) -> None:
+def test_no_count_changes_below_what_was_final(chunks: list[list[Raw]]) -> None:
     """The report has dropped those windows: a count for one would begin it anew, at a wrong number."""
-    state, settled = new_state(), NEVER
+    state, final = new_state(), NEVER
     for chunk in chunks:
         decisions = accept(state, chunk)
         counted = [int(key.split(b"|")[1]) for key in counts_of(decisions.partial_counts)]
-        assert all(window >= settled for window in counted)
+        assert all(window >= final for window in counted)
         for row in outs(decisions.partial_counts):
             if row.key == b"watermark|3":
-                settled = json.loads(row.value or b"")["expiry"]
+                final = json.loads(row.value or b"")["expiry"]
 
 
-def test_a_fold_knows_the_highest_event_time() -> None:
+def test_a_restored_state_knows_the_highest_event_time() -> None:
     """An event at 12:10 lets the watermark follow the stream time to 12:05, before a restart and after."""
     state = new_state()
     accepted = run(raw(0, body(at="2024-01-01T12:10:00Z")), raw(1, body()), state=state).accepted
 
-    restored = fold(state, accepted)
+    restored = restored_from(state, accepted)
     run(raw(2, b"nope", NOON + 300_000), state=restored)
 
     assert restored.watermark == NOON + 270_000

@@ -64,7 +64,7 @@ def numbers(rows: Sequence[Row]) -> list[tuple[object, ...]]:
 
 
 def restarted(state: ReportState, rows: Sequence[Row], records: Sequence[Record]) -> ReportState:
-    """What the stage does when it opens: fold the rows, then the counts, then finish_restore."""
+    """What the stage does when it opens: restore the rows, then the counts, then finish_restore."""
     restored = ReportState(state.partitions, state.width)
     for row in rows:
         restore_row(restored, row[1] or b"")
@@ -440,20 +440,20 @@ class World:
 
     def play(self, step: Step) -> list[Record]:
         """Return what the transaction writes; deletions before the partition's own expiry are refused, as is law."""
-        partition, settled = step.partition, self._settled(step.partition)
+        partition, final = step.partition, self._final_before(step.partition)
         written = {}
         for index, code in step.deletions:
             window = NOON + index * MINUTE
-            if window >= settled:
+            if window >= final:
                 self.deletions.append((partition, window, code))
                 written[window, code] = self.deletions.count((partition, window, code))
         records = [count(n, code=code, partition=partition, window=window) for (window, code), n in written.items()]
         if step.advance:
             self.marks[partition] = max(self.marks[partition], NOON - 30_000) + step.advance
-            records.append(mark(self.marks[partition], partition=partition, expiry=self._settled(partition)))
+            records.append(mark(self.marks[partition], partition=partition, expiry=self._final_before(partition)))
         return records
 
-    def _settled(self, partition: int) -> int:
+    def _final_before(self, partition: int) -> int:
         at = self.marks[partition]
         return NEVER if self.horizon is None or at == NEVER else (at - self.horizon) // MINUTE * MINUTE
 
@@ -526,7 +526,7 @@ def test_reading_counts_again_changes_nothing(plan: list[Step], begin: int) -> N
 @settings(max_examples=100, deadline=None)
 @given(steps, st.integers(0, 15), st.sampled_from([None, 0, 60_000, 180_000]))
 def test_a_restart_anywhere_ends_in_the_same_rows(plan: list[Step], at: int, horizon: int | None) -> None:
-    """Its state is a fold of both topics: killed after any commit, however much waited, no number is lost."""
+    """Its state is restored from both topics: killed after any commit, however much waited, no number is lost."""
     world, state = World(horizon=horizon), new_state(PARTITIONS)
     rows: list[Row] = []
     records: list[Record] = []
@@ -580,7 +580,7 @@ def test_memory_ends_at_the_expiry(plan: list[Step]) -> None:
 
 
 def test_late_deletions_are_counted_once_and_never_taken_back() -> None:
-    """The figure feeds a counter: a window that is forgotten later takes nothing from it."""
+    """The number feeds a counter: a window that is forgotten later takes nothing from it."""
     state = new_state()
     late = [
         core.report(state, records, now=NOW + 1000 * step).late

@@ -41,7 +41,7 @@ def good(number: int, at: int = NOON) -> list[Any]:
     return [Raw(GOOD, at)] * number
 
 
-def crossed(policy: RejectionLimitPolicy, *chunks: list[Any]) -> Trip | None:
+def tripped(policy: RejectionLimitPolicy, *chunks: list[Any]) -> Trip | None:
     """What the rejection limit says after those chunks."""
     state = AcceptState(0, TimePolicy(), RejectionLimit(policy))
     for chunk in chunks:
@@ -72,24 +72,24 @@ HALF_OF_TEN = RejectionLimitPolicy(share_max=0.5, records_min=10)
     ids=[
         "at the rejection limit", "just above", "over several chunks", "too few", "just enough", "the tenth is good",
         "the eleventh is bad", "either side of a minute", "the last of its minute", "a clock that was set back",
-        "a minute has no share in the next", "crossed once is crossed",
+        "a minute has no share in the next", "tripped once is tripped",
     ],
 )  # fmt: skip
 def test_a_share_above_the_limit_crosses_it(chunks: list[list[Any]], expected: Trip | None) -> None:
-    assert crossed(HALF_OF_TEN, *chunks) == expected
+    assert tripped(HALF_OF_TEN, *chunks) == expected
 
 
 def test_a_limit_of_1_is_none() -> None:
     """The default: nothing is counted, so it costs nothing."""
     assert not NO_REJECTION_LIMIT.is_on
-    assert crossed(NO_REJECTION_LIMIT, bad(2000)) is None
+    assert tripped(NO_REJECTION_LIMIT, bad(2000)) is None
 
 
 def test_ignored_and_duplicate_records_are_received_but_not_rejected() -> None:
     """Most deletions come with an event of another type; both keep the share down."""
     foreign = Raw(b'{"EventType":"TranscodeComplete"}')
 
-    assert crossed(HALF_OF_TEN, [foreign] * 20 + good(20) + bad(20)) is None
+    assert tripped(HALF_OF_TEN, [foreign] * 20 + good(20) + bad(20)) is None
 
 
 def test_a_crossing_is_a_sentence() -> None:

@@ -1,4 +1,4 @@
-"""Event time: windows partition it, borders belong to one side, and what is settled stays so."""
+"""Event time: windows partition it, borders belong to one side, and what is final stays so."""
 
 from __future__ import annotations
 
@@ -105,34 +105,34 @@ def test_the_watermark_is_the_delay_behind_the_lower_of_event_and_stream_time(hi
     assert POLICY.watermark(highest, NOON) == watermark
 
 
-def test_settled_follows_the_clock_of_an_idle_partition() -> None:
+def test_final_follows_the_clock_of_an_idle_partition() -> None:
     """Stream time stands still without records, the tick's watermark does not: 12:00 - 8 d - 1 h of skew."""
-    settled = NOON - 8 * 86_400_000 - CLOCK_SKEW
+    final = NOON - 8 * 86_400_000 - CLOCK_SKEW
 
-    assert POLICY.final_before(NOON, NEVER) == settled
-    assert POLICY.final_before(NEVER, NOON - 30_000) == settled
-    assert POLICY.final_before(NOON - MINUTE, NOON - 30_000) == settled
+    assert POLICY.final_before(NOON, NEVER) == final
+    assert POLICY.final_before(NEVER, NOON - 30_000) == final
+    assert POLICY.final_before(NOON - MINUTE, NOON - 30_000) == final
 
 
 @settings(max_examples=100, deadline=None)
 @given(policies, instants, st.integers(0, 2**45), st.integers(0, CLOCK_SKEW), st.integers(0, 2**40))
-def test_what_is_settled_is_expired_for_any_later_record(
+def test_what_is_final_is_expired_for_any_later_record(
     policy: TimePolicy, stream_time: int, idle: int, ahead: int, later: int
 ) -> None:
     """
-    The report forgets what is settled, so no count may change after.
+    The report forgets what is final, so no count may change after.
 
     The clock of the tick may run up to an hour ahead of the broker's, whose time the next record carries.
     """
     broker_now = stream_time + idle
-    settled = policy.final_before(stream_time, broker_now + ahead - policy.delay)
+    final = policy.final_before(stream_time, broker_now + ahead - policy.delay)
 
-    assert settled <= policy.expiry(max(stream_time, broker_now + later))
+    assert final <= policy.expiry(max(stream_time, broker_now + later))
 
 
 @settings(max_examples=100, deadline=None)
 @given(policies, instants, instants, instants, instants)
-def test_settled_never_falls(policy: TimePolicy, one: int, other: int, mark: int, other_mark: int) -> None:
+def test_final_never_falls(policy: TimePolicy, one: int, other: int, mark: int, other_mark: int) -> None:
     """As both times only rise, a window the report dropped stays dropped."""
     (low, high), (low_mark, high_mark) = sorted((one, other)), sorted((mark, other_mark))
 

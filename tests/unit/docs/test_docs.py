@@ -215,11 +215,11 @@ def test_what_can_be_counted_is_what_the_pages_say() -> None:
 
 def test_a_figure_of_the_readme_stands_with_its_command() -> None:
     """It has the few that a newcomer asks for; what is measured again is changed in both."""
-    figures = set(re.findall(r"\d+,\d{3}", text_of("README.md")))
+    numbers = set(re.findall(r"\d+,\d{3}", text_of("README.md")))
     pages = text_of("docs/performance.md") + text_of("docs/reliability.md")
 
-    assert len(figures) >= 4
-    assert {figure for figure in figures if figure not in pages} == set()
+    assert len(numbers) >= 4
+    assert {number for number in numbers if number not in pages} == set()
 
 
 def test_the_hooks_call_tools_that_are_installed() -> None:

@@ -289,10 +289,10 @@ def test_a_wrong_variable_is_refused_in_one_line(config: Path, name: str, value:
 def test_broken_json_in_a_file_is_refused_by_the_name_of_variable_and_file(config: Path, tmp_path: Path) -> None:
     """A bridge has two that are written by hand."""
     file = tmp_path / "callbacks.json"
-    file.write_text('[{"url": "https://example.com/vod", "auth_keys": ["s3cret"]},]')
+    file.write_text('[{"url": "https://example.com/vod", "auth_keys": ["s3cret"]}')
 
     assert problem(config, "", VOD_PIPELINE_BRIDGE__CALLBACKS_FILE=str(file)) == (
-        f"VOD_PIPELINE_BRIDGE__CALLBACKS_FILE: {file} holds no JSON (line 1, column 62), "
+        f"VOD_PIPELINE_BRIDGE__CALLBACKS_FILE: {file} holds no JSON (line 1, column 61), "
         "as which a list is written there"
     )
 
