@@ -1,13 +1,16 @@
-"""What tests of several rooms build: records, and values of the core written as their texts."""
+"""What tests of several rooms build: bodies, records, and values of the core written as their texts."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.core.event import Content
 from pipeline.core.outcome import OutcomeKey
+from tests.vectors.delete_media_complete import SUCCESS
 
 
 def keyed(totals: Mapping[str, int]) -> Counter[OutcomeKey]:
@@ -34,3 +37,19 @@ class ClientRecord:
     offset: int = 0
     partition: int = 0
     headers: Any = field(default_factory=list)
+
+
+def body(media_id: object = "m", at: object = "2024-01-01T12:00:00Z", **fields: object) -> bytes:
+    """Return a successful deletion, with *fields* besides or instead; of a wrong type, if a test is about that."""
+    event = {"EventType": "DeleteMediaComplete", "EventTime": at, "Status": "success", "MediaType": "video"}
+    return json.dumps({**event, "DeleteType": "all", "MediaId": media_id, **fields}).encode()
+
+
+def with_text(text: bytes) -> bytes:
+    """Append members to the documentation's success as they stand: json.dumps cannot write what some tests need."""
+    return SUCCESS[:-1] + b"," + text + b"}"
+
+
+def fields_of(found: Content) -> tuple[object, ...]:
+    """All a content consists of: it is compared by its fingerprint in the product, and by everything here."""
+    return found.fingerprint, found.code, found.code_bytes, found.status, found.media_type, found.delete_type

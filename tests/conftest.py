@@ -1,4 +1,4 @@
-"""Fixtures on a real Kafka: one broker for the whole run, and names of its own for every test."""
+"""Fixtures of every tier; on a real Kafka, one broker for the whole run, and names of its own for every test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka import clients, lenient_decoding
@@ -31,6 +32,12 @@ KAFKA_JARS = Path(__file__).parent.parent / ".local" / "kafka-jars"
 def new_kafka(directory: Path) -> LocalKafka:
     """Build, but do not start, a broker on free ports."""
     return LocalKafka(jars=KAFKA_JARS, directory=directory, port=free_port(), controller_port=free_port())
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """One a test: nothing is global."""
+    return CollectorRegistry()
 
 
 @pytest.fixture(scope="session")

@@ -22,18 +22,8 @@ LONG_MODULES = {
     "pipeline/bridge/publisher.py",
     "pipeline/local/kafka.py",
     "pipeline/worker/partition.py",
-    "tests/component/bridge/test_connection.py",
-    "tests/component/bridge/test_hostile.py",
-    "tests/component/service/test_monitor.py",
-    "tests/fuzz.py",
-    "tests/integration/dashboard/test_page.py",
     "tests/integration/worker/test_traps.py",
     "tests/mutants.py",
-    "tests/unit/core/test_deduplication.py",
-    "tests/unit/core/test_event.py",
-    "tests/unit/core/test_rates.py",
-    "tests/unit/service/test_metrics.py",
-    "tests/unit/service/test_settings.py",
 }
 LONG_FUNCTIONS = {
     "pipeline/bridge/server.py serve",

@@ -35,11 +35,6 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path, bytes_max=1 << 20)
 
 
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
 @contextlib.asynccontextmanager
 async def running(spool: Spool, kafka: Kafka, registry: CollectorRegistry | None = None) -> AsyncIterator[Spooler]:
     metrics = BridgeMetrics(registry or CollectorRegistry())
