@@ -61,11 +61,21 @@ def tracked() -> tuple[str, ...]:
     return tuple(name for name in sorted(set(listed.stdout.splitlines())) if (ROOT / name).is_file())
 
 
+@cache
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(text_of(name))
+
+
 def modules(*folders: str) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each Python module below *folders*."""
     for name in tracked():
         if name.endswith(".py") and name.startswith(tuple(f"{folder}/" for folder in folders)):
-            yield name, (ROOT / name).read_text()
+            yield name, text_of(name)
 
 
 def test_a_module_is_read_in_one_sitting() -> None:
@@ -79,8 +89,8 @@ def test_a_function_fits_on_a_screen() -> None:
     """What does not fit is not seen at once."""
     long = {
         f"{name} {node.name}"
-        for name, text in modules("pipeline", "tests")
-        for node in ast.walk(ast.parse(text))
+        for name, _ in modules("pipeline", "tests")
+        for node in ast.walk(tree_of(name))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES_MAX
     }
@@ -94,8 +104,8 @@ def test_every_member_of_an_enum_is_used() -> None:
     whole = "\n".join(texts.values())
     idle = [
         f"{name}: {enum.name}.{member}"
-        for name, text in texts.items()
-        for enum in ast.walk(ast.parse(text))
+        for name in texts
+        for enum in ast.walk(tree_of(name))
         if isinstance(enum, ast.ClassDef) and any("Enum" in ast.unparse(base) for base in enum.bases)
         for member in _members(enum)
         if not re.search(rf"\b{enum.name}\.{member}\b|\bin {enum.name}\b|\b{enum.name}\(", whole)
@@ -118,7 +128,7 @@ def test_no_private_word_is_used(word: str) -> None:
         f"{name}:{number}: {line.strip()[:100]}"
         for name in tracked()
         if name.endswith(SPOKEN) and not name.startswith(GENERATED) and (name, word) not in ALLOWED
-        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        for number, line in enumerate(text_of(name).splitlines(), 1)
         if pattern.search(line)
     ]
 
@@ -128,12 +138,12 @@ def test_no_private_word_is_used(word: str) -> None:
 def test_a_librarys_private_names_are_listed_in_one_place() -> None:
     """Each is a debt: pipeline/kafka/internals.py lists it, and tests/contract checks it against the library."""
     texts = dict(modules("pipeline"))
-    ours = {found for text in texts.values() for found in _defined(ast.parse(text))}
+    ours = {found for name in texts for found in _defined(tree_of(name))}
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
     foreign = [
         f"{name}:{node.lineno}: {node.attr}"
-        for name, text in texts.items()
-        for node in ast.walk(ast.parse(text))
+        for name in texts
+        for node in ast.walk(tree_of(name))
         if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in ours | listed | DOCUMENTED
     ]
 
