@@ -102,7 +102,7 @@ async def test_each_request_has_its_own_time() -> None:
 @pytest.mark.parametrize("between", [b"", b"\r\n"])
 async def test_a_connection_that_pauses_for_too_long_is_closed_without_an_answer(between: bytes) -> None:
     """A line break after an answer begins no request."""
-    server = Server(idle_seconds=SECONDS)
+    server = Server(request_seconds=1, idle_seconds=SECONDS)
 
     async with server.serve() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
