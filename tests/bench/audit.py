@@ -19,8 +19,8 @@ from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka, free_port
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
-from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 SETTLE_SECONDS = 300
 

@@ -22,9 +22,10 @@ from pipeline.bridge.listener import Listener
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 from pipeline.service.web import listen
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from pipeline.bridge.ingress import Authenticated
     from pipeline.bridge.publisher import Source
@@ -49,13 +50,6 @@ def post(body: bytes, *lines: bytes, signed: bytes = SIGNED) -> bytes:
 def statuses(received: bytes) -> list[int]:
     """Return the statuses of all answers, in order."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let others run until *condition* holds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # What is waited for has no event.
-            await asyncio.sleep(0)
 
 
 class Server:

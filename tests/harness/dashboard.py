@@ -16,8 +16,8 @@ from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, 
 
 from pipeline.local.kafka import free_port
 from pipeline.service.probe import ask
-from tests.harness.recount import eventually
 from tests.harness.tools import CHROMIUM, DEAD_PROXY
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pipeline.service.settings import Settings

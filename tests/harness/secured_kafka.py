@@ -19,7 +19,7 @@ from kafka.admin import KafkaAdminClient, UserScramCredentialUpsertion
 from kafka.errors import KafkaError
 
 from pipeline.local.kafka import LocalKafka, free_port
-from tests.harness.recount import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

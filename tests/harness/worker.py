@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.local.kafka import free_port
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
-from tests.harness.recount import eventually
 from tests.harness.tools import DEAD_PROXY
+from tests.waiting import eventually
 
 STOP_SECONDS = 30
 

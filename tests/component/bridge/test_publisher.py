@@ -20,6 +20,7 @@ from pipeline.bridge.spool_writer import Spooler
 from pipeline.local.kafka import free_port
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,11 +119,10 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
     with structlog.testing.capture_logs() as logs:
-        async with publishing(None, metrics) as publisher, asyncio.timeout(10):
+        async with publishing(None, metrics) as publisher:
             with pytest.raises(AckTimeoutError):
                 await publish(publisher, 1)
-            while not await taken(publisher):  # noqa: ASYNC110  # An acknowledgement is what ends it.
-                await asyncio.sleep(0)
+            await until(lambda: taken(publisher))
 
     assert Failing.left == []
     assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 3

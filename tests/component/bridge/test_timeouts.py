@@ -8,7 +8,8 @@ import struct
 
 import pytest
 
-from tests.harness.bridge_server import OK, Server, until
+from tests.harness.bridge_server import OK, Server
+from tests.waiting import until
 
 SECONDS = 0.3
 HEAD = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"

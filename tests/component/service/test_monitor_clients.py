@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from pipeline.service.monitor import CONNECTIONS_MAX
 from pipeline.service.web import REQUEST_BYTES_MAX, Connections
-from tests.harness.bridge_server import until
 from tests.harness.monitor import GET, SHORT_SECONDS, asked, is_closed, served
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ import asyncio, resource, sys, uvloop
 from prometheus_client import CollectorRegistry
 from pipeline.service.monitor import monitoring
 from pipeline.service.web import listen
+from tests.waiting import until
 
 def problems():
     with open("/dev/null"):

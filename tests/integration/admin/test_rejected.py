@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from pipeline.admin import rejected
 from pipeline.cli import app
 from pipeline.core.outcome import Reason
-from tests.harness.recount import differences, eventually, read
+from tests.harness.recount import differences, read
 from tests.harness.wire import Wire, pack, write_batches
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

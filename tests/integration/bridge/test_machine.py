@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import resource
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.service.metrics.bridge import BridgeMetrics
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,11 +57,7 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
     with missing():
         await publisher.start()
         (task,) = publisher.tasks
-        async with asyncio.timeout(10):
-            while not (  # noqa: ASYNC110  # What is waited for has no event.
-                registry.get_sample_value(failed) or publisher._connected.is_set() or task.done()
-            ):
-                await asyncio.sleep(0)
+        await until(lambda: bool(registry.get_sample_value(failed)) or publisher._connected.is_set() or task.done())
 
     assert not task.done()
     body = Authenticated(b"body")

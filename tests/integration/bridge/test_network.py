@@ -25,6 +25,7 @@ from tests.harness.admin import admin_of
 from tests.harness.cluster import Cluster
 from tests.harness.proxy import Fault, Proxy
 from tests.harness.recount import read
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -61,10 +62,12 @@ class Bridge:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let others run until *condition* holds; fails at once if anything has ended the publisher."""
-        async with asyncio.timeout(WAIT_SECONDS_MAX):
-            while not condition():
-                assert not any(task.done() for task in self.publisher.tasks), self.publisher.tasks
-                await asyncio.sleep(0.001)
+
+        def holds() -> bool:
+            assert not any(task.done() for task in self.publisher.tasks), self.publisher.tasks
+            return condition()
+
+        await until(holds, seconds=WAIT_SECONDS_MAX)
 
     def metric(self, name: str) -> float:
         value = self.registry.get_sample_value(name)

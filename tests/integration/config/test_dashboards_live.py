@@ -28,8 +28,9 @@ from tests.harness.grafana import Target, fill_in, targets
 from tests.harness.load import deletion
 from tests.harness.mns import MnsEmulator
 from tests.harness.prometheus import Prometheus, Series
-from tests.harness.recount import differences, eventually, read
+from tests.harness.recount import differences, read
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -158,11 +159,13 @@ async def _trouble(bridge: BridgeProcess, kafka: LocalKafka, one: WorkerProcess,
     """Partitions move to a second worker, Kafka stands still until callbacks are spooled, the first worker restarts."""
     two.start()
     await asyncio.to_thread(two.wait_until_working, seconds=WAIT_SECONDS)
+
+    async def is_spooling() -> bool:
+        return await bridge.metric("vod_pipeline_spool_written_records_total") >= 20
+
     kafka.pause()
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while await bridge.metric("vod_pipeline_spool_written_records_total") < 20:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)  # Paces the polling; the metric is what ends it.
+        await until(is_spooling, seconds=WAIT_SECONDS, pause_seconds=0.1)
     finally:
         kafka.resume()
     one.terminate()

@@ -18,7 +18,7 @@ from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
 from tests.harness.dashboard import DashboardProcess
-from tests.harness.recount import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ import pytest
 from pipeline.local.kafka import HOST, free_port
 from pipeline.service.probe import ask, url_of
 from tests.conftest import KAFKA_JARS
-from tests.harness.recount import eventually
 from tests.harness.tools import DEAD_PROXY
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
