@@ -34,6 +34,10 @@ LONG_FUNCTIONS = {
 }
 DATA = ("tests/vectors/", "tests/harness/alert_stories/")  # Tables, not code that is read from top to bottom.
 
+TIERS = ("tests/unit", "tests/component", "tests/integration")
+# The folder config/, the documentation, the wheel, what only tests use, and the tests of tests.
+PLACES = {"config", "docs", "package", "harness", "suite"}
+
 # One word for one idea, and the field's own: CONTRIBUTING says what stands for each. A place that means something else
 # by such a word (a network's fabric cannot be "folded") names itself in ALLOWED.
 BANNED = (
@@ -96,6 +100,14 @@ def test_a_function_fits_on_a_screen() -> None:
     }
 
     assert long == LONG_FUNCTIONS
+
+
+def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
+    """Each tier has the product's rooms, and places for what is no room of it."""
+    rooms = {name.split("/")[1] for name, _ in modules("pipeline") if name.count("/") > 1}
+    tests = [name.split("/") for name, _ in modules(*TIERS) if "/test_" in name]
+
+    assert ["/".join(parts) for parts in tests if len(parts) != 4 or parts[2] not in rooms | PLACES] == []
 
 
 def test_every_member_of_an_enum_is_used() -> None:
