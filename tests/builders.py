@@ -1,8 +1,9 @@
-"""What tests of several rooms build: bodies, records, and values of the core written as their texts."""
+"""What tests of several rooms build: bodies, records, settings, and values of the core written as their texts."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from pipeline.core.event import Content
 from pipeline.core.outcome import OutcomeKey
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.vectors.delete_media_complete import SUCCESS
 
 
@@ -53,3 +55,10 @@ def with_text(text: bytes) -> bytes:
 def fields_of(found: Content) -> tuple[object, ...]:
     """All a content consists of: it is compared by its fingerprint in the product, and by everything here."""
     return found.fingerprint, found.code, found.code_bytes, found.status, found.media_type, found.delete_type
+
+
+def own_settings(bootstrap_servers: str, *, partitions: int = 4, **worker: Any) -> Settings:
+    """Return settings with a topic prefix and a group that no other test has; the topics do not exist yet."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    kafka = KafkaSettings(bootstrap_servers=bootstrap_servers, topic_prefix=f"{name}.", partitions=partitions)
+    return Settings(kafka=kafka, worker=WorkerSettings(group=name, **worker))

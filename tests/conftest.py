@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka import clients, lenient_decoding
 from pipeline.local.kafka import LocalKafka, free_port
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.harness.admin import admin_of
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 @pytest.fixture
 def fresh_settings(kafka: LocalKafka) -> Settings:
     """Settings with a topic prefix and a group that no other test has; the topics do not exist yet."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    return Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name),
-    )
+    return own_settings(kafka.bootstrap_servers)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -20,7 +19,8 @@ from pipeline.core.signature import Callback
 from pipeline.local.load import Target as Receiver
 from pipeline.local.load import simulate
 from pipeline.local.simulator import Plan
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.generated.grafana import internals, overview
 from tests.generated.grafana.dashboards import dashboards, to_json
 from tests.harness.bridge import KEY, URL, BridgeProcess, Sent, send
@@ -104,11 +104,7 @@ class Observed:
 @pytest.fixture(scope="module")
 def settings(kafka: LocalKafka) -> Settings:
     """Windows of 5 s, so that some are complete before the load ends."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    built = Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name, window_seconds=5, allowed_delay_seconds=1),
-    )
+    built = own_settings(kafka.bootstrap_servers, window_seconds=5, allowed_delay_seconds=1)
     reconcile(built)
     return built
 

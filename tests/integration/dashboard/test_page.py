@@ -25,7 +25,8 @@ from pipeline.core.signature import Callback
 from pipeline.local.kafka import LocalKafka
 from pipeline.local.load import Target, simulate
 from pipeline.local.simulator import Plan
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.harness.bridge import KEY, URL, BridgeProcess
 from tests.harness.dashboard import DESKTOP, PHONE, DashboardProcess, opened, shown
 from tests.harness.load import Raw, deletion, write
@@ -58,18 +59,14 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    name = f"page-{uuid.uuid4().hex[:12]}"
-    settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name, window_seconds=5, allowed_delay_seconds=1),
-    )
+    settings = own_settings(kafka.bootstrap_servers, window_seconds=5, allowed_delay_seconds=1)
     reconcile(settings)
     directory = tmp_path_factory.mktemp("page")
     bridge = BridgeProcess(settings, directory)
     try:
         asyncio.run(bridge.start())
         with (
-            WorkerProcess(settings, directory, instance_id=name) as worker,
+            WorkerProcess(settings, directory, instance_id=settings.worker.group) as worker,
             DashboardProcess(settings, directory, bridge_metrics_port=bridge.metrics_port) as dashboard,
         ):
             write(settings, [deletion("first", datetime.now(UTC), code="Forbidden")])
