@@ -1,17 +1,18 @@
-"""Fixtures on a real Kafka: one broker for the whole run, and names of its own for every test."""
+"""Fixtures of every tier; on a real Kafka, one broker for the whole run, and names of its own for every test."""
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka import clients, lenient_decoding
 from pipeline.local.kafka import LocalKafka
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.harness.admin import admin_of
 from tests.harness.ports import free_port
 
@@ -34,6 +35,12 @@ def new_kafka(directory: Path) -> LocalKafka:
     return LocalKafka(jars=KAFKA_JARS, directory=directory, port=free_port(), controller_port=free_port())
 
 
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """One a test: nothing is global."""
+    return CollectorRegistry()
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
     """The broker that all tests share. A test that pauses or stops it, resumes or starts it before the test ends."""
@@ -44,11 +51,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 @pytest.fixture
 def fresh_settings(kafka: LocalKafka) -> Settings:
     """Settings with a topic prefix and a group that no other test has; the topics do not exist yet."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    return Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name),
-    )
+    return own_settings(kafka.bootstrap_servers)
 
 
 @pytest.fixture

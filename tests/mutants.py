@@ -22,11 +22,7 @@ RUNS = "500"
 SECONDS_MAX = 900
 COPIED = ("pipeline", "tests", "config", "pyproject.toml")
 LAWS = ("tests/laws",)
-UNIT = (
-    "tests/unit/core/test_deduplication.py",
-    "tests/unit/core/test_rates.py",
-    "tests/unit/core/test_rejection_limit.py",
-)
+UNIT = ("tests/unit/core",)
 TRAPS = "tests/integration/worker/test_traps.py::"
 
 

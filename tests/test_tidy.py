@@ -19,21 +19,15 @@ FUNCTION_LINES_MAX = 50  # It fits on a screen.
 MODULE_LINES_MAX = 300  # It is read in one sitting.
 # Those that are longer still, each to be split; one that is not longer any more leaves the list.
 LONG_MODULES = {
-    "tests/component/bridge/test_connection.py",
-    "tests/component/bridge/test_hostile.py",
-    "tests/component/service/test_monitor.py",
-    "tests/fuzz.py",
-    "tests/integration/dashboard/test_page.py",
     "tests/integration/worker/test_traps.py",
     "tests/mutants.py",
-    "tests/unit/core/test_deduplication.py",
-    "tests/unit/core/test_event.py",
-    "tests/unit/core/test_rates.py",
-    "tests/unit/service/test_metrics.py",
-    "tests/unit/service/test_settings.py",
 }
 LONG_FUNCTIONS: set[str] = set()
 DATA = ("tests/vectors/", "tests/harness/alert_stories/")  # Tables, not code that is read from top to bottom.
+
+TIERS = ("tests/unit", "tests/component", "tests/integration")
+# The folder config/, the documentation, the wheel, what only tests use, and the tests of tests.
+PLACES = {"config", "docs", "package", "harness", "suite"}
 
 # One word for one idea, and the field's own: CONTRIBUTING says what stands for each. A place that means something else
 # by such a word (a network's fabric cannot be "folded") names itself in ALLOWED.
@@ -63,11 +57,21 @@ def tracked() -> tuple[str, ...]:
     return tuple(name for name in sorted(set(listed.stdout.splitlines())) if (ROOT / name).is_file())
 
 
+@cache
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(text_of(name))
+
+
 def modules(*folders: str) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each Python module below *folders*."""
     for name in tracked():
         if name.endswith(".py") and name.startswith(tuple(f"{folder}/" for folder in folders)):
-            yield name, (ROOT / name).read_text()
+            yield name, text_of(name)
 
 
 def test_a_module_is_read_in_one_sitting() -> None:
@@ -81,13 +85,21 @@ def test_a_function_fits_on_a_screen() -> None:
     """What does not fit is not seen at once."""
     long = {
         f"{name} {node.name}"
-        for name, text in modules("pipeline", "tests")
-        for node in ast.walk(ast.parse(text))
+        for name, _ in modules("pipeline", "tests")
+        for node in ast.walk(tree_of(name))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES_MAX
     }
 
     assert long == LONG_FUNCTIONS
+
+
+def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
+    """Each tier has the product's rooms, and places for what is no room of it."""
+    rooms = {name.split("/")[1] for name, _ in modules("pipeline") if name.count("/") > 1}
+    tests = [name.split("/") for name, _ in modules(*TIERS) if "/test_" in name]
+
+    assert ["/".join(parts) for parts in tests if len(parts) != 4 or parts[2] not in rooms | PLACES] == []
 
 
 def test_every_member_of_an_enum_is_used() -> None:
@@ -96,8 +108,8 @@ def test_every_member_of_an_enum_is_used() -> None:
     whole = "\n".join(texts.values())
     idle = [
         f"{name}: {enum.name}.{member}"
-        for name, text in texts.items()
-        for enum in ast.walk(ast.parse(text))
+        for name in texts
+        for enum in ast.walk(tree_of(name))
         if isinstance(enum, ast.ClassDef) and any("Enum" in ast.unparse(base) for base in enum.bases)
         for member in _members(enum)
         if not re.search(rf"\b{enum.name}\.{member}\b|\bin {enum.name}\b|\b{enum.name}\(", whole)
@@ -120,7 +132,7 @@ def test_no_private_word_is_used(word: str) -> None:
         f"{name}:{number}: {line.strip()[:100]}"
         for name in tracked()
         if name.endswith(SPOKEN) and not name.startswith(GENERATED) and (name, word) not in ALLOWED
-        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        for number, line in enumerate(text_of(name).splitlines(), 1)
         if pattern.search(line)
     ]
 
@@ -130,12 +142,12 @@ def test_no_private_word_is_used(word: str) -> None:
 def test_a_librarys_private_names_are_listed_in_one_place() -> None:
     """Each is a debt: pipeline/kafka/internals.py lists it, and tests/contract checks it against the library."""
     texts = dict(modules("pipeline"))
-    ours = {found for text in texts.values() for found in _defined(ast.parse(text))}
+    ours = {found for name in texts for found in _defined(tree_of(name))}
     listed = {name for names in PRIVATE_NAMES.values() for name in names}
     foreign = [
         f"{name}:{node.lineno}: {node.attr}"
-        for name, text in texts.items()
-        for node in ast.walk(ast.parse(text))
+        for name in texts
+        for node in ast.walk(tree_of(name))
         if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in ours | listed | DOCUMENTED
     ]
 

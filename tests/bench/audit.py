@@ -20,8 +20,8 @@ from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.bench.worker import EVENTS, JARS, fill, validation_microseconds
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 WORKING_SECONDS_MAX = 300
 

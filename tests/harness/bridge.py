@@ -7,8 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ import httptools
 
 from pipeline.core.signature import sign
 from tests.harness.ports import free_port
-from tests.harness.tools import DEAD_PROXY
+from tests.harness.process import ServiceProcess
 
 if TYPE_CHECKING:
     from pipeline.service.settings import Settings
@@ -28,14 +26,12 @@ KEY = "Test1Key"
 START_SECONDS = 90  # Takes 1 s; a machine that is busy with other tests is slow.
 
 
-class BridgeProcess:
+class BridgeProcess(ServiceProcess):
     """One `vod-pipeline bridge`; its log and its spool are in *directory*."""
 
     def __init__(self, settings: Settings, directory: Path, *, workers: int = 1, **bridge: object) -> None:
-        self.workers = workers
         self.port = free_port()
         self.metrics_port = free_port()
-        self.log = directory / "bridge.log"
         self.spool = directory / "spool"
         values = {
             "SPOOL_DIRECTORY": self.spool,
@@ -44,22 +40,9 @@ class BridgeProcess:
             "CALLBACKS": json.dumps([{"url": URL, "auth_keys": [KEY]}]),
             **{name.upper(): value for name, value in bridge.items()},
         }
-        self.environ = {
-            **os.environ,
-            "http_proxy": DEAD_PROXY,
-            "VOD_PIPELINE_CONFIG": os.devnull,
-            "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-            "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
-            **{f"VOD_PIPELINE_BRIDGE__{name}": str(value) for name, value in values.items()},
-        }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def launch(self) -> subprocess.Popen[bytes]:
-        """Start it."""
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "pipeline", "bridge", "--workers", str(self.workers)]
-            self._process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
-        return self._process
+        environ = {f"VOD_PIPELINE_BRIDGE__{name}": str(value) for name, value in values.items()}
+        arguments = ("bridge", "--workers", str(workers))
+        super().__init__(*arguments, settings=settings, log=directory / "bridge.log", environ=environ)
 
     async def start(self) -> None:
         """Start it and wait until it listens."""
@@ -73,43 +56,14 @@ class BridgeProcess:
                 await asyncio.sleep(0.01)  # Paces the polling; the open port is what ends it.
         raise AssertionError(self.log.read_text())
 
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    def wait(self) -> int:
-        """Return the exit code once it ended by itself."""
-        assert self._process is not None
-        return self._process.wait(30)
-
     def resident_bytes(self) -> int:
         """Return how much memory it holds."""
-        assert self._process is not None
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        pages = Path(f"/proc/{self.process_id}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def hang_up(self) -> None:
         """Have it read its callbacks again."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
-
-    def terminate(self) -> int:
-        """End it with SIGTERM and return its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(30)
-
-    @property
-    def process_id(self) -> int:
-        """Its process; of several, the parent."""
-        assert self._process is not None
-        return self._process.pid
+        self.signal(signal.SIGHUP)
 
     async def status(self, path: str) -> int:
         """Return the status of a page of its monitoring port; 0 if that does not answer."""

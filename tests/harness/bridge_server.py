@@ -16,18 +16,17 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.connection import Connection, Timeouts
-from pipeline.bridge.errors import OverloadedError
 from pipeline.bridge.handler import Handler
 from pipeline.bridge.listener import Listener
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import BridgeSettings, CallbackSettings
 from pipeline.service.web import listen
+from tests.harness.publisher import FakePublisher
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
-    from pipeline.bridge.ingress import Authenticated
-    from pipeline.bridge.publisher import Source
 
 NOW = 1519375990.5
 # The documentation's example, as `/your/callback` with the key test123 wants it at NOW.
@@ -51,19 +50,8 @@ def statuses(received: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let others run until *condition* holds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # What is waited for has no event.
-            await asyncio.sleep(0)
-
-
-class Server:
-    """
-    One server: `/vod` is unsigned, `/your/callback` is signed.
-
-    A record is durable once `ack` is set, unless `error` says that it fails; `is_spooled` says where it is.
-    """
+class Server(FakePublisher):
+    """One server, and the publisher behind it: `/vod` is unsigned, `/your/callback` is signed."""
 
     def __init__(
         self,
@@ -77,12 +65,8 @@ class Server:
         tls: ssl.SSLContext | None = None,
         **settings: Any,
     ) -> None:
-        self.ack = asyncio.Event()
-        self.ack.set()
-        self.error: Exception | None = None
-        self.is_spooled = False
+        super().__init__()
         self.registry = CollectorRegistry()
-        self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
         self.timeouts = Timeouts(
             request_seconds=request_seconds,
             idle_seconds=idle_seconds,
@@ -90,7 +74,6 @@ class Server:
             close_seconds=close_seconds,
         )
         self.listener: Listener | None = None
-        self._publishing: set[asyncio.Future[bool]] = set()
         self._connections_max = connections_max
         self._tls = tls
         self._send_buffer_bytes = send_buffer_bytes
@@ -102,29 +85,6 @@ class Server:
         # No request is remembered unless a test is about it: what a request comes to must not depend on the one before.
         bridge = BridgeSettings(**{"callbacks": callbacks, "replay_cache_bytes": 0, **settings})
         self.handler = Handler(bridge, self, BridgeMetrics(self.registry), clock=lambda: NOW)
-
-    def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]:
-        """Be the handler's publisher."""
-        if isinstance(self.error, OverloadedError):
-            raise self.error
-        self.records.append((key, body, source.value, received_at_ms))
-        publishing = asyncio.ensure_future(self._durable())
-        self._publishing.add(publishing)
-        publishing.add_done_callback(self._publishing.discard)
-        return publishing
-
-    async def _durable(self) -> bool:
-        await self.ack.wait()
-        if self.error is not None:
-            raise self.error
-        return self.is_spooled
-
-    @property
-    def bodies(self) -> list[bytes]:
-        """What was published."""
-        return [body for _, body, _, _ in self.records]
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[int]:

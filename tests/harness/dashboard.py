@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +13,9 @@ from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, 
 
 from pipeline.service.probe import ask
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
-from tests.harness.tools import CHROMIUM, DEAD_PROXY
+from tests.harness.process import ServiceProcess
+from tests.harness.tools import CHROMIUM
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pipeline.service.settings import Settings
@@ -26,25 +24,19 @@ PHONE = ViewportSize(width=360, height=740)
 DESKTOP = ViewportSize(width=1200, height=900)
 
 
-class DashboardProcess:
+class DashboardProcess(ServiceProcess):
     """One `vod-pipeline dashboard`; its log goes to *directory*."""
 
     def __init__(self, settings: Settings, directory: Path, *, bridge_metrics_port: int | None = None) -> None:
         self.port = free_port()
-        self.log = directory / "dashboard.log"
         self.url = f"http://127.0.0.1:{self.port}/"
-        self.environ = {
-            **os.environ,
-            "http_proxy": DEAD_PROXY,
-            "VOD_PIPELINE_CONFIG": os.devnull,
-            "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-            "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        environ = {
             "VOD_PIPELINE_WORKER__GROUP": settings.worker.group,
             "VOD_PIPELINE_WORKER__WINDOW_SECONDS": str(settings.worker.window_seconds),
             "VOD_PIPELINE_BRIDGE__METRICS_PORT": str(bridge_metrics_port or free_port()),
             "VOD_PIPELINE_DASHBOARD__PORT": str(self.port),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__("dashboard", settings=settings, log=directory / "dashboard.log", environ=environ)
 
     def __enter__(self) -> DashboardProcess:
         self.start()
@@ -55,22 +47,8 @@ class DashboardProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers; it has not read Kafka then."""
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "pipeline", "dashboard"]
-            self._process = subprocess.Popen(command, env=self.environ, stdout=log, stderr=log)
+        self.launch()
         eventually(lambda: [] if self._answers() else [self.log.read_text()], seconds=60)
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def terminate(self) -> int:
-        """End it with SIGTERM and return its exit code."""
-        assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(30)
 
     def _answers(self) -> bool:
         try:

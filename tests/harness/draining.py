@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.kafka.producer import BatchRefusedError
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -58,6 +59,4 @@ class Kafka:
 
 
 async def until_shown(registry: CollectorRegistry, name: str, value: float) -> None:
-    async with asyncio.timeout(10):
-        while registry.get_sample_value(name) != value:  # noqa: ASYNC110  # A metric has no event.
-            await asyncio.sleep(0.001)
+    await until(lambda: registry.get_sample_value(name) == value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -13,6 +12,7 @@ from kafka import KafkaProducer
 
 from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import Settings
+from tests.builders import body
 
 
 class Raw(NamedTuple):
@@ -27,17 +27,8 @@ CODES = ("InvalidVideo.NotFound", "DeleteVideoFailed", "Forbidden")
 
 def deletion(media_id: str, at: datetime, *, code: str | None = None, **extra: object) -> Raw:
     """Build a valid deletion; a failure if it has a *code*."""
-    event = {
-        "EventType": "DeleteMediaComplete",
-        "EventTime": f"{at:%Y-%m-%dT%H:%M:%SZ}",
-        "Status": "fail" if code else "success",
-        "MediaType": "video",
-        "DeleteType": "all",
-        "MediaId": media_id,
-        **({"ErrorCode": code} if code else {}),
-        **extra,
-    }
-    return Raw(media_id.encode(), json.dumps(event).encode())
+    failure = {"Status": "fail", "ErrorCode": code} if code else {}
+    return Raw(media_id.encode(), body(media_id, f"{at:%Y-%m-%dT%H:%M:%SZ}", **{**failure, **extra}))
 
 
 def mixture(number: int, *, seed: int, now: datetime | None = None) -> list[Raw]:

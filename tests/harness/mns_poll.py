@@ -8,57 +8,15 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.errors import OverloadedError
-from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.mns_poller import MnsPoller, PollPolicy
-from pipeline.bridge.publisher import Source
 from pipeline.service.metrics.mns import MnsMetrics
 from pipeline.service.settings import MnsSettings
 from tests.harness.mns import MnsEmulator
+from tests.harness.publisher import FakePublisher
 
 BODY = '{"MediaId":"a","EventType":"DeleteMediaComplete"}'
 OTHER = '{"MediaId":"b"}'
 STOP_SECONDS_MAX = 5.0  # A long poll lasts 30 s: a stop that waits for it shows.
-
-
-class Taken:
-    """Stands in for the publisher: records what it gets, and refuses what it is to refuse."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
-        self.errors: dict[bytes, Exception] = {}
-        self.spooled: set[bytes] = set()
-        self.before: Callable[[], None] = lambda: None
-        self.acked = asyncio.Event()
-        self.acked.set()
-        self._changed = asyncio.Event()
-
-    def __call__(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]:
-        error = self.errors.get(body)
-        if isinstance(error, OverloadedError):
-            raise error
-        self.records.append((key, body, source.value, received_at_ms))
-        self._changed.set()
-        self.before()
-        return asyncio.ensure_future(self._answer(error, is_spooled=body in self.spooled))
-
-    async def _answer(self, error: Exception | None, *, is_spooled: bool) -> bool:
-        await self.acked.wait()
-        if error is not None:
-            raise error
-        return is_spooled
-
-    @property
-    def bodies(self) -> list[bytes]:
-        return [body for _, body, _, _ in self.records]
-
-    async def until(self, number: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.records) < number:
-                await self._changed.wait()
-                self._changed.clear()
 
 
 class Pauses:
@@ -88,13 +46,13 @@ class Poll:
 
     def __init__(self, emulator: MnsEmulator, *, pauses: int = 100, real_pauses: bool = False, **how: Any) -> None:
         self.emulator = emulator
-        self.taken = Taken()
+        self.taken = FakePublisher()
         self.pauses = Pauses(pauses)
         self.registry = CollectorRegistry()
         queue = how.pop("queue", None) or queue_settings(emulator)
         self.poller = MnsPoller(
             queue,
-            self.taken,
+            self.taken.publish,
             MnsMetrics(self.registry, [queue.queue]),
             policy=PollPolicy(**how),
             pause=None if real_pauses else self.pauses,
@@ -108,7 +66,7 @@ class Poll:
     async def __aexit__(self, *_: object) -> None:
         self.poller.stop()
         self.pauses.over.set()
-        self.taken.acked.set()
+        self.taken.ack.set()
         async with asyncio.timeout(STOP_SECONDS_MAX):
             await self.running
         became = [self.count(step) or 0 for step in ("published", "spooled", "repeated", "not_published")]

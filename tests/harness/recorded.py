@@ -7,7 +7,6 @@ Kafka cannot change a record.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.audit.findings import Report
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.harness.admin import admin_of
 
 if TYPE_CHECKING:
@@ -62,11 +62,7 @@ class Run:
 
 
 def settings_of(kafka: LocalKafka) -> Settings:
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    return Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}.", partitions=2),
-        worker=WorkerSettings(group=name, session_timeout_seconds=6),
-    )
+    return own_settings(kafka.bootstrap_servers, partitions=2, session_timeout_seconds=6)
 
 
 def disagreements(report: Report) -> list[str]:

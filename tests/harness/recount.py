@@ -7,9 +7,7 @@ It shares the event schema with the worker and nothing else: its own client, its
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.core.event import EVENT_TYPE, validate
 from pipeline.service.settings import Settings
+from tests.waiting import eventually as eventually  # noqa: PLC0414  # Tests of the worker and of chaos ask here.
 
 FUTURE_MS = 600_000
 
@@ -161,11 +160,3 @@ def rates(settings: Settings) -> list[dict[str, Any]]:
     """Return the newest row of each key of failure-rates."""
     newest = {record.key: json.loads(record.value) for record in read(settings, settings.kafka.topics.failure_rates)[0]}
     return list(newest.values())
-
-
-def eventually(problems: Callable[[], list[str]], *, seconds: float) -> None:
-    """Ask *problems* until it has none; fails with the last ones after *seconds*."""
-    deadline = time.monotonic() + seconds
-    while found := problems():
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)  # Between two looks, not instead of one.

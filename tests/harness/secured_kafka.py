@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 
 from pipeline.local.kafka import LocalKafka
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from prometheus_client import Metric
@@ -14,13 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
-from tests.harness.tools import DEAD_PROXY
-
-STOP_SECONDS = 30
+from tests.harness.process import ServiceProcess
+from tests.waiting import eventually
 
 
-class WorkerProcess:
+class WorkerProcess(ServiceProcess):
     """One `vod-pipeline worker`; its log goes to *directory*."""
 
     def __init__(
@@ -32,16 +27,8 @@ class WorkerProcess:
         instance_id: str | None = None,
         checkout: Path | None = None,
     ) -> None:
-        """*checkout* is another one whose worker it is, by default that of the tests."""
-        self._python = str(checkout / ".venv/bin/python") if checkout else sys.executable
-        self._home = checkout
         self.port = free_port()
-        self.log = directory / f"{name}.log"
-        self.environ = {
-            "http_proxy": DEAD_PROXY,
-            "VOD_PIPELINE_CONFIG": os.devnull,
-            "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-            "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        environ = {
             "VOD_PIPELINE_KAFKA__PARTITIONS": str(settings.kafka.partitions),
             "VOD_PIPELINE_WORKER__GROUP": settings.worker.group,
             "VOD_PIPELINE_WORKER__SESSION_TIMEOUT_SECONDS": str(settings.worker.session_timeout_seconds),
@@ -52,7 +39,8 @@ class WorkerProcess:
             "VOD_PIPELINE_WORKER__METRICS_PORT": str(self.port),
             **({"VOD_PIPELINE_WORKER__INSTANCE_ID": instance_id} if instance_id else {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        log = directory / f"{name}.log"
+        super().__init__("worker", settings=settings, log=log, environ=environ, checkout=checkout)
 
     def __enter__(self) -> WorkerProcess:
         self.start()
@@ -62,49 +50,16 @@ class WorkerProcess:
         self.kill()
 
     def start(self) -> None:
-        """Start the process; it is ready when `ready` says so."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._python, "-m", "pipeline", "worker"],
-                env={**os.environ, **self.environ},
-                cwd=self._home,
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def terminate(self) -> int:
-        """End it with SIGTERM and return its exit code."""
-        self._signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Return the exit code once it ended by itself."""
-        assert self._process is not None
-        return self._process.wait(STOP_SECONDS)
+        """Start the process; `readiness` says when it is ready."""
+        self.launch()
 
     def pause(self) -> None:
         """Freeze it: its connections stay open, its session runs out."""
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on where it was."""
-        self._signal(signal.SIGCONT)
-
-    @property
-    def process_id(self) -> int:
-        """Its process."""
-        assert self._process is not None
-        return self._process.pid
-
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
-        return self._process is not None and self._process.poll() is None
+        self.signal(signal.SIGCONT)
 
     def records(self) -> dict[str, int]:
         """Return vod_pipeline_records_total by outcome, over the partitions it owns; empty if it does not answer."""
@@ -165,10 +120,6 @@ class WorkerProcess:
     def tail(self) -> str:
         """Return the end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
 
     def metrics(self) -> str:
         """Return what /metrics shows: "" if it does not answer."""

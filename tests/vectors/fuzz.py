@@ -1,5 +1,5 @@
 """
-What fuzzing found, as small as it could be made, by the target of tests/fuzz.py; and one input for each idea it is fed.
+What fuzzing found, as small as it could be made, by the target of tests/fuzz; and one input for each idea it is fed.
 
 A failure is put here before it is fixed.
 """

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HONEST = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nhonest"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+pytestmark = pytest.mark.slow
+
 HONEST_SECONDS_MAX = 1
 SILENT_SECONDS = 0.5
 CONNECTIONS_MAX = 10_000

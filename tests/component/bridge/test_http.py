@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
-from tests.harness.bridge_server import OK, SIGNED, Server, head, post, statuses, until
+from tests.harness.bridge_server import OK, SIGNED, Server, head, post, statuses
+from tests.waiting import until
 
 BODY = b'{ "MediaId" : "abc", "Extra":"\xc3\xa9" }\n'
 RECEIVED_AT_MS = 1519375990500

@@ -30,11 +30,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.bridge.left_behind.LOOK_SECONDS", 0.01)
 
 
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
-
-
 def spool_with(directory: Path, *numbers: int) -> Spool:
     spool = Spool(directory, bytes_max=MIB)
     spool.append([record(number) for number in numbers])

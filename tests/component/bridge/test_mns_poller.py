@@ -67,11 +67,11 @@ async def test_an_sts_token_is_sent_with_its_key(emulator: MnsEmulator) -> None:
 async def test_nothing_is_deleted_before_it_is_safe(emulator: MnsEmulator) -> None:
     emulator.put("q", BODY)
     async with Poll(emulator) as poll:
-        poll.taken.acked.clear()
+        poll.taken.ack.clear()
         await poll.taken.until(1)
         held = emulator.messages("q")
         asked = deletions(emulator)
-        poll.taken.acked.set()
+        poll.taken.ack.set()
         await poll.until_empty()
 
     assert (held, asked) == ([BODY], 0)

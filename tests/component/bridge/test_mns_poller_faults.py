@@ -14,8 +14,10 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.mns_poller import MnsPoller, polling
 from pipeline.service.metrics.mns import MnsMetrics
 from tests.harness.mns import MnsEmulator
-from tests.harness.mns_poll import BODY, STOP_SECONDS_MAX, Poll, Taken, queue_settings
+from tests.harness.mns_poll import BODY, STOP_SECONDS_MAX, Poll, queue_settings
 from tests.harness.mns_queues import Fault
+from tests.harness.publisher import FakePublisher
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import ssl
@@ -206,9 +208,7 @@ async def test_a_stop_ends_a_pause_at_once(emulator: MnsEmulator) -> None:
     emulator.fail("GET", Fault.ERROR_500)
     async with Poll(emulator, real_pauses=True, retry_seconds_min=60) as poll:
         await poll.until(lambda: len(emulator.requests) == 1)
-        async with asyncio.timeout(STOP_SECONDS_MAX):
-            while poll.errors("other") != 1:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # Paces the polling; the counter is what ends it.
+        await until(lambda: poll.errors("other") == 1)
 
     assert len(emulator.requests) == 1
 
@@ -216,10 +216,10 @@ async def test_a_stop_ends_a_pause_at_once(emulator: MnsEmulator) -> None:
 async def test_what_was_received_before_a_stop_is_published_and_deleted(emulator: MnsEmulator) -> None:
     emulator.put("q", BODY)
     async with Poll(emulator) as poll:
-        poll.taken.acked.clear()
+        poll.taken.ack.clear()
         await poll.taken.until(1)
         poll.poller.stop()
-        poll.taken.acked.set()
+        poll.taken.ack.set()
         await poll.running
 
     assert emulator.messages("q") == []
@@ -227,10 +227,10 @@ async def test_what_was_received_before_a_stop_is_published_and_deleted(emulator
 
 
 @contextlib.asynccontextmanager
-async def two_queues(emulator: MnsEmulator, taken: Taken) -> AsyncIterator[CollectorRegistry]:
+async def two_queues(emulator: MnsEmulator, taken: FakePublisher) -> AsyncIterator[CollectorRegistry]:
     registry = CollectorRegistry()
     queues = [queue_settings(emulator, queue=queue) for queue in ("one", "two")]
-    async with polling(queues, taken, MnsMetrics(registry, ["one", "two"])):
+    async with polling(queues, taken.publish, MnsMetrics(registry, ["one", "two"])):
         yield registry
 
 
@@ -257,7 +257,7 @@ async def test_a_poller_that_is_cancelled_leaves_the_publishers_futures_alone(em
 async def test_every_queue_is_polled_by_itself() -> None:
     """One that is refused holds up no other."""
     with MnsEmulator("two") as emulator:
-        taken = Taken()
+        taken = FakePublisher()
         emulator.put("two", BODY)
         async with two_queues(emulator, taken):
             await taken.until(1)
@@ -268,7 +268,7 @@ async def test_every_queue_is_polled_by_itself() -> None:
 async def test_a_bug_ends_the_context_and_not_only_its_poller() -> None:
     """A poller that is gone unnoticed would be an outage no one sees."""
     with MnsEmulator("one", "two") as emulator:
-        taken = Taken()
+        taken = FakePublisher()
         taken.errors[BODY.encode()] = ZeroDivisionError()
         emulator.put("two", BODY)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import resource
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,12 +21,11 @@ from pipeline.core.contract import RawRecord
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
 from tests.harness.ports import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from pipeline.service.settings import Settings
 
 ACK_SECONDS = 0.1
 
@@ -165,11 +162,10 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
     registry = CollectorRegistry()
     metrics = BridgeMetrics(registry)
     with structlog.testing.capture_logs() as logs:
-        async with publishing(None, metrics) as publisher, asyncio.timeout(10):
+        async with publishing(None, metrics) as publisher:
             with pytest.raises(AckTimeoutError):
                 await publish(publisher, 1)
-            while not await taken(publisher):  # noqa: ASYNC110  # An acknowledgement is what ends it.
-                await asyncio.sleep(0)
+            await until(lambda: taken(publisher))
 
     assert Failing.left == []
     assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 3
@@ -183,48 +179,3 @@ async def taken(publisher: Publisher) -> bool:
     with contextlib.suppress(AckTimeoutError):
         return await publish(publisher, 2) is False
     return False
-
-
-@contextlib.contextmanager
-def no_descriptor() -> Iterator[None]:
-    """Let this process open no file and no socket meanwhile, as where a crowd of clients has all there are."""
-    _, most = before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, most))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-@contextlib.contextmanager
-def upgraded_in_place() -> Iterator[None]:
-    """Have another version of aiokafka on disk than in memory, or none, as while pip replaces it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.kafka.internals.version", lambda _: "0.0.0")
-        yield
-
-
-@pytest.mark.parametrize("missing", [no_descriptor, upgraded_in_place])
-async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_and_no_longer(
-    missing: Callable[[], contextlib.AbstractContextManager[None]], settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.bridge.sender.RETRY_SECONDS_MIN", 0)
-    registry = CollectorRegistry()
-    publisher = Publisher(
-        settings.kafka, settings.kafka.topics.raw, BridgeMetrics(registry), ack_timeout_seconds=10, in_flight_max=10
-    )
-    failed = "vod_pipeline_bridge_reconnects_total"
-    with missing():
-        await publisher.start()
-        (task,) = publisher.tasks
-        async with asyncio.timeout(10):
-            while not (  # noqa: ASYNC110  # What is waited for has no event.
-                registry.get_sample_value(failed) or publisher._sender.connected.is_set() or task.done()
-            ):
-                await asyncio.sleep(0)
-
-    assert not task.done()
-    assert await publish(publisher, 1) is False
-    await publisher.stop()

@@ -17,6 +17,7 @@ from pipeline.bridge.spool_writer import Spooler
 from pipeline.kafka.producer import BatchRefusedError
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.harness.draining import Kafka, record, until_shown
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,11 +34,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path, bytes_max=1 << 20)
-
-
-@pytest.fixture
-def registry() -> CollectorRegistry:
-    return CollectorRegistry()
 
 
 @contextlib.asynccontextmanager
@@ -142,9 +138,7 @@ async def test_what_was_refused_is_offered_again_though_nothing_else_comes(
     kafka.never = {record(1)}
     async with running(spool, kafka) as spooler:
         assert await put(spooler, record(1)) is None
-        async with asyncio.timeout(10):
-            while len(kafka.sizes) < 3:  # noqa: ASYNC110  # Offered, again and again.
-                await asyncio.sleep(0.001)
+        await until(lambda: len(kafka.sizes) >= 3)  # Offered, again and again.
         kafka.never = set()
         await kafka.until(1)
 

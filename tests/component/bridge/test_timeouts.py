@@ -8,7 +8,8 @@ import struct
 
 import pytest
 
-from tests.harness.bridge_server import OK, Server, until
+from tests.harness.bridge_server import OK, Server
+from tests.waiting import until
 
 SECONDS = 0.3
 HEAD = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
@@ -102,7 +103,7 @@ async def test_each_request_has_its_own_time() -> None:
 @pytest.mark.parametrize("between", [b"", b"\r\n"])
 async def test_a_connection_that_pauses_for_too_long_is_closed_without_an_answer(between: bytes) -> None:
     """A line break after an answer begins no request."""
-    server = Server(idle_seconds=SECONDS)
+    server = Server(request_seconds=1, idle_seconds=SECONDS)
 
     async with server.serve() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

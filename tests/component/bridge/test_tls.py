@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from tests.harness.bridge_server import OK, Server, post, until
+from tests.harness.bridge_server import OK, Server, post
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,6 +11,8 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import ApiVersionRequest
 
+from tests.waiting import until
+
 
 async def test_a_connection_reset_a_moment_ago_is_a_lost_one() -> None:
     """aiokafka learns of a reset some passes of the loop later; until then uvloop refuses what is written."""
@@ -24,9 +26,7 @@ async def test_a_connection_reset_a_moment_ago_is_a_lost_one() -> None:
         peer = await accepted.get()
         peer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.transport.abort()
-        async with asyncio.timeout(10):
-            while reader.exception() is None:  # noqa: ASYNC110  # What is waited for has no event.
-                await asyncio.sleep(0)
+        await until(lambda: reader.exception() is not None)
         assert connection.connected()
 
         with pytest.raises(KafkaConnectionError, match="was reset"):

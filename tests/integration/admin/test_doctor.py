@@ -29,8 +29,8 @@ from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
 from tests.harness.secured_kafka import PASSWORD, USER, SecuredKafka
+from tests.waiting import eventually
 
 AUTHORIZER = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",

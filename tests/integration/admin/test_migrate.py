@@ -12,8 +12,9 @@ from pipeline.admin.topics.apply import reconcile
 from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.kafka.tools.raw_writer import write_raw
 from tests.harness.load import Load, deletion, mixture
-from tests.harness.recount import differences, eventually, read
+from tests.harness.recount import differences, read
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 from pipeline.admin import rejected
 from pipeline.cli import app
 from pipeline.core.outcome import Reason
-from tests.harness.recount import differences, eventually, read
+from tests.builders import body
+from tests.harness.recount import differences, read
 from tests.harness.wire import Wire, pack, write_batches
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,16 +30,11 @@ if TYPE_CHECKING:
 AT = "2026-11-22T20:24:00Z"
 
 
-def event(media_id: str, **fields: str) -> bytes:
-    deletion = {"EventType": "DeleteMediaComplete", "EventTime": AT, "Status": "success", "MediaType": "video"}
-    return json.dumps({**deletion, "DeleteType": "all", "MediaId": media_id, **fields}).encode()
-
-
 BODIES = {
-    b"good": event("good"),
-    b"conflict": event("good", DeleteType="mezzanine"),
+    b"good": body("good", AT),
+    b"conflict": body("good", AT, DeleteType="mezzanine"),
     b"no-json": b"\x1b[31m[red]no json",
-    b"no-status": event("other", Status="perhaps"),
+    b"no-status": body("other", AT, Status="perhaps"),
 }
 
 
@@ -54,10 +51,10 @@ def judged(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
 
 def write(settings: Settings, bodies: list[bytes]) -> None:
     producer = KafkaProducer(**settings.kafka.client_options())
-    for body in bodies:
-        media_id = json.loads(body)["MediaId"].encode() if body.startswith(b'{"') else b"none"
+    for value in bodies:
+        media_id = json.loads(value)["MediaId"].encode() if value.startswith(b'{"') else b"none"
         headers = [("source", b"mns"), ("received-at", b"1700000000000")]
-        producer.send(settings.kafka.topics.raw, value=body, key=media_id, headers=headers)
+        producer.send(settings.kafka.topics.raw, value=value, key=media_id, headers=headers)
     producer.flush()
     producer.close()
 

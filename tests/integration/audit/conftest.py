@@ -25,8 +25,9 @@ from tests.harness.recorded import (
     disagreements,
     settings_of,
 )
-from tests.harness.recount import eventually, read
+from tests.harness.recount import read
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from pipeline.local.kafka import LocalKafka

@@ -17,6 +17,7 @@ from pipeline.core.signature import sign
 from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
 from pipeline.service.web import ListenError, listen
 from tests.harness.ports import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,12 +88,13 @@ class Bridge:
 
     async def until_ready(self) -> None:
         """Ask /readyz until it says so: the port itself may not be open yet."""
-        async with asyncio.timeout(30):
-            while True:
-                with contextlib.suppress(ConnectionError):
-                    if (await self.get("/readyz")).status == 200:
-                        return
-                await asyncio.sleep(0.02)  # Paces the polling; readiness is what ends it.
+
+        async def is_ready() -> bool:
+            with contextlib.suppress(ConnectionError):
+                return (await self.get("/readyz")).status == 200
+            return False
+
+        await until(is_ready)
 
 
 def with_bridge(settings: Settings, **bridge: Any) -> Settings:
@@ -250,12 +252,14 @@ async def test_stopping_answers_what_has_begun(settings: Settings, kafka: LocalK
         await bridge.until_ready()
         connection = await stack.enter_async_context(bridge.connection())
         assert await connection.post(BODY) == 200
+
+        async def is_in_flight() -> bool:
+            return b"vod_pipeline_bridge_in_flight 1.0" in (await bridge.get("/metrics")).body
+
         kafka.pause()
         try:
             connection.send(b'{"MediaId":"in flight"}')
-            async with asyncio.timeout(5):
-                while b"vod_pipeline_bridge_in_flight 1.0" not in (await bridge.get("/metrics")).body:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)  # Paces the polling; the gauge is what ends it.
+            await until(is_in_flight)
             bridge.stop.set()
         finally:
             kafka.resume()

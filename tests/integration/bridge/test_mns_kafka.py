@@ -21,11 +21,12 @@ from pipeline.service.settings import BridgeSettings, Settings
 from tests.harness.load import deletion
 from tests.harness.mns import MnsEmulator
 from tests.harness.ports import free_port
-from tests.harness.recount import differences, eventually, read
+from tests.harness.recount import differences, read
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from pipeline.local.kafka import LocalKafka
@@ -77,12 +78,6 @@ async def running_bridge(settings: Settings) -> AsyncIterator[CollectorRegistry]
 def messages(registry: CollectorRegistry, step: str) -> float:
     labels = {"queue": "vod-events", "step": step}
     return registry.get_sample_value("vod_pipeline_mns_messages_total", labels) or 0
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # Paces the polling; the condition is what ends it.
 
 
 async def post(settings: Settings, body: bytes) -> int:

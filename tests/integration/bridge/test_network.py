@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,14 @@ from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.service.metrics.bridge import BridgeMetrics
-from pipeline.service.settings import KafkaSettings, Settings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.cluster import Cluster
 from tests.harness.proxy import Fault, Proxy
 from tests.harness.recount import read
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -61,10 +62,12 @@ class Bridge:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let others run until *condition* holds; fails at once if anything has ended the publisher."""
-        async with asyncio.timeout(WAIT_SECONDS_MAX):
-            while not condition():
-                assert not any(task.done() for task in self.publisher.tasks), self.publisher.tasks
-                await asyncio.sleep(0.001)
+
+        def holds() -> bool:
+            assert not any(task.done() for task in self.publisher.tasks), self.publisher.tasks
+            return condition()
+
+        await until(holds, seconds=WAIT_SECONDS_MAX)
 
     def metric(self, name: str) -> float:
         value = self.registry.get_sample_value(name)
@@ -78,8 +81,7 @@ class Bridge:
 
 @contextlib.asynccontextmanager
 async def running(cluster: Cluster, spool: Spool | None = None, *, ack_timeout_seconds: float) -> AsyncIterator[Bridge]:
-    servers, prefix = cluster.bootstrap_servers(), f"{uuid.uuid4().hex[:12]}."
-    settings = Settings(kafka=KafkaSettings(bootstrap_servers=servers, topic_prefix=prefix))
+    settings = own_settings(cluster.bootstrap_servers())
     reconcile(settings)
     proxied = settings.kafka.model_copy(update={"bootstrap_servers": cluster.bootstrap_servers("BRIDGE")})
     registry = CollectorRegistry()

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.harness.bridge import URL, BridgeProcess, Sent, send
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +33,7 @@ class Rotated(BridgeProcess):
         """Have it read its callbacks again, and wait until its log says what came of it."""
         before = self.log.read_text().count(text)
         self.hang_up()
-        async with asyncio.timeout(10):
-            while self.log.read_text().count(text) == before:  # noqa: ASYNC110  # Another process writes it.
-                await asyncio.sleep(0.01)
+        await until(lambda: self.log.read_text().count(text) != before)
 
 
 async def status_with(bridge: Rotated, key: str, number: int) -> int:

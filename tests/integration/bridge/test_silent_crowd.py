@@ -15,6 +15,7 @@ import trustme
 from pipeline.core.signature import sign
 from tests.harness.bridge import KEY, URL, BridgeProcess
 from tests.harness.ports import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import subprocess
@@ -85,16 +86,15 @@ async def test_it_shuts_others_out_for_seconds_and_does_not_end_the_bridge(
     bridge = Limited(settings, tmp_path, certificate_file=certificate, key_file=key)
     await bridge.start()
     try:
-        async with asyncio.timeout(30):
-            while await status(bridge.port, trusting) != 200:  # noqa: ASYNC110  # Another process.
-                await asyncio.sleep(0.05)
 
+        async def is_served() -> bool:
+            return await status(bridge.port, trusting) == 200
+
+        await until(is_served)
         async with crowd(bridge.port):
             assert await status(bridge.port, trusting) == 0
             assert await bridge.status("/healthz") == 200
-            async with asyncio.timeout(30):
-                while await status(bridge.port, trusting) != 200:  # noqa: ASYNC110  # As above.
-                    await asyncio.sleep(0.05)
+            await until(is_served, pause_seconds=0.05)
 
         refused = await bridge.metric('vod_pipeline_bridge_requests_total{outcome="overloaded"}')
         assert refused >= CROWD - DESCRIPTORS_MAX

@@ -13,19 +13,14 @@ from pipeline.bridge.server import serve
 from pipeline.bridge.spool import Spool, SpoolError
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import in_raw
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from pipeline.local.kafka import LocalKafka
     from pipeline.service.settings import Settings
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  # The condition is another process's.
-            await asyncio.sleep(0.05)
 
 
 async def until_in_raw(settings: Settings, bodies: list[bytes]) -> None:
@@ -34,7 +29,7 @@ async def until_in_raw(settings: Settings, bodies: list[bytes]) -> None:
     async def holds_all() -> bool:
         return set(bodies) <= await asyncio.to_thread(in_raw, settings)
 
-    await until(holds_all)
+    await until(holds_all, pause_seconds=0.05)
 
 
 def bodies(count: int, *, name: str = "m") -> list[bytes]:

@@ -14,9 +14,10 @@ import pytest
 from pipeline.bridge.spool import Spool
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import read
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pipeline.service.settings import Settings
 
@@ -37,12 +38,6 @@ def children_of(process_id: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # Other processes' doing.
-            await asyncio.sleep(0.02)
-
-
 async def send_over_many(bridge: BridgeProcess, name: str) -> Sent:
     sent = Sent()
     bodies = [
@@ -53,9 +48,10 @@ async def send_over_many(bridge: BridgeProcess, name: str) -> Sent:
 
 
 async def both_are_ready(bridge: BridgeProcess) -> None:
-    async with asyncio.timeout(30):
-        while await bridge.status("/readyz") != 200:  # noqa: ASYNC110  # Other processes' doing.
-            await asyncio.sleep(0.02)
+    async def are_ready() -> bool:
+        return await bridge.status("/readyz") == 200
+
+    await until(are_ready)
 
 
 async def taken_by(bridge: BridgeProcess) -> float:
@@ -115,9 +111,10 @@ async def test_what_another_number_of_bridges_left_is_published(settings: Settin
             spool.append([(b"key", folder.name.encode(), b"http", 1)])
     await bridge.start()
 
-    async with asyncio.timeout(60):
-        while await bridge.metric(DRAINED) < 2:  # noqa: ASYNC110  # Another process's doing.
-            await asyncio.sleep(0.05)
+    async def are_published() -> bool:
+        return await bridge.metric(DRAINED) >= 2
+
+    await until(are_published, seconds=60)
 
     values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
     assert values == {b"spool", b"3"}

@@ -24,7 +24,7 @@ from pipeline.admin import offsets
 from pipeline.cli import app
 from pipeline.core.windows import format_time
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

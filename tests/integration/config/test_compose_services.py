@@ -25,9 +25,9 @@ from tests.conftest import KAFKA_JARS
 from tests.harness.bridge import KEY, URL, Sent, send
 from tests.harness.compose import IMAGE_USER, ROOT, Here, HostService, can_confine, read
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
 from tests.harness.recount import read as read_topic
 from tests.harness.tools import PROMETHEUS
+from tests.waiting import eventually
 
 SERVICES = read()["services"]
 BODY = {

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -20,7 +19,8 @@ from pipeline.core.signature import Callback
 from pipeline.local.load import Target as Receiver
 from pipeline.local.load import simulate
 from pipeline.local.simulator import Plan
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.generated.grafana import internals, overview
 from tests.generated.grafana.dashboards import dashboards, to_json
 from tests.harness.bridge import KEY, URL, BridgeProcess, Sent, send
@@ -28,8 +28,9 @@ from tests.harness.grafana import Target, fill_in, targets
 from tests.harness.load import deletion
 from tests.harness.mns import MnsEmulator
 from tests.harness.prometheus import Prometheus, Series
-from tests.harness.recount import differences, eventually, read
+from tests.harness.recount import differences, read
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,11 +104,7 @@ class Observed:
 @pytest.fixture(scope="module")
 def settings(kafka: LocalKafka) -> Settings:
     """Windows of 5 s, so that some are complete before the load ends."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    built = Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name, window_seconds=5, allowed_delay_seconds=1),
-    )
+    built = own_settings(kafka.bootstrap_servers, window_seconds=5, allowed_delay_seconds=1)
     reconcile(built)
     return built
 
@@ -158,11 +155,13 @@ async def _trouble(bridge: BridgeProcess, kafka: LocalKafka, one: WorkerProcess,
     """Partitions move to a second worker, Kafka stands still until callbacks are spooled, the first worker restarts."""
     two.start()
     await asyncio.to_thread(two.wait_until_working, seconds=WAIT_SECONDS)
+
+    async def is_spooling() -> bool:
+        return await bridge.metric("vod_pipeline_spool_written_records_total") >= 20
+
     kafka.pause()
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while await bridge.metric("vod_pipeline_spool_written_records_total") < 20:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)  # Paces the polling; the metric is what ends it.
+        await until(is_spooling, seconds=WAIT_SECONDS, pause_seconds=0.1)
     finally:
         kafka.resume()
     one.terminate()

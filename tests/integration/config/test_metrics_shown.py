@@ -11,9 +11,9 @@ import pytest
 from pipeline.service.settings import Settings, WorkerSettings
 from tests.harness.bridge import BridgeProcess
 from tests.harness.load import mixture, write
-from tests.harness.recount import eventually
 from tests.harness.tools import PROMTOOL
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 RECORDS = 400
 

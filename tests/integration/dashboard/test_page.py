@@ -11,10 +11,9 @@ import statistics
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -26,18 +25,16 @@ from pipeline.core.signature import Callback
 from pipeline.local.kafka import LocalKafka
 from pipeline.local.load import Target, simulate
 from pipeline.local.simulator import Plan
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
-from tests.conftest import new_kafka
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.harness.bridge import KEY, URL, BridgeProcess
-from tests.harness.dashboard import DESKTOP, PHONE, DashboardProcess, chromium, opened, shown
+from tests.harness.dashboard import DESKTOP, PHONE, DashboardProcess, opened, shown
 from tests.harness.load import Raw, deletion, write
-from tests.harness.ports import free_port
 from tests.harness.recount import rates, read, recount
 from tests.harness.worker import WorkerProcess
 
 SECONDS_MAX = 60.0
 HOSTILE = '<img src=x onerror="document.title=1"> & "quoted" \u202e'
-
 pytestmark = pytest.mark.timeout(300)  # The first test starts everything, on whatever machine.
 
 
@@ -62,30 +59,20 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    name = f"page-{uuid.uuid4().hex[:12]}"
-    settings = Settings(
-        kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name, window_seconds=5, allowed_delay_seconds=1),
-    )
+    settings = own_settings(kafka.bootstrap_servers, window_seconds=5, allowed_delay_seconds=1)
     reconcile(settings)
     directory = tmp_path_factory.mktemp("page")
     bridge = BridgeProcess(settings, directory)
     try:
         asyncio.run(bridge.start())
         with (
-            WorkerProcess(settings, directory, instance_id=name) as worker,
+            WorkerProcess(settings, directory, instance_id=settings.worker.group) as worker,
             DashboardProcess(settings, directory, bridge_metrics_port=bridge.metrics_port) as dashboard,
         ):
             write(settings, [deletion("first", datetime.now(UTC), code="Forbidden")])
             yield World(settings, worker, dashboard, bridge)
     finally:
         bridge.kill()
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as running:
-        yield running
 
 
 def expected(settings: Settings) -> dict[str, Any]:
@@ -257,56 +244,3 @@ async def test_the_keyboard_reaches_everything_and_the_theme_stays_chosen(world:
         assert dark != light
         assert await page.evaluate(ground) == dark
         await expect(page.locator("input[value=dark]")).to_be_checked()
-
-
-async def test_before_there_is_anything_the_page_says_what_to_do(
-    fresh_settings: Settings, tmp_path: Path, browser: Browser
-) -> None:
-    """No topics: which command makes them. Topics, but no deletion: how to send some."""
-    with DashboardProcess(fresh_settings, tmp_path) as dashboard:
-        async with opened(browser, dashboard.url) as (page, _):
-            await expect(page.locator("#status")).to_contain_text(
-                "vod-pipeline topics apply", timeout=SECONDS_MAX * 1000
-            )
-            reconcile(fresh_settings)
-
-            await expect(page.locator("#status")).to_have_text("Live", timeout=SECONDS_MAX * 1000)
-            await expect(page.locator("#empty")).to_contain_text("vod-pipeline simulate")
-            await expect(page.locator("#rates")).to_be_hidden()
-            assert (await Axe().run(page)).violations_count == 0
-        assert dashboard.terminate() == 0
-
-
-async def test_kafka_going_away_and_the_page_itself_are_said_and_got_over(tmp_path: Path, browser: Browser) -> None:
-    """The numbers stay, marked as old; a browser comes back by itself."""
-    with new_kafka(tmp_path / "kafka") as broker:
-        settings = Settings(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
-        reconcile(settings)
-        with DashboardProcess(settings, tmp_path) as dashboard:
-            async with opened(browser, dashboard.url) as (page, _):
-                status = page.locator("#status")
-                await expect(status).to_have_text("Live", timeout=SECONDS_MAX * 1000)
-                broker.stop()
-                away = f"Kafka at {broker.bootstrap_servers} does not answer"
-                await expect(status).to_have_text(away, timeout=SECONDS_MAX * 1000)
-                await expect(page.locator("#age")).to_contain_text("Kafka last read")
-                await expect(page.locator("main")).to_have_attribute("data-stale", "")
-                await expect(page.locator("#tile-lag")).to_have_text("0")
-                broker.start()
-                await expect(status).to_have_text("Live", timeout=SECONDS_MAX * 1000)
-
-                dashboard.kill()
-                await expect(status).to_have_text("Disconnected, trying again", timeout=SECONDS_MAX * 1000)
-                await expect(page.locator("#age")).to_contain_text("last update")
-                dashboard.start()
-                await expect(status).to_have_text("Live", timeout=SECONDS_MAX * 1000)
-
-
-async def test_a_kafka_that_was_never_there_is_named(tmp_path: Path, browser: Browser) -> None:
-    """The page starts without it."""
-    settings = Settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}"))
-    with DashboardProcess(settings, tmp_path) as dashboard:
-        async with opened(browser, dashboard.url) as (page, _):
-            await expect(page.locator("#status")).to_contain_text(
-                f"Kafka at {settings.kafka.bootstrap_servers} does not answer", timeout=SECONDS_MAX * 1000
-            )

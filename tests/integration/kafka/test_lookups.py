@@ -6,20 +6,20 @@ import contextlib
 import os
 import subprocess
 import sys
-import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.local.kafka import LocalKafka
-from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
+from pipeline.service.settings import Settings
+from tests.builders import own_settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
 from tests.harness.dashboard import DashboardProcess
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,11 +45,7 @@ def creating_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKa
 @pytest.fixture
 def bare_settings(creating_kafka: LocalKafka) -> Settings:
     """Settings whose topics do not exist."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    return Settings(
-        kafka=KafkaSettings(bootstrap_servers=creating_kafka.bootstrap_servers, topic_prefix=f"{name}."),
-        worker=WorkerSettings(group=name, session_timeout_seconds=6),
-    )
+    return own_settings(creating_kafka.bootstrap_servers, session_timeout_seconds=6)
 
 
 def created(settings: Settings) -> list[str]:

@@ -19,6 +19,7 @@ from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.admin import admin_of
 from tests.harness.recount import read
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -74,9 +75,7 @@ async def publish(publisher: Publisher, body: bytes) -> bool:
 
 async def until_published(publisher: Publisher) -> None:
     """Publish until something is acknowledged."""
-    async with asyncio.timeout(RESUME_SECONDS_MAX):
-        while not await publish(publisher, b"probe"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)  # Paces the probes; an acknowledgement is what ends them.
+    await until(lambda: publish(publisher, b"probe"), seconds=RESUME_SECONDS_MAX, pause_seconds=0.02)
 
 
 def bodies_in_raw(settings: Settings) -> list[list[bytes]]:
@@ -116,8 +115,8 @@ async def test_what_kafka_does_not_take_for_now_is_sent_again_and_only_that(sett
     async with connected(settings) as producer:
         with admin_of(settings) as admin:
             admin.delete_topics([raw])
-            while raw in admin.list_topics():  # noqa: ASYNC110  # A record that still gets in is acknowledged, and deleted.
-                await asyncio.sleep(0.02)
+            # A record that still gets in is acknowledged, and deleted.
+            await until(lambda: raw not in admin.list_topics())
             sending = asyncio.create_task(producer.send([record(number) for number in range(8)]))
             done, _ = await asyncio.wait([sending], timeout=1)  # Long enough for some refusals.
             reconcile(settings)
@@ -167,9 +166,8 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
     async with publishing(own_settings, ack_timeout_seconds=1) as (publisher, registry):
         await until_published(publisher)
         loads = [asyncio.create_task(load(publisher, name)) for name in range(50)]
-        async with asyncio.timeout(RESUME_SECONDS_MAX):
-            while len(taken) < 500:  # noqa: ASYNC110  # Under load: some batch is always in flight.
-                await asyncio.sleep(0.001)
+        # Under load: some batch is always in flight.
+        await until(lambda: len(taken) >= 500, seconds=RESUME_SECONDS_MAX)
         own_kafka.kill()
         for task in loads:
             task.cancel()

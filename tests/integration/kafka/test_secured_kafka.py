@@ -33,9 +33,9 @@ from pipeline.service.settings import Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.load import deletion
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
 from tests.harness.secured_kafka import KEY_PASSWORD, PASSWORD, WAYS, SecuredKafka
 from tests.harness.worker import WorkerProcess
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,9 +238,11 @@ async def test_a_bridge_refused_while_it_runs_says_why_and_asks_rarely(secured: 
     with structlog.testing.capture_logs() as logs:
         serving = asyncio.create_task(serve(settings, stop=stop, registry=CollectorRegistry()))
         try:
-            async with asyncio.timeout(10):
-                while "see kafka.username" not in await asyncio.to_thread(get, f"{monitor}/readyz"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)  # Paces the polling.
+            await asyncio.to_thread(
+                eventually,
+                lambda: [] if "see kafka.username" in get(f"{monitor}/readyz") else ["not refused yet"],
+                seconds=20,
+            )
             await asyncio.sleep(2.5)  # An ordinary failure would have been tried again by now.
             health = await asyncio.to_thread(get, f"{monitor}/healthz")
             shown = await asyncio.to_thread(get, f"{monitor}/metrics")

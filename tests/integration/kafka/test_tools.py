@@ -21,7 +21,7 @@ from tests.conftest import KAFKA_JARS
 from tests.harness.cluster import Cluster
 from tests.harness.load import Raw, write
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

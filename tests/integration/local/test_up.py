@@ -21,8 +21,8 @@ from pipeline.local.kafka import HOST
 from pipeline.service.probe import ask, url_of
 from tests.conftest import KAFKA_JARS
 from tests.harness.ports import free_port
-from tests.harness.recount import eventually
 from tests.harness.tools import DEAD_PROXY
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,15 +13,11 @@ from pipeline.core import event as event_module
 from pipeline.core.body_shapes import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RefusedError
 from pipeline.core.outcome import Ignored, Rejected
 from pipeline.core.windows import TimePolicy, format_time
+from tests.builders import body
 from tests.vectors import delete_media_complete as vectors
 
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
 Said = tuple[bytes, int, int, str] | Ignored | Rejected
-
-
-def body(media_id: str = "a1", at: str = "2024-01-01T12:00:00Z", **fields: object) -> bytes:
-    event = {"EventType": "DeleteMediaComplete", "EventTime": at, "Status": "success", "MediaType": "video"}
-    return json.dumps({**event, "DeleteType": "all", "MediaId": media_id, **fields}).encode()
 
 
 def said(reader: Reader, key: bytes | None, value: bytes | None) -> Said:
@@ -39,10 +35,10 @@ def test_what_is_large_is_not_remembered() -> None:
     before = event_module._content.cache_info().currsize
 
     for size in (1100, 5000, 60_000):
-        said(reader, b"a1", body(ErrorMessage="\U0001f600" * min(size, 15_000), x=size))
-        said(reader, b"a1", body(JobIds=["j" * size], x=size))
-        said(reader, b"a1", body(JobIds="," * size, x=size))
-        said(reader, b"a1", body(y="z" * size))
+        said(reader, b"a1", body("a1", ErrorMessage="\U0001f600" * min(size, 15_000), x=size))
+        said(reader, b"a1", body("a1", JobIds=["j" * size], x=size))
+        said(reader, b"a1", body("a1", JobIds="," * size, x=size))
+        said(reader, b"a1", body("a1", y="z" * size))
 
     assert event_module._content.cache_info().currsize == before
     assert max(reader._layouts) < 5000
@@ -136,7 +132,7 @@ def test_an_event_time_is_understood_again_after_the_cache_was_full() -> None:
     reader = Reader(TimePolicy())
     wanted = [NOON - second * 1000 for second in range(INSTANTS_CACHED_MAX + 1)]
 
-    assert [reader.read(b"a1", body(at=format_time(at)))[1].at for at in wanted] == wanted
+    assert [reader.read(b"a1", body("a1", at=format_time(at)))[1].at for at in wanted] == wanted
     assert len(reader.instants) == 1
 
 
@@ -144,6 +140,6 @@ def test_shapes_that_never_come_again_do_not_pile_up() -> None:
     reader = Reader(TimePolicy())
 
     for number in range(SHAPES_CACHED_MAX + 10):
-        assert said(reader, b"a1", body(ErrorMessage=f"{number:06}"))
+        assert said(reader, b"a1", body("a1", ErrorMessage=f"{number:06}"))
 
     assert sum(len(layout.contents) for layouts in reader._layouts.values() for layout in layouts) == 10

@@ -1,38 +1,22 @@
-"""The event schema: both sides of every border, and when two bodies say the same."""
+"""The event schema: both sides of every border, and what a record's key is."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.core.event import OTHER_EVENT_TYPES, Content, content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Ignored, Reason, Rejected
-from tests.vectors.delete_media_complete import FAILURE, SUCCESS
-
-if TYPE_CHECKING:
-    from random import Random
+from tests.builders import body, with_text
+from tests.vectors.delete_media_complete import SUCCESS
 
 DEPTH_MAX = 200  # Of pydantic's parser: it refuses what is nested deeper, so nothing of ours recurses without limit.
 
-EVENT: dict[str, object] = json.loads(SUCCESS)
-
-
-def body(**fields: object) -> bytes:
-    return json.dumps({**EVENT, **fields}).encode()
-
 
 def without(name: str) -> bytes:
-    return json.dumps({key: value for key, value in EVENT.items() if key != name}).encode()
-
-
-def with_text(text: bytes) -> bytes:
-    """Append members as they stand: json.dumps cannot write what these tests need."""
-    return SUCCESS[:-1] + b"," + text + b"}"
+    return json.dumps({key: value for key, value in json.loads(body()).items() if key != name}).encode()
 
 
 def judge(raw: bytes) -> Content | Ignored | Rejected:
@@ -47,45 +31,6 @@ def judge(raw: bytes) -> Content | Ignored | Rejected:
 def reason_of(raw: bytes) -> Reason | None:
     verdict = judge(raw)
     return verdict.reason if isinstance(verdict, Rejected) else None
-
-
-def content(raw: bytes) -> Content:
-    verdict = judge(raw)
-    assert isinstance(verdict, Content), verdict
-    return verdict
-
-
-def fields_of(found: Content) -> tuple[object, ...]:
-    """All a content consists of: it is compared by its fingerprint in the product, and by everything here."""
-    return found.fingerprint, found.code, found.code_bytes, found.status, found.media_type, found.delete_type
-
-
-def test_the_documented_success_is_an_event() -> None:
-    """
-    The example of the documentation is the one body that must pass.
-
-    The fingerprint is stored in `accepted`, so it is a literal: another value would make every known event a conflict.
-    It is the first 8 bytes of blake2b over `["success","video","all",null,null,null,null]`.
-    """
-    assert fields_of(content(SUCCESS)) == (3973961277112153619, "", b"", "success", "video", "all")
-
-
-def test_the_documented_failure_counts_under_its_code() -> None:
-    """The one documented ErrorCode; its fingerprint is a literal for the same reason."""
-    assert fields_of(content(FAILURE)) == (
-        16776715926900260005,
-        "InvalidVideo.NotFound",
-        b"InvalidVideo.NotFound",
-        "fail",
-        "video",
-        "all",
-    )
-
-
-def test_fingerprints_of_optional_and_unknown_fields_never_change() -> None:
-    """Stored as well: JobIds and unknown fields take the other path through content_of."""
-    assert content(body(JobIds="a,b")).fingerprint == 16816985246576814368
-    assert content(body(x=1)).fingerprint == 17236036741144163156
 
 
 @pytest.mark.parametrize(
@@ -266,73 +211,8 @@ def test_of_a_doubled_key_the_last_counts() -> None:
 
     assert media_id_of(raw) == b"n"
     assert validate(raw)["MediaId"] == "n"
-    assert content(raw).status == "fail"
+    assert content_of(validate(raw)).status == "fail"
     assert judge(with_text(b'"EventType":"TranscodeComplete"')) == Ignored("TranscodeComplete")
-
-
-def test_order_and_spacing_say_nothing() -> None:
-    """A retry through a proxy may be written differently, and is still a duplicate."""
-    reordered = json.dumps(dict(reversed(json.loads(FAILURE).items())), indent=4).encode()
-
-    assert fields_of(content(reordered)) == fields_of(content(FAILURE))
-    assert content(body(x={"a": 1, "b": [1]})).fingerprint == content(with_text(b'"x" : {"b":[ 1],"a":1}')).fingerprint
-
-
-@pytest.mark.parametrize(
-    ("text", "array"), [("a,b", ["a", "b"]), ("a", ["a"]), ("", [""]), ("a,,b", ["a", "", "b"]), ("é", ["é"])]
-)
-def test_job_ids_as_a_string_equal_the_array(text: str, array: list[str]) -> None:
-    """The form is not documented, so a retry must not become a conflict over it."""
-    assert content(body(JobIds=text)).fingerprint == content(body(JobIds=array)).fingerprint
-
-
-def test_a_content_that_left_the_cache_is_the_same_again() -> None:
-    """8,192 contents are kept; a message per event must cost time, never a duplicate."""
-    before = fields_of(content(FAILURE))
-
-    for number in range(8193):
-        content(with_text(b'"ErrorMessage":"%d"' % number))
-
-    assert fields_of(content(FAILURE)) == before
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (body(), body(JobIds=[])),
-        (body(JobIds=[]), body(JobIds="")),
-        (body(JobIds="a,b"), body(JobIds="b,a")),
-        (body(JobIds=["a,b"]), body(JobIds=["a", "b"])),
-        (body(), body(ErrorMessage="")),
-        (body(ErrorCode="x"), body(ErrorMessage="x")),
-        (body(Status="fail"), body(Status="fail", ErrorCode="unknown")),
-        (body(), body(x=None)),
-        (body(x=1), body(y=1)),
-        (body(x=1), body(x="1")),
-        (body(x=1), body(x=True)),
-        (body(x=1), body(x=1.0)),
-        (body(x=[1, 2]), body(x=[2, 1])),
-        (body(MediaType="video"), body(MediaType="image")),
-        (body(DeleteType="all"), body(DeleteType="stream")),
-    ],
-)
-def test_any_other_difference_is_one(one: bytes, other: bytes) -> None:
-    """Two real events can share MediaId and second: to take them for a duplicate would lose one."""
-    assert content(one).fingerprint != content(other).fingerprint
-
-
-def test_an_error_code_on_a_success_is_content_but_no_failure() -> None:
-    """It is valid whatever the Status, and must not count under the code."""
-    odd = content(body(ErrorCode="InvalidVideo.NotFound"))
-
-    assert (odd.code, odd.status) == ("", "success")
-    assert odd.fingerprint != content(SUCCESS).fingerprint
-
-
-@pytest.mark.parametrize("raw", [body(Status="fail"), body(Status="fail", ErrorCode="")])
-def test_a_failure_without_a_code_counts_as_unknown(raw: bytes) -> None:
-    """The empty code is where successes are counted."""
-    assert (content(raw).code, content(raw).code_bytes) == ("unknown", b"unknown")
 
 
 @pytest.mark.parametrize(
@@ -370,66 +250,3 @@ def test_a_failure_without_a_code_counts_as_unknown(raw: bytes) -> None:
 def test_the_record_key_is_the_media_id_or_none(raw: bytes, key: bytes | None) -> None:
     """Equal ids must reach one partition however they are escaped; no id is no reason to lose the body."""
     assert media_id_of(raw) == key
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-members = st.dictionaries(st.sampled_from([*FIELDS, "JobIds", "ErrorCode", "ErrorMessage", "x"]), json_values)
-hostile_bodies = st.one_of(
-    st.binary(max_size=300),
-    st.text(st.characters(codec=None), max_size=50).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    json_values.map(lambda value: json.dumps(value).encode()),
-    members.map(lambda some: body(**some)),
-    st.builds(lambda at, junk: SUCCESS[:at] + junk + SUCCESS[at + 1 :], st.integers(0, len(SUCCESS)), st.binary()),
-)
-
-
-@settings(max_examples=100, deadline=None)
-@given(hostile_bodies)
-def test_any_bytes_have_a_verdict(raw: bytes) -> None:
-    """An exception no one expects stops the partition for ever: only the two documented ones may come out."""
-    try:
-        event = validate(raw)
-    except ValidationError as error:
-        verdict = explain(error)
-        is_no_json = error.errors()[0]["type"] == "json_invalid"
-
-        assert isinstance(verdict, Ignored | Rejected)
-        assert not is_no_json or verdict == Rejected(Reason.INVALID_JSON, verdict.detail)  # type: ignore[union-attr]
-        return
-    try:
-        found = content_of(event)
-    except ValueError:
-        return
-    assert 0 <= found.fingerprint < 2**64
-
-
-@settings(max_examples=100, deadline=None)
-@given(hostile_bodies)
-def test_any_bytes_have_a_record_key_or_none(raw: bytes) -> None:
-    """The bridge calls it before anything is safe: it must be total, and agree with the validated event."""
-    key = media_id_of(raw)
-
-    assert key is None or 1 <= len(key.decode()) <= 256
-    try:
-        assert validate(raw)["MediaId"].encode() == key
-    except ValidationError:
-        return
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.text(), json_values, max_size=4), st.randoms(use_true_random=False))
-def test_content_does_not_depend_on_the_order_of_members(extras: dict[str, object], random: Random) -> None:
-    """Unknown fields count, but a sender may order them as it likes."""
-    fields = list({**extras, **EVENT}.items())
-    shuffled = random.sample(fields, len(fields))
-    one, other = (json.dumps(dict(items)).encode() for items in (fields, shuffled))
-    try:
-        expected = content_of(validate(one))
-    except ValueError:
-        return
-
-    assert fields_of(content_of(validate(other))) == fields_of(expected)

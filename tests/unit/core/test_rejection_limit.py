@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,35 +9,21 @@ import pytest
 from pipeline.core.deduplication import AcceptState, accept
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy, Trip
 from pipeline.core.windows import TimePolicy
+from tests.builders import ClientRecord, body
 
 if TYPE_CHECKING:
-    from pipeline.core.contract import Headers, Row
+    from pipeline.core.contract import Row
 
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
 MINUTE = 60_000
-GOOD = (
-    b'{"EventType":"DeleteMediaComplete","EventTime":"2024-01-01T12:00:00Z","Status":"success",'
-    b'"MediaType":"video","DeleteType":"all","MediaId":"m"}'
-)
-
-
-@dataclass
-class Raw:
-    """A raw record as Kafka's client hands it out."""
-
-    value: bytes
-    timestamp: int = NOON
-    offset: int = 0
-    key: bytes | None = b"m"
-    headers: Headers = field(default_factory=list)
 
 
 def bad(number: int, at: int = NOON) -> list[Any]:
-    return [Raw(b"{", at)] * number
+    return [ClientRecord(b"m", b"{", at)] * number
 
 
 def good(number: int, at: int = NOON) -> list[Any]:
-    return [Raw(GOOD, at)] * number
+    return [ClientRecord(b"m", body(), at)] * number
 
 
 def tripped(policy: RejectionLimitPolicy, *chunks: list[Any]) -> Trip | None:
@@ -87,7 +72,7 @@ def test_a_limit_of_1_is_none() -> None:
 
 def test_ignored_and_duplicate_records_are_received_but_not_rejected() -> None:
     """Most deletions come with an event of another type; both keep the share down."""
-    foreign = Raw(b'{"EventType":"TranscodeComplete"}')
+    foreign = ClientRecord(b"m", b'{"EventType":"TranscodeComplete"}', NOON)
 
     assert tripped(HALF_OF_TEN, [foreign] * 20 + good(20) + bad(20)) is None
 

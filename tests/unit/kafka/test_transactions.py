@@ -10,6 +10,7 @@ import pytest
 from aiokafka.client import AIOKafkaClient
 
 from pipeline.kafka.transactions import TransactionalProducer
+from tests.waiting import until
 
 
 class Connection:
@@ -66,9 +67,7 @@ async def test_it_is_closed_though_who_closes_it_is_cancelled(monkeypatch: pytes
 
     with pytest.raises(asyncio.CancelledError):
         await closing
-    async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  # There is no event for it.
-            await asyncio.sleep(0)
+    await until(lambda: len(asyncio.all_tasks()) == 1)
     assert connection.is_closed
 
 

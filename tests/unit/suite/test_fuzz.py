@@ -1,10 +1,11 @@
-"""The targets of tests/fuzz.py: what they found before, and a taste of what `make fuzz` does for 10 minutes."""
+"""The targets of tests/fuzz: what they found before, and a taste of what `make fuzz` does for 10 minutes."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import TARGETS, attack
+from tests.fuzz.__main__ import attack
+from tests.fuzz.targets import TARGETS
 from tests.vectors.fuzz import CASES
 
 

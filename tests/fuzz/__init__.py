@@ -1,0 +1,1 @@
+"""Fuzzing of the pure entry points: ``python -m tests.fuzz``."""
