@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import math
 import resource
@@ -48,7 +47,8 @@ async def serve(
     *,
     stop: asyncio.Event,
     registry: CollectorRegistry,
-    reload: Callable[[], Settings] | None = None,
+    hangup: asyncio.Event | None = None,
+    reload: Callable[[], Settings] = Settings,
     membership: Membership | None = None,
 ) -> None:
     """
@@ -61,7 +61,8 @@ async def serve(
         settings: All settings; this uses kafka and bridge.
         stop: Set by the one who handles signals.
         registry: Gets the bridge's metrics.
-        reload: Reads the settings again; its callbacks and keys are used from then on whenever SIGHUP comes.
+        hangup: Set by the one who handles signals: *reload* is called.
+        reload: Reads the settings again; its callbacks and keys are used from then on.
         membership: Given if this is one of several bridges behind one port.
 
     Raises:
@@ -120,10 +121,12 @@ async def serve(
                     stop_seconds_max=math.ceil(2 * bridge.ack_timeout_seconds) + STOP_MARGIN_SECONDS
                 ):
                     logger.info("bridge_listening", host=bridge.host, port=bridge.port)
-                    reloading = partial(_use_callbacks, handler, reload, metrics) if reload else None
-                    with on_hangup(reloading) if reloading else contextlib.nullcontext():
-                        async with polling(bridge.mns, publisher.publish, mns_metrics):
-                            await until(stop, *publisher.tasks)
+                    reloading = partial(_use_callbacks, handler, reload, metrics)
+                    async with (
+                        on_hangup(hangup or asyncio.Event(), reloading),
+                        polling(bridge.mns, publisher.publish, mns_metrics),
+                    ):
+                        await until(stop, *publisher.tasks)
             finally:
                 await publisher.stop()
 

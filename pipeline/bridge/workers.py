@@ -80,12 +80,13 @@ class _Member:
     alive: int
     """The reading end of a pipe whose other end is the parent's alone: it ends with the parent, however that ends."""
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
+    began: float = field(default=0.0, init=False)
 
     async def keep(self) -> None:
         """Run the process, again and again, until cancelled; raises FleetError if it cannot start at all."""
         is_first = True
         while True:
-            began = time.monotonic()
+            self.began = time.monotonic()
             fd = self.metrics.fileno()
             arguments = [*self.command, "--member", str(self.number), "--metrics-fd", str(fd)]
             try:
@@ -97,7 +98,7 @@ class _Member:
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             code = await self.process.wait()
-            if is_first and code > 0 and time.monotonic() - began < START_SECONDS_MIN:
+            if is_first and code > 0 and time.monotonic() - self.began < START_SECONDS_MIN:
                 raise FleetError(f"bridge {self.number} ended at once with exit code {code}: see its message above")
             is_first = False
             logger.error("member_ended", member=self.number, exit_code=code)
@@ -107,6 +108,11 @@ class _Member:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # It has just ended.
                 self.process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Have it read its settings again, but not in the first instants of a process, when SIGHUP would end it."""
+        wait = self.began + START_SECONDS_MIN - time.monotonic()
+        asyncio.get_running_loop().call_later(max(0.0, wait), self.send, signal.SIGHUP)
 
     def get(self, path: str) -> str:
         port = self.metrics.getsockname()[1]
@@ -140,7 +146,13 @@ class _Page(Collector):
 
 
 async def serve(
-    settings: Settings, *, members: int, arguments: Sequence[str], stop: asyncio.Event, registry: CollectorRegistry
+    settings: Settings,
+    *,
+    members: int,
+    arguments: Sequence[str],
+    stop: asyncio.Event,
+    hangup: asyncio.Event,
+    registry: CollectorRegistry,
 ) -> None:
     """
     Run *members* bridges until *stop* is set.
@@ -150,6 +162,7 @@ async def serve(
         members: How many processes.
         arguments: What follows `vod-pipeline bridge` for each.
         stop: Set by the one who handles signals.
+        hangup: Likewise, for all of them.
         registry: Gets the sums of the members' metrics.
 
     Raises:
@@ -175,20 +188,21 @@ async def serve(
 
         show_ready(registry, problems)
 
-        def hang_up() -> None:
-            for member in bridges:
-                member.send(signal.SIGHUP)
-
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
         async with monitoring(registry, problems, bound, asks_others=True):
             keeping = [asyncio.create_task(member.keep()) for member in bridges]
             try:
-                with on_hangup(hang_up):
+                async with on_hangup(hangup, partial(_hang_up, bridges)):
                     await until(stop, *keeping)
             finally:
                 for task in keeping:
                     task.cancel()
                 await asyncio.gather(*(_end(member) for member in bridges))
+
+
+def _hang_up(members: Sequence[_Member]) -> None:
+    for member in members:
+        member.hang_up()
 
 
 async def _end(member: _Member) -> None:

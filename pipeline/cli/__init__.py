@@ -6,6 +6,7 @@ The commands are functions of this package's modules; here is the table of all o
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -39,11 +40,14 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def _program(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Hold the options of the program itself."""
+    if context.invoked_subcommand not in services.SERVICES:  # Those see to it themselves.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
