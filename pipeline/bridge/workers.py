@@ -161,8 +161,7 @@ async def serve(
         settings: As for one bridge; the monitoring port is that of all.
         members: How many processes.
         arguments: What follows `vod-pipeline bridge` for each.
-        stop: Set by the one who handles signals.
-        hangup: Likewise, for all of them.
+        stop, hangup: Set by the one who handles signals.
         registry: Gets the sums of the members' metrics.
 
     Raises:
@@ -187,7 +186,6 @@ async def serve(
             return ["stopping"] if stop.is_set() else [found for member in bridges for found in member.problems()]
 
         show_ready(registry, problems)
-
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
         async with monitoring(registry, problems, bound, asks_others=True):
             keeping = [asyncio.create_task(member.keep()) for member in bridges]
@@ -195,9 +193,7 @@ async def serve(
                 async with on_hangup(hangup, partial(_hang_up, bridges)):
                     await until(stop, *keeping)
             finally:
-                for task in keeping:
-                    task.cancel()
-                await asyncio.gather(*(_end(member) for member in bridges))
+                await asyncio.gather(*map(_end, bridges, keeping))
 
 
 def _hang_up(members: Sequence[_Member]) -> None:
@@ -205,7 +201,8 @@ def _hang_up(members: Sequence[_Member]) -> None:
         member.hang_up()
 
 
-async def _end(member: _Member) -> None:
+async def _end(member: _Member, keeping: asyncio.Task[None]) -> None:
+    keeping.cancel()
     if member.process is not None:
         member.send(signal.SIGTERM)
         await member.process.wait()
