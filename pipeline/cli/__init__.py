@@ -83,6 +83,10 @@ _group("files", "What the package carries for Prometheus, Grafana and you.", exp
 
 def main() -> None:
     """Run the command; what can be expected to go wrong is one line on standard error."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Not where a shell has it ignored.
+        # Ctrl-C ends us whatever we wait for. A KeyboardInterrupt may not: kafka-python's event loop takes it for an
+        # error of a connection (net/selector.py). Services and `up`, which have more to do, handle it themselves.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     lenient_decoding.install()
     clients.install()
     try:

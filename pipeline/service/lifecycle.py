@@ -115,17 +115,6 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupt_sets(stop: threading.Event) -> Iterator[None]:
-    """
-    Have Ctrl-C set *stop* in the context instead of raising KeyboardInterrupt.
-
-    kafka-python 3.0.12 takes that for an error of whatever connection it works on, and goes on (net/selector.py).
-    """
-    with _handled_by(lambda *_: stop.set(), signal.SIG_IGN, signal.SIG_DFL):
-        yield
-
-
-@contextlib.contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None], *kept: signal.Handlers) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in ENDING}
     try:
