@@ -116,14 +116,18 @@ class Spool:
             raise SpoolError(f"the spool {self.directory} cannot be read: {error}") from error
         return found
 
-    def delete(self, first: int, last: int) -> None:
-        """Forget the records with the ids *first* to *last*: Kafka has them. On a full disk the reserve is used up."""
+    def delete(self, first: int, last: int, *, but: Sequence[int] = ()) -> None:
+        """
+        Forget the records with the ids *first* to *last*, *but* not these: Kafka has the others.
+
+        On a full disk the reserve is used up.
+        """
         try:
-            records, size = self._delete(first, last)
+            records, size = self._delete(first, last, but)
         except SpoolError:
             if not _free_reserve(self.directory):
                 raise
-            records, size = self._delete(first, last)
+            records, size = self._delete(first, last, but)
         self._records -= records
         self._bytes -= size
         if self._records == 0:
@@ -145,11 +149,11 @@ class Spool:
         self._database.close()
         self._lock.close()
 
-    def _delete(self, first: int, last: int) -> tuple[int, int]:
+    def _delete(self, first: int, last: int, but: Sequence[int]) -> tuple[int, int]:
+        which, values = f"WHERE id BETWEEN ? AND ? AND id NOT IN ({','.join('?' * len(but))})", (first, last, *but)
         with self._transaction() as database:
-            query = f"{_COUNT} WHERE id BETWEEN ? AND ?"
-            records, size = database.execute(query, (first, last)).fetchone()
-            database.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, last))
+            records, size = database.execute(f"{_COUNT} {which}", values).fetchone()
+            database.execute(f"DELETE FROM records {which}", values)  # noqa: S608  # Question marks only.
         return records, size
 
     @contextlib.contextmanager
