@@ -105,6 +105,7 @@ class Drain:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._metrics.spool_refused.set(self.refused)
+                self._metrics.spool_waiting.set(self.waiting)
                 await self._until_due(filled)
 
     async def empty(self) -> None:

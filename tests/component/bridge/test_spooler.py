@@ -162,12 +162,14 @@ async def test_a_partition_without_a_leader_holds_up_no_other_and_keeps_its_orde
         assert await put(spooler, record(10), record(11)) is None
         await kafka.until(6)
         await until_shown(registry, "vod_pipeline_spool_records", 6)
+        await until_shown(registry, "vod_pipeline_spool_waiting_records", 6)
         assert kafka.taken == [record(number) for number in range(0, 11, 2)]
         assert [found for _, found in spool.oldest(10)] == [record(number) for number in range(1, 12, 2)]
 
         monkeypatch.setattr("pipeline.bridge.drain.WAITING_SECONDS", 0)
         spooler.filled.set()
         await until_shown(registry, "vod_pipeline_spool_records", 0)
+        await until_shown(registry, "vod_pipeline_spool_waiting_records", 0)
 
     assert kafka.taken[6:] == [record(number) for number in range(1, 12, 2)]
 

@@ -112,7 +112,8 @@ def test_what_is_answered(run: Callable[..., bytes], request_: bytes, status: in
 
     assert int(head.split()[1]) == status
     assert b"connection: close" in head
-    assert b"".join(line + b"\n" for line in got.splitlines() if b"_created" not in line) == body
+    others = (b"_created", b"vod_pipeline_")  # What the port shows of itself.
+    assert b"".join(line + b"\n" for line in got.splitlines() if not any(o in line for o in others)) == body
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -161,7 +162,8 @@ def test_what_cannot_be_answered_is_a_500_and_its_cause_is_logged(run: Callable[
 
 def test_an_idle_crowd_does_not_keep_out_who_comes_next(run: Callable[..., None]) -> None:
     async def crowd() -> None:
-        async with served() as port, AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        async with served(registry=registry) as port, AsyncExitStack() as stack:
             readers = []
             for _ in range(CONNECTIONS_MAX + 1):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -170,6 +172,8 @@ def test_an_idle_crowd_does_not_keep_out_who_comes_next(run: Callable[..., None]
             assert (await asked(port, GET % b"/healthz")).endswith(b"alive\n")
             gone = await asyncio.gather(*(_is_closed(reader) for reader in readers))
             assert gone == [True, True] + [False] * (CONNECTIONS_MAX - 1)  # The oldest.
+            assert registry.get_sample_value("vod_pipeline_monitoring_connections") == CONNECTIONS_MAX - 1
+            assert registry.get_sample_value("vod_pipeline_monitoring_connections_cut_total") == 2
 
     run(crowd())
 
@@ -185,11 +189,14 @@ async def _is_closed(reader: asyncio.StreamReader) -> bool:
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nx: y"])
 def test_a_request_that_does_not_end_is_cut_off(run: Callable[..., bytes], sent: bytes) -> None:
+    registry = CollectorRegistry()
+
     async def silent() -> bytes:
-        async with served(seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
+        async with served(registry=registry, seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
             return await asked(port, sent)
 
     assert run(silent()) == b""
+    assert registry.get_sample_value("vod_pipeline_monitoring_connections_cut_total") == 1
 
 
 def test_a_request_that_drips_is_cut_off(run: Callable[..., None]) -> None:
