@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from queue import Empty
@@ -59,9 +60,18 @@ def audit_partitions(settings: Settings, scopes: list[Scope], progress: Callable
 def _begin(judged_offsets: Any) -> None:
     global _judged_offsets  # noqa: PLW0603  # A queue reaches a pool's process only through its initializer.
     _judged_offsets = judged_offsets
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     lenient_decoding.install()  # A spawned process has not come through the command line.
     clients.install()
     gc.set_threshold(GC_THRESHOLD)
+
+
+def _end_with_parent() -> None:
+    """End at once when the command does, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
 def _audit_one(settings: Settings, scope: Scope) -> Result:

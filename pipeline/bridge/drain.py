@@ -14,7 +14,8 @@ from functools import partial
 
 import structlog
 
-from pipeline.bridge.spool import Spool, SpoolError
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool_directory import SpoolError
 from pipeline.bridge.spool_thread import SpoolThread
 from pipeline.core.contract import RawRecord
 from pipeline.kafka import KafkaError
@@ -31,7 +32,10 @@ HALVINGS_MAX = 10  # Down to a single record.
 RETRY_SECONDS = 1.0
 REFUSED_SECONDS = 60.0  # What Kafka refuses for good is offered again: an operator may have changed the topic.
 
-Send = Callable[[Sequence[RawRecord]], Awaitable[None]]
+WAITING_SECONDS = 10.0  # So is what its partition did not take, in order: a broker may be back.
+
+Send = Callable[[Sequence[RawRecord], set[int]], Awaitable[list[int]]]
+"""What `Producer.offer` is."""
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -43,7 +47,7 @@ async def connected(kafka: KafkaSettings, topic: str, is_up: asyncio.Event) -> A
     producer = Producer(kafka, topic, request_timeout_seconds=SECONDS_MAX)
     try:
         await producer.connect()
-        yield producer.send
+        yield producer.offer
     finally:
         await producer.close()
 
@@ -52,7 +56,8 @@ class Drain:
     """
     Takes what one spool holds to Kafka, oldest first.
 
-    A record that Kafka refuses by itself stays on disk, and holds up nothing behind it.
+    A record that Kafka refuses by itself stays on disk, and holds up nothing behind it. Those of a partition that takes
+    none, as one without a leader, stay there in order, and hold up no other partition's.
     """
 
     def __init__(
@@ -74,12 +79,17 @@ class Drain:
         """How often they are for the next one, by what Kafka did with those before."""
         self.refused = 0
         """How many records Kafka refused, each by itself, the last time it was offered them."""
+        self.waiting = 0
+        """How many wait for a partition that took none the last time."""
         self._spool = spool
         self._connect = connect
         self._metrics = metrics
         self._after = 0  # Behind which record to go on.
-        self._acked: list[tuple[int, int]] = []  # Ranges that Kafka has, and the disk would not delete so far.
-        self._refused_at = 0.0
+        self._passed_over: set[int] = set()  # Partitions, until it begins from the oldest again.
+        # What Kafka has, and the disk would not delete so far: ranges, and what of them it has not.
+        self._acked: list[tuple[int, int, list[int]]] = []
+        self._refused_at: float | None = None
+        self._waiting_at: float | None = None
         self._refusal: KafkaError | None = None
 
     async def run(self, filled: asyncio.Event) -> None:
@@ -96,12 +106,16 @@ class Drain:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._metrics.spool_refused.set(self.refused)
+                self._metrics.spool_waiting.set(self.waiting)
                 await self._until_due(filled)
 
     async def empty(self) -> None:
         """Take all there is to Kafka, once; raises what Kafka, the connection or the disk raised."""
-        if self.refused and not self._acked and self._now() >= self._refused_at + REFUSED_SECONDS:
-            self._after = self.refused = 0
+        due = self._due()
+        if due is not None and not self._acked and self._now() >= due:
+            self._refused_at = self._waiting_at = None
+            self._after = self.refused = self.waiting = 0
+            self._passed_over.clear()
         if found := await self._look():
             async with self._connect() as send:
                 while found:
@@ -112,6 +126,8 @@ class Drain:
         if self.refused:
             spool, last = str(self._spool.directory), repr(self._refusal)
             logger.error("records_refused", spool=spool, records=self.refused, last_error=last)
+        if self.waiting:
+            logger.warning("records_wait", records=self.waiting, partitions=sorted(self._passed_over))
 
     async def _look(self) -> list[tuple[int, RawRecord]]:
         count, size = RECORDS_MAX >> self.halvings, BYTES_MAX >> self.halvings
@@ -121,7 +137,7 @@ class Drain:
         """Send *found*, and go on behind it; or with less, where that was too much for Kafka."""
         try:
             async with asyncio.timeout(SECONDS_MAX):
-                await send([record for _, record in found])
+                left = [found[place][0] for place in await send([record for _, record in found], self._passed_over)]
         except TimeoutError:
             self._halve()
             raise
@@ -132,9 +148,16 @@ class Drain:
             self.refused, self._refused_at, self._refusal = self.refused + 1, self._now(), error
         else:
             self.halvings = max(0, self.halvings - 1)
-            self._acked.append((found[0][0], found[-1][0]))
-            self._metrics.drained.inc(len(found))
+            self._acked.append((found[0][0], found[-1][0], left))
+            self._metrics.drained.inc(len(found) - len(left))
+            if left:
+                self.waiting, self._waiting_at = self.waiting + len(left), self._waiting_at or self._now()
         self._after = found[-1][0]
+
+    def _due(self) -> float | None:
+        """Return when to begin from the oldest again."""
+        stayed = ((self._refused_at, REFUSED_SECONDS), (self._waiting_at, WAITING_SECONDS))
+        return min((at + seconds for at, seconds in stayed if at is not None), default=None)
 
     def _halve(self) -> None:
         self.halvings = min(self.halvings + 1, HALVINGS_MAX)
@@ -142,15 +165,14 @@ class Drain:
     async def _delete(self) -> None:
         """Forget what Kafka has. Should the disk refuse, it is not published again, unless the process ends first."""
         while self._acked:
-            first, last = self._acked[0]
-            await self._spool.run(partial(Spool.delete, first=first, last=last))
+            first, last, left = self._acked[0]
+            await self._spool.run(partial(Spool.delete, first=first, last=last, but=left))
             del self._acked[0]
 
     async def _until_due(self, filled: asyncio.Event) -> None:
-        """Wait for more, or until what was refused is to be offered again."""
-        at = self._refused_at + REFUSED_SECONDS if self.refused else None
+        """Wait for more, or until what stayed is to be offered again."""
         try:
-            async with asyncio.timeout_at(at):
+            async with asyncio.timeout_at(self._due()):
                 await filled.wait()
         except TimeoutError:
             return

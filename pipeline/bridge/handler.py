@@ -101,6 +101,7 @@ class Handler:
         self._recent = Recent(settings.replay_cache_bytes)
         self._bursts = Bursts(settings.bodies_per_signature_max)
         self._metrics = metrics
+        metrics.replay_cache_bytes.set_function(lambda: self._recent.bytes)
         self._counts = {outcome: metrics.requests.labels(outcome.value).inc for outcome in BridgeAnswer}
         self._published = 0  # Not counted yet: all that one batch answers are counted at once.
         self._waiters: dict[asyncio.Future[bool], list[Waiter]] = {}
@@ -109,6 +110,11 @@ class Handler:
     def body_bytes_max(self) -> int:
         """How long a body may be."""
         return self._policy.body_bytes_max
+
+    def show_connections(self, number: Callable[[], int], number_max: int) -> None:
+        """Show how many connections there are, and may be."""
+        self._metrics.connections.set_function(number)
+        self._metrics.connections_max.set(number_max)
 
     def use(self, callbacks: Iterable[CallbackSettings]) -> None:
         """Serve *callbacks*, with their keys, from the next request on."""

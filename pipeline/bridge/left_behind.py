@@ -16,7 +16,8 @@ from pathlib import Path
 import structlog
 
 from pipeline.bridge.drain import Drain, Send
-from pipeline.bridge.spool import Spool, SpoolError, SpoolStatus, status_of
+from pipeline.bridge.spool import Spool, SpoolStatus, status_of
+from pipeline.bridge.spool_directory import SpoolError
 from pipeline.bridge.spool_thread import SpoolThread
 from pipeline.kafka import KafkaError
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -85,7 +86,9 @@ class LeftBehind:
             if before.records == 0 or not self._is_up.is_set():
                 return None
             await drain.empty()
-            logger.info("spool_emptied", spool=str(directory), records=before.records - drain.refused)
+            logger.info("spool_emptied", spool=str(directory), records=before.records - drain.refused - drain.waiting)
+            if drain.waiting:
+                return f"{drain.waiting} of its records wait for partitions that take none"
             return f"Kafka refuses {drain.refused} of its records" if drain.refused else None
         except SpoolError as error:
             return str(error)

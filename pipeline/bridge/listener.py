@@ -58,6 +58,7 @@ class Listener:
         self._sweep_seconds = min(SWEEP_SECONDS, timeouts.request_seconds / 4)
         self._opening: set[asyncio.Task[None]] = set()
         self._is_empty = asyncio.Event()
+        handler.show_connections(lambda: len(self.connections), connections_max)
 
     @contextlib.asynccontextmanager
     async def running(self, *, stop_seconds_max: float) -> AsyncIterator[None]:

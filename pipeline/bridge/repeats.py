@@ -25,9 +25,14 @@ class Recent:
 
     def __init__(self, bytes_max: int) -> None:
         self._generation_bytes = bytes_max // 2
-        self._bytes = 0
+        self._bytes = self._old_bytes = 0
         self._young: dict[Request, asyncio.Future[bool]] = {}
         self._old: dict[Request, asyncio.Future[bool]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What is remembered, keys and values."""
+        return self._bytes + self._old_bytes
 
     def get(self, request: Request) -> asyncio.Future[bool] | None:
         """Return the future of an earlier, equal request that is durable or may become so."""
@@ -41,7 +46,8 @@ class Recent:
         if self._generation_bytes == 0:
             return
         if self._bytes >= self._generation_bytes:
-            self._old, self._young, self._bytes = self._young, {}, 0
+            self._old, self._young = self._young, {}
+            self._old_bytes, self._bytes = self._bytes, 0
         self._young[request] = durable
         self._bytes += len(request[0]) + len(request[1]) + ENTRY_BYTES
 

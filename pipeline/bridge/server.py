@@ -50,7 +50,8 @@ async def serve(
     *,
     stop: asyncio.Event,
     registry: CollectorRegistry,
-    reload: Callable[[], Settings] | None = None,
+    hangup: asyncio.Event | None = None,
+    reload: Callable[[], Settings] = Settings,
     worker_process: WorkerProcess | None = None,
 ) -> None:
     """
@@ -62,7 +63,8 @@ async def serve(
         settings: All settings; this uses kafka and bridge.
         stop: Set by the one who handles signals.
         registry: Gets the bridge's metrics.
-        reload: Reads the settings again; its callbacks and keys are used from then on whenever SIGHUP comes.
+        hangup: Set by the one who handles signals: *reload* is called.
+        reload: Reads the settings again; its callbacks and keys are used from then on.
         worker_process: Given if this is one of several bridges behind one port.
 
     Raises:
@@ -90,9 +92,9 @@ async def serve(
         listener = _listener(handler, bound, bridge)
         monitored = monitoring(registry, problems, _monitored(bridge, worker_process))
         async with monitored, _receiving(listener, publisher, bridge):
-            with _reloading(handler, reload, metrics):
-                async with polling(bridge.mns, publisher.publish, mns_metrics):
-                    await until(stop, *publisher.tasks)
+            reloading = on_hangup(hangup or asyncio.Event(), partial(_use_callbacks, handler, reload, metrics))
+            async with reloading, polling(bridge.mns, publisher.publish, mns_metrics):
+                await until(stop, *publisher.tasks)
 
 
 def _require_source(bridge: BridgeSettings) -> None:
@@ -157,13 +159,6 @@ async def _receiving(listener: Listener, publisher: Publisher, bridge: BridgeSet
             yield
     finally:
         await publisher.stop()
-
-
-def _reloading(
-    handler: Handler, reload: Callable[[], Settings] | None, metrics: BridgeMetrics
-) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which SIGHUP rotates keys without a restart, if *reload* is given."""
-    return on_hangup(partial(_use_callbacks, handler, reload, metrics)) if reload else contextlib.nullcontext()
 
 
 def _use_callbacks(handler: Handler, reload: Callable[[], Settings], metrics: BridgeMetrics) -> None:

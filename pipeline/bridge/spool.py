@@ -9,22 +9,27 @@ its transaction returns. Everything here blocks; `Spooler` runs it in a thread o
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
+from pipeline.bridge.spool_directory import (
+    FILE,
+    FILE_MODE,
+    RESERVE,
+    SpoolError,
+    free_reserve,
+    keep_private,
+    keep_reserve,
+    lock,
+    owner,
+)
 from pipeline.core.contract import RawRecord
-from pipeline.service.errors import OperatorError
 
 ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughly.
-FILE, LOCK, RESERVE = "spool.sqlite", "lock", "reserve"
-RESERVE_BYTES = 8 << 20  # Twice what SQLite's log takes before it is written back: enough to read, and to delete.
-DIRECTORY_MODE, FILE_MODE = 0o700, 0o600  # Who can write there needs no signature; who can lock, stops a bridge.
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -34,10 +39,6 @@ CREATE TABLE IF NOT EXISTS records (
 """
 _COUNT = f"SELECT count(*), coalesce(sum(length(body) + coalesce(length(key), 0) + {ROW_BYTES}), 0) FROM records"  # noqa: S608
 _OLDEST = "SELECT received_at_ms FROM records ORDER BY id LIMIT 1"
-
-
-class SpoolError(OperatorError):
-    """The spool cannot be opened or used."""
 
 
 class SpoolFullError(SpoolError):
@@ -68,12 +69,12 @@ class Spool:
         """
         self.directory = directory
         self._bytes_max = bytes_max
-        self._lock = _lock(directory)
+        self._lock = lock(directory)
         try:
             try:
                 self._database, self._records, self._bytes = _connect(directory / FILE)
             except sqlite3.OperationalError:  # On a full disk SQLite cannot even read what a killed process left.
-                if not _free_reserve(directory):
+                if not free_reserve(directory):
                     raise
                 self._database, self._records, self._bytes = _connect(directory / FILE)
         except (sqlite3.Error, OSError) as error:
@@ -83,7 +84,7 @@ class Spool:
                 "or move it away"
             ) from error
         if self._records == 0 and bytes_max:
-            _keep_reserve(directory)
+            keep_reserve(directory)
 
     def append(self, records: Sequence[RawRecord]) -> None:
         """
@@ -115,14 +116,18 @@ class Spool:
             raise SpoolError(f"the spool {self.directory} cannot be read: {error}") from error
         return found
 
-    def delete(self, first: int, last: int) -> None:
-        """Forget the records with the ids *first* to *last*: Kafka has them. On a full disk the reserve is used up."""
+    def delete(self, first: int, last: int, *, but: Sequence[int] = ()) -> None:
+        """
+        Forget the records with the ids *first* to *last*, *but* not these: Kafka has the others.
+
+        On a full disk the reserve is used up.
+        """
         try:
-            records, size = self._delete(first, last)
+            records, size = self._delete(first, last, but)
         except SpoolError:
-            if not _free_reserve(self.directory):
+            if not free_reserve(self.directory):
                 raise
-            records, size = self._delete(first, last)
+            records, size = self._delete(first, last, but)
         self._records -= records
         self._bytes -= size
         if self._records == 0:
@@ -130,7 +135,7 @@ class Spool:
                 # A script, as a statement's first step frees one page only.
                 self._database.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
             if self._bytes_max:
-                _keep_reserve(self.directory)
+                keep_reserve(self.directory)
 
     def status(self) -> SpoolStatus:
         """Return what waits; raises SpoolError if it cannot be read."""
@@ -144,11 +149,11 @@ class Spool:
         self._database.close()
         self._lock.close()
 
-    def _delete(self, first: int, last: int) -> tuple[int, int]:
+    def _delete(self, first: int, last: int, but: Sequence[int]) -> tuple[int, int]:
+        which, values = f"WHERE id BETWEEN ? AND ? AND id NOT IN ({','.join('?' * len(but))})", (first, last, *but)
         with self._transaction() as database:
-            query = f"{_COUNT} WHERE id BETWEEN ? AND ?"
-            records, size = database.execute(query, (first, last)).fetchone()
-            database.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", (first, last))
+            records, size = database.execute(f"{_COUNT} {which}", values).fetchone()
+            database.execute(f"DELETE FROM records {which}", values)  # noqa: S608  # Question marks only.
         return records, size
 
     @contextlib.contextmanager
@@ -161,31 +166,6 @@ class Spool:
             with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back itself.
                 self._database.execute("ROLLBACK")
             raise SpoolError(f"the spool {self.directory} cannot be written: {error}") from error
-
-
-def spools_under(directory: Path) -> list[Path]:
-    """
-    Return the spools of the bridges that have *directory* in their settings.
-
-    A single bridge has its own in the directory itself, the worker processes of one in folders named by their numbers.
-
-    Raises:
-        SpoolError: there are none that we may see.
-    """
-    numbered = [path.parent for path in directory.glob(f"*/{FILE}") if path.parent.name.isdigit()]
-    found = [directory] if os.path.exists(directory / FILE) else []
-    found += sorted(numbered, key=lambda folder: int(folder.name))
-    if not found:
-        raise SpoolError(f"there is no spool in {directory} that we may see")
-    return found
-
-
-def left_behind(directory: Path, *, processes: int) -> list[Path]:
-    """Return the spools under *directory* that no bridge has where so many run together (0: a single one)."""
-    with contextlib.suppress(SpoolError):
-        own = {directory} if processes == 0 else {directory / str(number) for number in range(1, processes + 1)}
-        return [found for found in spools_under(directory) if found not in own]
-    return []
 
 
 def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:
@@ -208,9 +188,9 @@ def status_of(directory: Path) -> tuple[SpoolStatus, int | None]:
     except sqlite3.Error as error:
         raise SpoolError(f"the spool {path} cannot be read: {error}") from error
     try:
-        _lock(directory).close()
+        lock(directory).close()
     except SpoolError:
-        return status, _owner(directory)
+        return status, owner(directory)
     return status, None
 
 
@@ -223,7 +203,7 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
     """Open the file; return it with how many records it holds, and their bytes. What fails leaves it closed."""
     path.touch(FILE_MODE)  # SQLite makes its other files as this one is.
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), path.with_name(RESERVE)):
-        _keep_private(file, FILE_MODE)
+        keep_private(file, FILE_MODE)
     # isolation_level None: transactions are ours alone. Used by one thread at a time, not always the same.
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
@@ -235,65 +215,3 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
         database.close()
         raise
     return database, records, size
-
-
-def _lock(directory: Path) -> IO[str]:
-    """Take the directory's lock, which ends with this process, however that ends."""
-    try:
-        directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        _keep_private(directory, DIRECTORY_MODE)
-        (directory / LOCK).touch(FILE_MODE)
-        _keep_private(directory / LOCK, FILE_MODE)
-        lock = (directory / LOCK).open("a+")
-    except OSError as error:
-        raise SpoolError(f"the spool directory {directory} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise SpoolError(
-            f"the spool {directory} belongs to process {_owner(directory)}: "
-            "each bridge needs a bridge.spool_directory of its own"
-        ) from None
-    except OSError as error:  # Some network file systems know no locks.
-        lock.close()
-        raise SpoolError(
-            f"the spool {directory} cannot be locked ({error.strerror}): set bridge.spool_directory to a local disk"
-        ) from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
-def _keep_reserve(directory: Path) -> None:
-    """Keep RESERVE_BYTES of the disk for the day it is full, if it has them to spare."""
-    path = directory / RESERVE
-    try:
-        path.touch(FILE_MODE)
-        with path.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-    except OSError:
-        _free_reserve(directory)
-
-
-def _free_reserve(directory: Path) -> bool:
-    """Give the reserve back to the disk; returns whether there was any."""
-    path = directory / RESERVE
-    try:
-        path.unlink()
-    except OSError:
-        return False
-    return True
-
-
-def _keep_private(path: Path, mode: int) -> None:
-    """Keep *path* from other users: bodies are confidential, and what lies there is published unchecked."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):  # Of a volume's root, another user is the owner.
-        if stat.S_IMODE(path.stat().st_mode) != mode:
-            path.chmod(mode)
-
-
-def _owner(directory: Path) -> int | None:
-    text = (directory / LOCK).read_text().strip()
-    return int(text) if text.isdigit() else None

@@ -9,7 +9,8 @@ from functools import partial
 import structlog
 
 from pipeline.bridge.errors import PublishError, SpoolFailedError
-from pipeline.bridge.spool import Spool, SpoolError, SpoolFullError, SpoolStatus
+from pipeline.bridge.spool import Spool, SpoolFullError, SpoolStatus
+from pipeline.bridge.spool_directory import SpoolError
 from pipeline.bridge.spool_thread import SpoolThread
 from pipeline.core.contract import RawRecord
 from pipeline.service.metrics.bridge import BridgeMetrics

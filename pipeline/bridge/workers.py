@@ -23,7 +23,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
-from pipeline.bridge.spool import left_behind
+from pipeline.bridge.spool_directory import left_behind
 from pipeline.bridge.sums import Sums
 from pipeline.service.errors import OperatorError
 from pipeline.service.lifecycle import on_hangup, until
@@ -82,12 +82,13 @@ class _Supervised:
     alive: int
     """The reading end of a pipe whose other end is the parent's alone: it ends with the parent, however that ends."""
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
+    began: float = field(default=0.0, init=False)
 
     async def keep(self) -> None:
         """Run the process, again and again, until cancelled; raises WorkerProcessError if it cannot start at all."""
         is_first = True
         while True:
-            began = time.monotonic()
+            self.began = time.monotonic()
             fd = self.metrics.fileno()
             arguments = [*self.command, "--process-number", str(self.number), "--metrics-fd", str(fd)]
             try:
@@ -99,7 +100,7 @@ class _Supervised:
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             code = await self.process.wait()
-            if is_first and code > 0 and time.monotonic() - began < START_SECONDS_MIN:
+            if is_first and code > 0 and time.monotonic() - self.began < START_SECONDS_MIN:
                 raise WorkerProcessError(
                     f"bridge {self.number} ended at once with exit code {code}: see its message above"
                 )
@@ -111,6 +112,11 @@ class _Supervised:
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # It has just ended.
                 self.process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Have it read its settings again, but not in the first instants of a process, when SIGHUP would end it."""
+        wait = self.began + START_SECONDS_MIN - time.monotonic()
+        asyncio.get_running_loop().call_later(max(0.0, wait), self.send, signal.SIGHUP)
 
     def get(self, path: str) -> str:
         port = self.metrics.getsockname()[1]
@@ -144,7 +150,13 @@ class _Page(Collector):
 
 
 async def serve(
-    settings: Settings, *, processes: int, arguments: Sequence[str], stop: asyncio.Event, registry: CollectorRegistry
+    settings: Settings,
+    *,
+    processes: int,
+    arguments: Sequence[str],
+    stop: asyncio.Event,
+    hangup: asyncio.Event,
+    registry: CollectorRegistry,
 ) -> None:
     """
     Run *processes* bridges behind one port until *stop* is set.
@@ -153,7 +165,7 @@ async def serve(
         settings: As for one bridge; the monitoring port is that of all.
         processes: How many.
         arguments: What follows `vod-pipeline bridge` for each.
-        stop: Set by the one who handles signals.
+        stop, hangup: Set by the one who handles signals.
         registry: Gets the sums of their metrics.
 
     Raises:
@@ -178,24 +190,23 @@ async def serve(
             return ["stopping"] if stop.is_set() else [found for worker in workers for found in worker.problems()]
 
         show_ready(registry, problems)
-
-        def hang_up() -> None:
-            for worker in workers:
-                worker.send(signal.SIGHUP)
-
         bound = listen(bridge.metrics_host, bridge.metrics_port, setting="bridge.metrics_port")
         async with monitoring(registry, problems, bound, asks_others=True):
             keeping = [asyncio.create_task(worker.keep()) for worker in workers]
             try:
-                with on_hangup(hang_up):
+                async with on_hangup(hangup, partial(_hang_up, workers)):
                     await until(stop, *keeping)
             finally:
-                for task in keeping:
-                    task.cancel()
-                await asyncio.gather(*(_end(worker) for worker in workers))
+                await asyncio.gather(*map(_end, workers, keeping))
 
 
-async def _end(worker: _Supervised) -> None:
+def _hang_up(workers: Sequence[_Supervised]) -> None:
+    for worker in workers:
+        worker.hang_up()
+
+
+async def _end(worker: _Supervised, keeping: asyncio.Task[None]) -> None:
+    keeping.cancel()
     if worker.process is not None:
         worker.send(signal.SIGTERM)
         await worker.process.wait()

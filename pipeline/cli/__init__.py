@@ -6,6 +6,7 @@ The commands are functions of this package's modules; here is the table of all o
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -39,11 +40,14 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def _program(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Hold the options of the program itself."""
+    if context.invoked_subcommand not in services.SERVICES:  # Those see to it themselves.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
@@ -79,6 +83,10 @@ _group("files", "What the package carries for Prometheus, Grafana and you.", exp
 
 def main() -> None:
     """Run the command; what can be expected to go wrong is one line on standard error."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Not where a shell has it ignored.
+        # Ctrl-C ends us whatever we wait for. A KeyboardInterrupt may not: kafka-python's event loop takes it for an
+        # error of a connection (net/selector.py). Services and `up`, which have more to do, handle it themselves.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     lenient_decoding.install()
     clients.install()
     try:

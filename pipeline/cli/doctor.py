@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from pipeline.admin.doctor import Finding, Level, fail, kafka, machine
-from pipeline.bridge import spool
+from pipeline.bridge import spool_directory
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.service import settings as configuration
 from pipeline.service.plain_text import counted, plain
@@ -54,7 +54,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     except SettingsError as error:
         yield fail("settings", str(error), "set what it names; nothing else was looked at")
         return
-    yield from machine.examine(settings, now=time.time(), spool_file=spool.FILE)
+    yield from machine.examine(settings, now=time.time(), spool_file=spool_directory.FILE)
     yield from kafka.examine(settings)
 
 

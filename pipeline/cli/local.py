@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,12 +23,9 @@ from pipeline.local import up as local
 from pipeline.local.own_callback import DATA, callback_of, curl_line
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
-from pipeline.service.lifecycle import interrupt_sets, interrupted_once
+from pipeline.service.lifecycle import interrupted_once
 from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     from pipeline.local.load import Summary
@@ -131,17 +127,13 @@ def rates(
     """
     from pipeline.local import rates_table  # noqa: PLC0415  # As above.
 
-    stop = threading.Event()
-    with interrupt_sets(stop):
-        lists = rates_table.follow(configuration.load(config).kafka, is_once=once)
-        if not as_json:
-            rates_table.show(lists, out, stop=stop)
-            return
-        for rows in lists:
-            for row in rows:
-                print(row.to_json(), flush=True)
-            if stop.is_set():
-                return
+    lists = rates_table.follow(configuration.load(config).kafka, is_once=once)
+    if not as_json:
+        rates_table.show(lists, out)
+        return
+    for rows in lists:
+        for row in rows:
+            print(row.to_json(), flush=True)
 
 
 def _sent(summary: Summary) -> Text:

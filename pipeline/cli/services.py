@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
 
+import structlog
 import typer
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -17,8 +18,13 @@ from prometheus_client import CollectorRegistry
 from pipeline.cli.terminal import Config, Format, LogFormat
 from pipeline.kafka import access
 from pipeline.service import settings as configuration
+from pipeline.service.lifecycle import hangups, on_hangup
 from pipeline.service.logging import setup
 from pipeline.service.settings import Settings
+
+SERVICES = ("bridge", "worker", "dashboard")
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 EndsWithInput = Annotated[
     bool, typer.Option("--ends-with-input", hidden=True, help="Stop when standard input ends, as with its parent.")
@@ -45,14 +51,14 @@ def bridge(  # noqa: PLR0917  # Typer reads the options off the parameters.
     if workers > 1 and not process_number:
         arguments = ["--log-format", log_format.value, *(["--config", str(config)] if config else [])]
         serve_all = partial(worker_processes.serve, processes=workers, arguments=arguments)
-        _serve(serve_all, settings, log_format, ends_with_input=ends_with_input)
+        _serve(serve_all, settings, log_format, ends_with_input=ends_with_input, can_reload=True)
         return
     own = None
     if process_number:
         metrics = socket.socket(fileno=metrics_fd)
         own = worker_processes.WorkerProcess(number=process_number, processes=workers, metrics=metrics)
     serve = partial(server.serve, reload=lambda: configuration.load(config), worker_process=own)
-    _serve(serve, settings, log_format, ends_with_input=ends_with_input or bool(process_number))
+    _serve(serve, settings, log_format, ends_with_input=ends_with_input or bool(process_number), can_reload=True)
 
 
 def worker(
@@ -82,9 +88,14 @@ def dashboard(
 
 
 def _serve(
-    serve: Callable[..., Awaitable[None]], settings: Settings, log_format: LogFormat, *, ends_with_input: bool = False
+    serve: Callable[..., Awaitable[None]],
+    settings: Settings,
+    log_format: LogFormat,
+    *,
+    ends_with_input: bool = False,
+    can_reload: bool = False,
 ) -> None:
-    """Run a service until SIGTERM or SIGINT, or until its standard input is closed at the other end."""
+    """Run a service until SIGTERM or SIGINT, or until its standard input ends at the other end; SIGHUP ends none."""
     setup.configure(json=log_format is LogFormat.JSON)
 
     async def run() -> None:
@@ -98,8 +109,14 @@ def _serve(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         if ends_with_input:
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), end)
-        await access.require(settings.kafka)
-        await serve(settings, stop=stop, registry=CollectorRegistry())
+        with hangups() as hangup:
+            await access.require(settings.kafka)
+            serving = partial(serve, settings, stop=stop, registry=CollectorRegistry())
+            if can_reload:
+                await serving(hangup=hangup)
+            else:
+                async with on_hangup(hangup, partial(logger.info, "hangup_ignored")):
+                    await serving()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.bridge import spool
+from pipeline.bridge import spool, spool_directory
 from pipeline.cli.terminal import Config, err, out
 from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
@@ -25,10 +25,10 @@ def spool_status(config: Config = None) -> None:
     if bridge_settings.spool_directory is None:
         raise SettingsError("bridge.spool_directory: empty, so there is no spool")
     table = Table("spool", "owner", "callbacks", "MiB", "at most", "oldest received")
-    for directory in spool.spools_under(bridge_settings.spool_directory):
+    for directory in spool_directory.spools_under(bridge_settings.spool_directory):
         try:
             status, owner = spool.status_of(directory)
-        except spool.SpoolError as error:  # The others are of interest all the same.
+        except spool_directory.SpoolError as error:  # The others are of interest all the same.
             err.print(f"error: {error}", markup=False)
             continue
         oldest = status.oldest_received_at_ms

@@ -37,6 +37,10 @@ class PlainConsole(Console):
         if not (self.is_terminal or "width" in options or "COLUMNS" in os.environ):
             self.width = WIDTH_UNLIMITED
 
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor where a terminal has it: a command that Ctrl-C ends has no time to bring it back."""
+        return super().show_cursor(show) if show else False
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with the text made plain; its line ends are ours."""
         for segment in super().render(renderable, options):

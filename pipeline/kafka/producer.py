@@ -35,6 +35,7 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 ACKS_ALL = -1
 CONNECT_SECONDS_MAX = 10.0
 RETRY_SECONDS = 0.1  # An election takes about as long.
+ELECTION_SECONDS_MAX = 2.0  # Longer takes one that waits for a broker.
 CLOSE_SECONDS_MAX = 2.0  # A TLS connection to a silent broker closes when that says so.
 
 # Why Kafka refuses a batch for its own sake. Source: https://kafka.apache.org/protocol#protocol_error_codes; aiokafka
@@ -105,26 +106,48 @@ class Producer:
             BatchRefusedError: Kafka refuses a batch for its own sake; the others may or may not be in the topic.
             KafkaError: it refuses them for another reason that will not pass.
         """
-        for batches in self._rounds(records):
-            left = await self._send(batches)
-            while left:
-                await asyncio.sleep(RETRY_SECONDS)
-                await self._client.force_metadata_update()
-                left = await self._send(left)
+        for batches in self._rounds(records, self._partitions_of(records)):
+            await self._send_until(batches, deadline=None)
+
+    async def offer(self, records: Sequence[RawRecord], passed_over: set[int]) -> list[int]:
+        """
+        Send *records* to the partitions that take them now; return the places of those that Kafka does not have.
+
+        Args:
+            records: As for `send`.
+            passed_over: Partitions that get nothing, so that their records keep their order. One that does not take
+                what it is sent within ELECTION_SECONDS_MAX is added.
+
+        Raises:
+            BatchRefusedError, KafkaError: as `send` does.
+        """
+        partitions = self._partitions_of(records)
+        for batches in self._rounds(records, partitions):
+            deadline = asyncio.get_running_loop().time() + ELECTION_SECONDS_MAX
+            offered = {partition: batch for partition, batch in batches.items() if partition not in passed_over}
+            passed_over |= (await self._send_until(offered, deadline=deadline)).keys()
+        return [place for place, partition in enumerate(partitions) if partition in passed_over]
 
     async def close(self) -> None:
         """Close the connections, within bounds; no answer on them is waited for any more."""
         await close_client(self._client, seconds=CLOSE_SECONDS_MAX)
 
-    def _rounds(self, records: Sequence[RawRecord]) -> Iterator[_Round]:
+    def _partitions_of(self, records: Sequence[RawRecord]) -> list[int]:
+        """Return the partition of each of *records*: its key's, or the next one's turn."""
+        found = partitions_of([key for key, _, _, _ in records if key is not None], self._partitions)
+        if len(found) == len(records):
+            return found
+        keyed = iter(found)
+        return [self._next_turn() if key is None else next(keyed) for key, _, _, _ in records]
+
+    def _next_turn(self) -> int:
+        self._turn = (self._turn + 1) % self._partitions
+        return self._turn
+
+    def _rounds(self, records: Sequence[RawRecord], partitions: Sequence[int]) -> Iterator[_Round]:
         """Pack *records* into batches, none larger than a topic takes; a request takes one batch a partition."""
-        keyed = iter(partitions_of([key for key, _, _, _ in records if key is not None], self._partitions))
         filling: dict[int, Batches] = {}
-        for key, body, source, received_at_ms in records:
-            if key is None:
-                self._turn = partition = (self._turn + 1) % self._partitions
-            else:
-                partition = next(keyed)
+        for (key, body, source, received_at_ms), partition in zip(records, partitions, strict=True):
             if partition not in filling:
                 tp = TopicPartition(self._topic, partition)
                 filling[partition] = Batches(tp, bytes_max=RAW_MESSAGE_BYTES_MAX, is_transactional=False)
@@ -135,6 +158,15 @@ class Producer:
                 for partition, filled in filling.items()
                 if number < len(filled.batches)
             }
+
+    async def _send_until(self, batches: _Round, *, deadline: float | None) -> _Round:
+        """Send *batches*, those that are not taken again and again; return what is left at *deadline*."""
+        left = await self._send(batches)
+        while left and (deadline is None or asyncio.get_running_loop().time() < deadline):
+            await asyncio.sleep(RETRY_SECONDS)
+            await self._client.force_metadata_update()
+            left = await self._send(left)
+        return left
 
     async def _send(self, batches: _Round) -> _Round:
         """Send *batches* to their leaders, and return those that have to be sent again."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
@@ -29,14 +29,37 @@ async def until(stop: asyncio.Event, *running: asyncio.Task[None]) -> None:
 
 
 @contextlib.contextmanager
-def on_hangup(then: Callable[[], None]) -> Iterator[None]:
-    """Call *then* whenever SIGHUP comes while the context lasts."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, then)
+def hangups() -> Iterator[asyncio.Event]:
+    """
+    Yield an event that SIGHUP sets from here on, one that was held back (see `__main__`) included.
+
+    SIGHUP ends the process no more: behind the context it does nothing.
+    """
+    loop, came = asyncio.get_running_loop(), asyncio.Event()
+    # Not the loop's own handler, which gives the signal its default back, and so ends what is stopping.
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(came.set))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@contextlib.asynccontextmanager
+async def on_hangup(hangup: asyncio.Event, then: Callable[[], None]) -> AsyncIterator[None]:
+    """Call *then* whenever *hangup* is set in the context, and once if it was before; what it raises ends nothing."""
+
+    async def watch() -> None:
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            asyncio.get_running_loop().call_soon(then)
+
+    watching = asyncio.create_task(watch())
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+        watching.cancel()
 
 
 async def close(closing: Coroutine[Any, Any, None], *, seconds: float) -> bool:
@@ -89,17 +112,6 @@ def uninterrupted() -> Iterator[None]:
         yield
     for number in came:
         signal.raise_signal(number)
-
-
-@contextlib.contextmanager
-def interrupt_sets(stop: threading.Event) -> Iterator[None]:
-    """
-    Have Ctrl-C set *stop* in the context instead of raising KeyboardInterrupt.
-
-    kafka-python 3.0.12 takes that for an error of whatever connection it works on, and goes on (net/selector.py).
-    """
-    with _handled_by(lambda *_: stop.set(), signal.SIG_IGN, signal.SIG_DFL):
-        yield
 
 
 @contextlib.contextmanager

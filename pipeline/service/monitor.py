@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from pipeline.service.metrics.process import PortMetrics
 from pipeline.service.web import Connections, running
 
 STOP_SECONDS_MAX = 2
@@ -51,6 +52,10 @@ async def monitoring(
         seconds_max: For a request to arrive, and for its answer to be read.
     """
     connections = Connections(connections_max=CONNECTIONS_MAX, silence_seconds_max=seconds_max, evicts_oldest=True)
+    if not asks_others:  # Whose metrics are shown, with those of their own ports.
+        metrics = PortMetrics(registry)
+        metrics.connections.set_function(lambda: len(connections.open))
+        connections.on_cut = metrics.cut.inc
     with bound:
         async with running(
             _Pages(registry, problems, asks_others=asks_others),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, cast
 
 import uvicorn
@@ -111,17 +111,26 @@ async def running(
 class Connections:
     """The open connections of one server; call it to make the protocol of a new one, as uvicorn does."""
 
-    def __init__(self, *, connections_max: int, silence_seconds_max: float, evicts_oldest: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        connections_max: int,
+        silence_seconds_max: float,
+        evicts_oldest: bool = False,
+        on_cut: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             connections_max: How many there may be.
             silence_seconds_max: How long a client may take to send its request, and to read on.
             evicts_oldest: Whether one too many takes the place of the oldest, instead of being closed itself.
+            on_cut: Called for each that is cut off.
         """
         self.open: dict[_Connection, None] = {}  # The oldest first.
         self.connections_max = connections_max
         self.silence_seconds_max = silence_seconds_max
         self.evicts_oldest = evicts_oldest
+        self.on_cut = on_cut
 
     def __call__(self, **options: Any) -> asyncio.Protocol:
         """Make a protocol; *options* are what uvicorn gives to its own."""
@@ -153,13 +162,14 @@ class _Connection(asyncio.Protocol):
             self._connections.drop_one()
 
     def abort(self) -> None:
-        """Cut the connection off."""
+        """Cut the connection off. Closing would wait until the client reads."""
+        self._connections.on_cut()
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
         if len(self._received) > REQUEST_BYTES_MAX:
-            self._transport.abort()
+            self.abort()
             return
         # Before a request, empty lines are skipped.
         if not self._has_head and b"\r\n\r\n" in self._received.lstrip(b"\r\n"):
@@ -184,9 +194,9 @@ class _Connection(asyncio.Protocol):
         self._inner.connection_lost(exc)
 
     def _expect(self) -> None:
-        """Cut the connection off unless its client goes on in time. Closing would wait until the client reads."""
+        """Cut the connection off unless its client goes on in time."""
         self._expect_no_more()
-        self._cut = asyncio.get_running_loop().call_later(self._connections.silence_seconds_max, self._transport.abort)
+        self._cut = asyncio.get_running_loop().call_later(self._connections.silence_seconds_max, self.abort)
 
     def _expect_no_more(self) -> None:
         if self._cut is not None:

@@ -32,6 +32,7 @@ EXIT_CODES = {
     ExitCode.MEMBERSHIP_LOST: "Worker: its member id was taken over twice: two processes share `worker.instance_id`.",
     ExitCode.KAFKA_UNUSABLE: "Worker: Kafka failed 20 times in a row, or the consumer failed for good.",
     ExitCode.BUG: "Worker: a bug; its log has where.",
+    130: "Ctrl-C ended it: a command that is no service ends at once, killed by SIGINT as a shell expects it.",
 }
 
 EXIT = """

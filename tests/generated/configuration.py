@@ -24,7 +24,7 @@ One TOML file holds the settings, the environment overrides it, and each process
   such as those that Kubernetes makes of a Service's name, are left alone. `vod-pipeline config check` finds mistakes
   without a start.
 - **Changes** take effect at a restart, except `bridge.callbacks`, which the bridge reads again on SIGHUP
-  ([how](operating.md#a-new-authkey)).
+  ([how](operating.md#a-new-authkey)). SIGHUP ends no service: the worker and the live page only log it.
 """
 
 RULES = """

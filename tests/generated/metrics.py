@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.metrics.mns import MnsMetrics
-from pipeline.service.metrics.process import CertificateUse, ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.process import CertificateUse, PortMetrics, ProcessMetrics, show_process, show_ready
 from pipeline.service.metrics.worker import WorkerMetrics
 from tests.generated.markdown import code, joined, notice, prose, table
 
@@ -58,6 +58,7 @@ def _process(registry: CollectorRegistry) -> None:
     certificates = {(use, "CN=subject"): 0.0 for use in CertificateUse}
     ProcessMetrics(registry, started_at=0, certificates=certificates)
     show_ready(registry, list)
+    PortMetrics(registry)
 
 
 def _worker(registry: CollectorRegistry) -> None:

@@ -22,6 +22,11 @@ def record(number: int) -> RawRecord:
     return b"key", b"%d" % number, b"http", number
 
 
+def partition_of(record: RawRecord) -> int:
+    """Return where it goes here: the odd ones to partition 1."""
+    return record[3] % 2
+
+
 class Kafka:
     """Takes what is sent, or fails as it should; more than `at_once` records are too many for it."""
 
@@ -33,6 +38,7 @@ class Kafka:
         self.at_once = 10_000
         self.too_many: Exception = TimeoutError()
         self.never: set[RawRecord] = set()
+        self.leaderless: set[int] = set()
         self.failures: list[Exception] = []
         self.seen = asyncio.Condition()
 
@@ -41,7 +47,7 @@ class Kafka:
         await self.is_up.wait()
         yield self.send
 
-    async def send(self, records: Sequence[RawRecord]) -> None:
+    async def send(self, records: Sequence[RawRecord], passed_over: set[int]) -> list[int]:
         self.sizes.append(len(records))
         if self.failures:
             raise self.failures.pop()
@@ -49,9 +55,11 @@ class Kafka:
             raise self.too_many
         if self.never & set(records):
             raise BatchRefusedError("MESSAGE_TOO_LARGE")
+        passed_over |= self.leaderless & {partition_of(record) for record in records}
         async with self.seen:
-            self.taken += records
+            self.taken += [record for record in records if partition_of(record) not in passed_over]
             self.seen.notify_all()
+        return [place for place, record in enumerate(records) if partition_of(record) in passed_over]
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(10), self.seen:

@@ -38,10 +38,10 @@ _RAW = _BROKERS_CLOCK | {
     "compression.type": "uncompressed",
 }
 _REJECTED = {"max.message.bytes": str(REJECTED_MESSAGE_BYTES_MAX)}
+# The open segment is never compacted: with the default of 7 d opening the report would read all of them.
+_SHORT_SEGMENTS = {"segment.ms": str(COMPACTION_LAG_SECONDS * 1000)}
 _PARTIAL_COUNTS = _BROKERS_CLOCK | {  # When a count was written is of no use but to compaction and retention.
     "min.compaction.lag.ms": str(COMPACTION_LAG_SECONDS * 1000),
-    # The open segment is never compacted: with the default of 7 d a rebuild would read all of them.
-    "segment.ms": str(COMPACTION_LAG_SECONDS * 1000),
 }
 
 
@@ -85,6 +85,6 @@ def contract(settings: Settings) -> tuple[TopicSpec, ...]:
         spec(topics.raw, RAW_RETENTION_SECONDS, _DELETE, _RAW),
         spec(topics.accepted, OUTPUT_RETENTION_SECONDS, _DELETE, _CREATE_TIME),
         spec(topics.rejected, OUTPUT_RETENTION_SECONDS, _DELETE, _CREATE_TIME, _REJECTED),
-        spec(topics.partial_counts, counts_retention_seconds, _COMPACT, _PARTIAL_COUNTS),
-        spec(topics.failure_rates, OUTPUT_RETENTION_SECONDS, _COMPACT, _CREATE_TIME),
+        spec(topics.partial_counts, counts_retention_seconds, _COMPACT, _SHORT_SEGMENTS, _PARTIAL_COUNTS),
+        spec(topics.failure_rates, OUTPUT_RETENTION_SECONDS, _COMPACT, _SHORT_SEGMENTS, _CREATE_TIME),
     )

@@ -58,6 +58,17 @@ class BridgeMetrics(Table):
     in_flight = gauge(
         "vod_pipeline_bridge_in_flight", "Callbacks waiting for Kafka; at bridge.in_flight_max more are refused."
     )
+    connections = gauge(
+        "vod_pipeline_bridge_connections",
+        "Open connections to the callback port; at vod_pipeline_bridge_connections_limit more are closed at once.",
+    )
+    connections_max = gauge(
+        "vod_pipeline_bridge_connections_limit", "How many connections the limit of open files leaves room for."
+    )
+    replay_cache_bytes = gauge(
+        "vod_pipeline_bridge_replay_cache_bytes",
+        "What is remembered of requests to recognise them; at bridge.replay_cache_bytes the oldest are forgotten.",
+    )
     reconnects = counter(
         "vod_pipeline_bridge_reconnects",
         "Connections to Kafka given up after a failure, and made anew; a rise means Kafka fails or refuses.",
@@ -90,6 +101,10 @@ class BridgeMetrics(Table):
     spool_refused = gauge(
         "vod_pipeline_spool_refused_records",
         "Callbacks on disk that Kafka refused each by itself; they stay, and are offered again every minute.",
+    )
+    spool_waiting = gauge(
+        "vod_pipeline_spool_waiting_records",
+        "Callbacks on disk whose partition took none, as one without a leader; they are offered again every 10 s.",
     )
     spool_bytes = gauge(
         "vod_pipeline_spool_bytes",

@@ -9,6 +9,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Gauge, GCCollector, ProcessCollector
 
 from pipeline import __version__
+from pipeline.service.metrics.table import Table, counter, gauge
 
 READY = "vod_pipeline_ready"
 
@@ -62,6 +63,18 @@ def show_ready(registry: CollectorRegistry, problems: Callable[[], Sequence[str]
     """Show in *registry* whether *problems*, asked at each scrape, finds none."""
     ready = Gauge(READY, "1 while /readyz answers 200; at 0 it says there in words what is missing.", registry=registry)
     ready.set_function(lambda: float(not problems()))
+
+
+class PortMetrics(Table):
+    """What the monitoring port shows of itself."""
+
+    connections = gauge(
+        "vod_pipeline_monitoring_connections", "Open connections to the monitoring port; 16 at most, the newest stay."
+    )
+    cut = counter(
+        "vod_pipeline_monitoring_connections_cut",
+        "Connections to the monitoring port that were cut off, as silent, one too many, or with too long a request.",
+    )
 
 
 def show_process(registry: CollectorRegistry) -> None:

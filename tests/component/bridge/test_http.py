@@ -220,6 +220,8 @@ async def test_more_bodies_at_once_than_allowed_are_refused_until_one_has_ended(
         other, others = await asyncio.open_connection("127.0.0.1", port)
         others.write(post(BODY))
         assert statuses(await other.read()) == [503]
+        assert server.registry.get_sample_value("vod_pipeline_bridge_connections") == 1
+        assert server.registry.get_sample_value("vod_pipeline_bridge_connections_limit") == 100_000
         others.close()
         writer.write(b"{}")
         assert await reader.readuntil(b"\r\n\r\n") == OK

@@ -12,7 +12,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.left_behind import LeftBehind
-from pipeline.bridge.spool import FILE, Spool, left_behind
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool_directory import FILE, left_behind
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.harness.draining import Kafka, record, until_shown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.drain import Drain
 from pipeline.bridge.errors import PublishError, SpoolFailedError
-from pipeline.bridge.spool import Spool, SpoolError
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool_directory import SpoolError
 from pipeline.bridge.spool_writer import Spooler
 from pipeline.kafka.producer import BatchRefusedError
 from pipeline.service.metrics.bridge import BridgeMetrics
@@ -143,6 +144,49 @@ async def test_what_was_refused_is_offered_again_though_nothing_else_comes(
         await kafka.until(1)
 
 
+async def test_a_partition_without_a_leader_holds_up_no_other_and_keeps_its_order(
+    spool: Spool, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.bridge.drain.RECORDS_MAX", 4)
+    kafka = Kafka()
+    kafka.leaderless = {1}
+    spool.append([record(number) for number in range(10)])
+    async with running(spool, kafka, registry) as spooler:
+        await kafka.until(5)
+        kafka.leaderless = set()  # What comes now must not overtake what waits.
+        assert await put(spooler, record(10), record(11)) is None
+        await kafka.until(6)
+        await until_shown(registry, "vod_pipeline_spool_records", 6)
+        await until_shown(registry, "vod_pipeline_spool_waiting_records", 6)
+        assert kafka.taken == [record(number) for number in range(0, 11, 2)]
+        assert [found for _, found in spool.oldest(10)] == [record(number) for number in range(1, 12, 2)]
+
+        monkeypatch.setattr("pipeline.bridge.drain.WAITING_SECONDS", 0)
+        spooler.filled.set()
+        await until_shown(registry, "vod_pipeline_spool_records", 0)
+        await until_shown(registry, "vod_pipeline_spool_waiting_records", 0)
+
+    assert kafka.taken[6:] == [record(number) for number in range(1, 12, 2)]
+
+
+async def test_what_waits_for_a_leader_is_offered_again_though_nothing_else_comes(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.bridge.drain.WAITING_SECONDS", 0.01)
+    kafka = Kafka()
+    kafka.leaderless = {1}
+    async with running(spool, kafka) as spooler:
+        assert await put(spooler, record(1), record(2), record(3)) is None
+        await kafka.until(1)
+        async with asyncio.timeout(10):
+            while len(kafka.sizes) < 3:  # noqa: ASYNC110  # Offered, again and again.
+                await asyncio.sleep(0.001)
+        kafka.leaderless = set()
+        await kafka.until(3)
+
+    assert kafka.taken == [record(2), record(1), record(3)]
+
+
 async def test_a_disk_that_fails_is_an_answer_and_not_the_end(spool: Spool) -> None:
     """SQLite's own error: the table is not there for a while."""
     kafka = Kafka()
@@ -165,10 +209,10 @@ async def test_what_the_disk_would_not_delete_is_deleted_later_and_the_rest_is_t
     """A full spool takes nothing: it must not wait for the next callback to be emptied."""
     kafka, delete, is_full = Kafka(), Spool.delete, True
 
-    def refuse(spool: Spool, first: int, last: int) -> None:
+    def refuse(spool: Spool, **which: Any) -> None:
         if is_full:
             raise SpoolError("no room")
-        delete(spool, first, last)
+        delete(spool, **which)
 
     monkeypatch.setattr(Spool, "delete", refuse)
     async with running(spool, kafka, registry) as spooler:

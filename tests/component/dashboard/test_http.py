@@ -104,6 +104,13 @@ async def test_on_loopback_no_other_name_is_answered(host: str) -> None:
         assert (await page.get("/", host=host)).status == 421
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_a_load_balancer_may_ask_by_any_name_whether_it_is_alive(path: str) -> None:
+    async with serving() as page:
+        assert (await page.get(path, host="10.1.2.3:8083")).status == 200
+        assert (await page.get(path, host="")).status == 200
+
+
 async def test_a_proxys_name_can_be_allowed_and_elsewhere_than_on_loopback_any_name_is() -> None:
     """Only the operator knows by which names a public address is asked for."""
     async with serving(allowed_hosts=("ops.example",)) as page:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from pipeline.service.monitor import CONNECTIONS_MAX
@@ -74,7 +75,8 @@ async def test_300_idle_connections_leave_a_process_with_256_files_what_it_needs
 
 def test_an_idle_crowd_does_not_keep_out_who_comes_next(run: Callable[..., None]) -> None:
     async def crowd() -> None:
-        async with served() as port, AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        async with served(registry=registry) as port, AsyncExitStack() as stack:
             readers = []
             for _ in range(CONNECTIONS_MAX + 1):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -83,17 +85,22 @@ def test_an_idle_crowd_does_not_keep_out_who_comes_next(run: Callable[..., None]
             assert (await asked(port, GET % b"/healthz")).endswith(b"alive\n")
             gone = await asyncio.gather(*(is_closed(reader) for reader in readers))
             assert gone == [True, True] + [False] * (CONNECTIONS_MAX - 1)  # The oldest.
+            assert registry.get_sample_value("vod_pipeline_monitoring_connections") == CONNECTIONS_MAX - 1
+            assert registry.get_sample_value("vod_pipeline_monitoring_connections_cut_total") == 2
 
     run(crowd())
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nx: y"])
 def test_a_request_that_does_not_end_is_cut_off(run: Callable[..., bytes], sent: bytes) -> None:
+    registry = CollectorRegistry()
+
     async def silent() -> bytes:
-        async with served(seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
+        async with served(registry=registry, seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
             return await asked(port, sent)
 
     assert run(silent()) == b""
+    assert registry.get_sample_value("vod_pipeline_monitoring_connections_cut_total") == 1
 
 
 def test_a_request_that_drips_is_cut_off(run: Callable[..., None]) -> None:

@@ -100,6 +100,7 @@ def _spool() -> list[Builder[Panel]]:
         lines(
             "Spooled callbacks that Kafka refuses, and spools left behind",
             q(f"sum by (instance) ({of('vod_pipeline_spool_refused_records')})", "{{instance}}: refused"),
+            q(f"sum by (instance) ({of('vod_pipeline_spool_waiting_records')})", "{{instance}}: without a leader"),
             q(f"sum by (instance) ({of('vod_pipeline_spools_left_behind')})", "{{instance}}: left behind"),
             unit="none", limits=warn(1), span=8, anchor="spoolleftbehind",
             says=meaning("vod_pipeline_spools_left_behind"),
@@ -107,14 +108,19 @@ def _spool() -> list[Builder[Panel]]:
         lines(
             "Repeated requests, answered like the first",
             q(f"{repeated} / {rate('vod_pipeline_bridge_requests_total')}", "repeated"),
-            unit="percentunit", span=12, anchor="callbacksrefused",
+            unit="percentunit", span=8, anchor="callbacksrefused",
             says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
             "repeats: it did not get our 200 in 5 s; or someone uses a signature again.",
         ),
         lines(
             "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
-            unit="ops", limits=warn(0.001), span=12, anchor="signatureburst",
+            unit="ops", limits=warn(0.001), span=8, anchor="signatureburst",
             says=meaning("vod_pipeline_bridge_signature_bursts"),
+        ),
+        lines(
+            "Replay cache",
+            q(f"sum by (instance) ({of('vod_pipeline_bridge_replay_cache_bytes')})", "{{instance}}"),
+            unit="bytes", span=8, anchor="", says=meaning("vod_pipeline_bridge_replay_cache_bytes"),
         ),
     ]  # fmt: skip
 
@@ -251,6 +257,13 @@ def _processes() -> list[Builder[Panel]]:
             q(rate("python_gc_collections_total", by="job, instance, generation"), f"{name} gen {{{{generation}}}}"),
             unit="ops", span=6, anchor="",
             says="Of Python's cyclic collector, by generation. Rare by design: frequent ones of generation 2 cost CPU.",
+        ),
+        lines(
+            "Open connections", q(f"sum by (instance) ({of('vod_pipeline_bridge_connections')})", "{{instance}}"),
+            q(f"sum by (instance) ({of('vod_pipeline_bridge_connections_limit')})", "{{instance}}: limit"),
+            q(f"sum by (job, instance) ({of('vod_pipeline_monitoring_connections')})", f"{name}: monitoring"),
+            q(rate("vod_pipeline_monitoring_connections_cut_total", by="job, instance"), f"{name}: cut off a second"),
+            unit="short", span=24, anchor="callbacksrefused", says=meaning("vod_pipeline_bridge_connections"),
         ),
     ]  # fmt: skip
 

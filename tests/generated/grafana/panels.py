@@ -42,7 +42,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.metrics.mns import MnsMetrics
-from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
+from pipeline.service.metrics.process import PortMetrics, ProcessMetrics, show_process, show_ready
 from pipeline.service.metrics.worker import WorkerMetrics
 
 DATASOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -122,6 +122,7 @@ def catalogue() -> dict[str, str]:
     WorkerMetrics(registry)
     ProcessMetrics(registry, started_at=0, certificates={})
     show_ready(registry, list)
+    PortMetrics(registry)
     show_process(registry)
     return {family.name: family.documentation for family in registry.collect()}
 

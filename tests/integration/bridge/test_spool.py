@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
-from pipeline.bridge.spool import Spool, SpoolError
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool_directory import SpoolError
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import in_raw
 from tests.waiting import until

@@ -17,6 +17,7 @@ from tests.builders import own_settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
+from tests.harness.commands import commands
 from tests.harness.dashboard import DashboardProcess
 from tests.harness.ports import free_port
 from tests.waiting import eventually
@@ -76,22 +77,43 @@ def test_the_live_page_waits_for_its_topics(bare_settings: Settings, tmp_path: P
     assert created(bare_settings) == []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "topics plan",
-        "topics migrate --old-prefix {prefix}old.",
-        "doctor",
-        "audit",
-        "rates",
-        "offsets show",
-        "offsets reset --partition 0",
-        "rejected list",
-        "rejected show 0:0",
-        "rejected replay 0:0 --yes",
-        "rejected replay --reason conflict --yes",
-    ],
-)
+ASKS = [
+    "topics plan",
+    "topics migrate --old-prefix {prefix}old.",
+    "doctor",
+    "audit",
+    "rates",
+    "offsets show",
+    "offsets reset --partition 0",
+    "rejected list",
+    "rejected show 0:0",
+    "rejected replay 0:0 --yes",
+    "rejected replay --reason conflict --yes",
+]
+OTHERS = {
+    "bridge": "above",
+    "dashboard": "above",
+    "worker": "tests/integration/worker/test_start.py",
+    "topics apply": "makes them, as it says",
+    "up": "makes them, as it says",
+    "config check": "asks no Kafka",
+    "config show": "asks no Kafka",
+    "files export": "asks no Kafka",
+    "simulate": "asks no Kafka",
+    "spool status": "asks no Kafka",
+}
+
+
+def test_every_command_is_tried_or_may_make_topics() -> None:
+    """A new one has to be thought about."""
+    found = {" ".join(words) for words, command in commands() if not hasattr(command, "commands")}
+    tried = {name for name in found if any(f"{asked} ".startswith(f"{name} ") for asked in ASKS)}
+
+    assert found == tried | OTHERS.keys()
+    assert tried.isdisjoint(OTHERS)
+
+
+@pytest.mark.parametrize("command", ASKS)
 def test_no_command_makes_a_topic_by_asking(command: str, bare_settings: Settings) -> None:
     kafka = bare_settings.kafka
     environ = {

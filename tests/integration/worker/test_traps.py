@@ -282,34 +282,3 @@ def test_a_commit_without_metadata_forgets_no_event(
 
         agrees(settings)
         assert worker.records()["duplicate"] == 100
-
-
-def test_of_two_workers_under_one_instance_id_the_older_leaves(settings: Settings, tmp_path: Path) -> None:
-    """They would throw each other out of the group for ever."""
-    write(settings, deletions(10))
-    with WorkerProcess(settings, tmp_path, name="older", instance_id="same") as older:
-        older.wait_until_working(records=10)
-        with WorkerProcess(settings, tmp_path, name="newer", instance_id="same") as newer:
-            code = older.wait()
-            write(settings, deletions(10))
-
-            agrees(settings)
-            assert code == ExitCode.MEMBERSHIP_LOST
-            assert "each worker needs an id of its own" in older.tail()
-            assert newer.is_running()
-
-
-def test_a_static_member_goes_on_before_its_session_ends(settings: Settings, tmp_path: Path) -> None:
-    """Killed and started again under its id, it is working within a session of 60 s: no rebalance was waited for."""
-    long_session = settings.model_copy(
-        update={"worker": WorkerSettings(group=settings.worker.group, session_timeout_seconds=60)}
-    )
-    with WorkerProcess(long_session, tmp_path, instance_id="one") as worker:
-        write(settings, deletions(10))
-        worker.wait_until_working(records=10)
-        worker.kill()
-        write(settings, deletions(10))
-        worker.start()
-
-        worker.wait_until_working(records=20, seconds=30)
-        agrees(settings)

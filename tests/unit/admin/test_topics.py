@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pipeline.admin.topics.contract import contract
@@ -41,6 +43,19 @@ def test_a_longer_accepted_makes_room_for_a_longer_raw() -> None:
     settings = Settings()
 
     assert compare(settings, states_of(settings, raw=23, accepted=31, partial_counts=31)) == ()
+
+
+@pytest.mark.parametrize("topic", ["partial-counts", "failure-rates"])
+def test_what_the_report_is_opened_from_has_short_segments(topic: str) -> None:
+    """Kafka never compacts the open segment: with its default of 7 d, opening the report reads a week of rows."""
+    settings = Settings()
+    states = states_of(settings)
+    old = states[f"vod-deletions.{topic}"]
+    states[old.name] = dataclasses.replace(old, config={**old.config, "segment.ms": "604800000"})
+
+    (change,) = compare(settings, states)
+
+    assert (change.where, change.what) == (old.name, "segment.ms: 604800000 -> 3600000")
 
 
 @pytest.mark.parametrize(("horizon_days", "broken"), [(8, 0), (23, 0), (24, 1)])

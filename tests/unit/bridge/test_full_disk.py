@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.bridge.spool import FILE, RESERVE, RESERVE_BYTES, Spool, SpoolError
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool_directory import FILE, RESERVE, RESERVE_BYTES, SpoolError
 from tests.harness.disk import Disk
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ MIB = 1 << 20
 BYTES_MAX = 1 << 30
 FILL_AND_DIE = """
 import os, pathlib, signal, sys
-from pipeline.bridge.spool import Spool, SpoolError
+from pipeline.bridge.spool import Spool
+from pipeline.bridge.spool_directory import SpoolError
 spool = Spool(pathlib.Path(sys.argv[1]), bytes_max=1 << 30)
 records = 0
 try:

@@ -30,6 +30,18 @@ def test_a_request_is_its_timestamp_and_its_body() -> None:
     assert recent.get((b"1", b"bodY")) is None
 
 
+def test_what_is_remembered_is_shown_and_never_more_than_is_allowed() -> None:
+    recent, future = Recent(10_000), durable()
+    sizes = []
+    for number in range(100):
+        recent.add((b"%03d" % number, b"x" * 97), future)
+        sizes.append(recent.bytes)
+
+    assert sizes[0] == 100 + ENTRY_BYTES
+    assert sizes[1] == 2 * sizes[0]
+    assert 5_000 < max(sizes) <= 10_000 + 2 * sizes[0]
+
+
 def test_what_failed_was_not_seen() -> None:
     recent = Recent(1 << 20)
     recent.add((b"1", b"body"), durable(TimeoutError()))

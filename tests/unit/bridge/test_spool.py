@@ -16,17 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.bridge.spool import (
-    FILE,
-    RESERVE,
-    ROW_BYTES,
-    Spool,
-    SpoolError,
-    SpoolFullError,
-    SpoolStatus,
-    left_behind,
-    status_of,
-)
+from pipeline.bridge.spool import ROW_BYTES, Spool, SpoolFullError, SpoolStatus, status_of
+from pipeline.bridge.spool_directory import FILE, RESERVE, SpoolError, left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

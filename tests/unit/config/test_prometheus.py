@@ -179,7 +179,7 @@ def test_every_metric_in_the_rules_exists() -> None:
     """A misspelt name is a rule that never says anything."""
     recorded = set(RECORDS)
     for rule in rules():
-        named = set(re.findall(r"[a-z0-9_]+:[a-z0-9_]+:[a-z0-9_]+|\bpipeline_\w+", rule["expr"]))
+        named = set(re.findall(r"[a-z0-9_]+:[a-z0-9_]+:[a-z0-9_]+|\bvod_pipeline_\w+", rule["expr"]))
         assert named <= catalogue() | recorded, (rule.get("alert") or rule["record"], named - catalogue() - recorded)
 
 
@@ -216,6 +216,6 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 
 def test_every_metric_in_the_runbooks_exists() -> None:
-    names = set(re.findall(r"[a-z]+:[a-z_]+:[a-z0-9_]+|\bpipeline_[a-z_]+", RUNBOOKS.read_text()))
+    names = set(re.findall(r"[a-z]+:[a-z_]+:[a-z0-9_]+|\bvod_pipeline_[a-z_]+", RUNBOOKS.read_text()))
 
     assert names <= catalogue() | set(RECORDS), names - catalogue() - set(RECORDS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.service.lifecycle import ENDING, close, interrupt_sets, interrupted_once, uninterrupted
+from pipeline.service.lifecycle import ENDING, close, interrupted_once, uninterrupted
 
 
 async def cancels_itself() -> None:
@@ -119,16 +119,3 @@ def test_without_a_signal_nothing_is_raised_and_in_another_thread_there_is_none(
         thread = threading.Thread(target=start)
         thread.start()
         thread.join()
-
-
-@pytest.mark.usefixtures("handlers")
-def test_ctrl_c_can_be_a_wish_instead_of_an_exception() -> None:
-    stop = threading.Event()
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with interrupt_sets(stop):
-        signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
-
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -61,11 +62,22 @@ def test_no_proxy_is_asked(address: tuple[str, int], monkeypatch: pytest.MonkeyP
     assert ask(url_of(*address, "/readyz"), seconds=5)[0]
 
 
-def test_no_other_module_of_ours_asks_by_itself() -> None:
-    """urllib obeys the environment's proxies."""
-    root = Path(pipeline.__file__).parent
+HTTP_CLIENTS = re.compile(r"^\s*(?:from|import) (aiohttp|http\.client|httpx|requests|urllib\.request|urllib3)\b", re.M)
 
-    assert [str(path) for path in root.rglob("*.py") if "urllib.request" in path.read_text()] == []
+
+def test_no_other_module_of_ours_asks_by_itself() -> None:
+    """urllib, requests and httpx obey the environment's proxies; aiohttp does with trust_env."""
+    root = Path(pipeline.__file__).parent
+    texts = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.py")}
+
+    found = {(name, client) for name, text in texts.items() for client in HTTP_CLIENTS.findall(text)}
+
+    assert found == {
+        ("service/probe.py", "http.client"),
+        ("bridge/mns_client.py", "aiohttp"),
+        ("local/load.py", "aiohttp"),
+    }
+    assert [name for name, text in texts.items() if "trust_env=True" in text] == []
 
 
 def test_a_redirect_is_no_success_and_is_not_followed(address: tuple[str, int]) -> None:
