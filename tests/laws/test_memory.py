@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ pytestmark = pytest.mark.usefixtures("_no_cyclic_collector")
 
 @pytest.fixture
 def _no_cyclic_collector() -> Iterator[None]:
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # What clients of the tests before left in cycles.
+        gc.collect()
     gc.disable()
     gc.freeze()  # What is there already is not looked at.
     try:

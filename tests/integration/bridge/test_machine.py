@@ -49,7 +49,7 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
     registry: CollectorRegistry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.bridge.publisher.RETRY_SECONDS_MIN", 0)
+    monkeypatch.setattr("pipeline.bridge.sender.RETRY_SECONDS_MIN", 0)
     publisher = Publisher(
         settings.kafka, settings.kafka.topics.raw, BridgeMetrics(registry), ack_timeout_seconds=10, in_flight_max=10
     )
