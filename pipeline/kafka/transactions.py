@@ -47,6 +47,10 @@ class Outputs(Protocol):
         """Return the ones that others write to, too."""
         ...
 
+    async def reached(self, reader: LogReader, partition: int) -> Committed | None:
+        """Return the source offset up to which the outputs that can be read were made; None: they do not say."""
+        ...
+
     def is_committed(self, record: Any, partition: int, committed: Committed | None) -> bool | None:
         """
         Return whether the transaction of an output *record* was committed: None if the record does not say.
@@ -152,6 +156,8 @@ class TransactionalProducer:
         async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
             hanging = await self._unmarked(tps)
         if hanging:
+            # A group that was forgotten is no reason to take back what the other outputs show to be committed.
+            committed = committed or await outputs.reached(reader, partition)
             # All of it is of one transaction: the next one would not have begun.
             known = [
                 is_committed

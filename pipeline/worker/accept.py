@@ -111,6 +111,20 @@ class AcceptStage:
         """Return the partition of partial-counts."""
         return (TopicPartition(self._topics.partial_counts, 0),)
 
+    async def reached(self, log: LogReader, partition: int) -> Committed | None:
+        """Return what lies behind the highest raw offset of accepted and rejected."""
+        last = -1
+        for tp in self.exclusive_outputs(partition):
+            undecided = await log.undecided(tp)
+            async for records in log.read(tp, until=undecided[0].offset if undecided else None):
+                last = max(last, *map(self._raw_offset_of, records))
+        return Committed(last + 1, "") if last >= 0 else None
+
+    def _raw_offset_of(self, record: ConsumerRecord) -> int:
+        if record.topic == self._topics.accepted:
+            return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset
+        return int(header(record.headers, HEADER_RAW_OFFSET) or b"")
+
     def is_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """
         Return whether *committed* is behind the record's raw offset, or not before its watermark.
@@ -118,11 +132,8 @@ class AcceptStage:
         Accepted and rejected have the offset in different headers. A rejected record may carry that of the other topic,
         too, as it has all those of its raw record.
         """
-        end = committed.offset if committed else 0
-        if record.topic == self._topics.accepted:
-            return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset < end
-        if record.topic == self._topics.rejected:
-            return int(header(record.headers, HEADER_RAW_OFFSET) or b"") < end
+        if record.topic != self._topics.partial_counts:
+            return self._raw_offset_of(record) < (committed.offset if committed else 0)
         known = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
         if record.key != pack_watermark_key(partition) or known == NEVER:
             return None

@@ -79,6 +79,10 @@ class ReportStage:
         """Return nothing: one agent writes the rows."""
         return ()
 
+    async def reached(self, log: LogReader, partition: int) -> Committed | None:
+        """Return None: a row does not say what it was made from."""
+        return None
+
     def is_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
         """Return False: rows follow from the counts, so that those that are aborted are written anew."""
         return False

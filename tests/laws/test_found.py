@@ -6,8 +6,10 @@ A new one is put here as it is, before it is fixed.
 
 from __future__ import annotations
 
+from aiokafka import TopicPartition
+
 from tests.laws.test_machine import Flow
-from tests.laws.worker import COUNTS, SOURCES
+from tests.laws.worker import COUNTS, SOURCES, TOPICS
 
 
 def test_partial_counts_without_a_row_are_read_to_their_end() -> None:
@@ -84,3 +86,17 @@ def test_counts_that_hang_alone_are_not_lost_together_with_the_offset() -> None:
     state.teardown()
 
     assert sum(total for _, total, _ in state.world.rows().values()) == 2
+
+
+def test_what_the_rejections_show_to_be_committed_is_not_taken_back_with_the_offset() -> None:
+    """The marker of accepted was forgotten, then the group: the rejected record of that transaction says it ended."""
+    state = Flow()
+    state.deliver_deletions(deliveries=[(0, 0, 0)])
+    state.lose_leaders(tps={TopicPartition(TOPICS.accepted, 0)})
+    state.deliver_deletions(deliveries=[(0, 1, 0)])
+    state.accept_undisturbed(number=2, partition=0, slot=0)
+    state.go_on(slot=0, steps=None)
+    state.lose_the_offset(tp=SOURCES[0])
+    state.teardown()
+
+    assert sum(total for _, total, _ in state.world.rows().values()) == 1
