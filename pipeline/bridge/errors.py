@@ -1,4 +1,4 @@
-"""How publishing a record fails; the ingress turns each into its own answer."""
+"""How publishing a record fails; `Handler` and `MnsPoller` each decide what that means for who sent it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class OverloadedError(PublishError):
 
 
 class AckTimeoutError(PublishError):
-    """Kafka did not acknowledge in time."""
+    """Kafka did not acknowledge in time, or was known to be away and was not asked."""
 
 
 class RefusedError(PublishError):

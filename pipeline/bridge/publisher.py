@@ -1,8 +1,9 @@
 """
 Records become durable together: whatever arrives while one batch is in flight becomes the next, in Kafka or on disk.
 
-Knows nothing of HTTP or of what a body says. A record handed to `Publisher.publish` is in Kafka (acks=all) once its
-awaitable returns; if that raises, it may still get there later, which is harmless: the accept stage deduplicates.
+Knows nothing of HTTP or of what a body says. A record handed to `Publisher.publish` is in Kafka (acks=all), or on disk,
+once its future has a result: which of the two, says that. If it raises, the record may still get to Kafka later, which
+is harmless: the accept stage deduplicates.
 """
 
 from __future__ import annotations

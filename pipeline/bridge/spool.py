@@ -3,7 +3,7 @@ The spool: where a callback waits on disk until Kafka takes it.
 
 VOD announces a deletion three times within seconds, and then it is gone: a 503 is a loss, so a 200 has to survive an
 outage of Kafka and a kill -9 of this process. SQLite with WAL and synchronous=FULL has a batch of records on disk once
-its transaction returns. Everything here blocks; `Spooler` runs it in a thread of its own.
+its transaction returns. Everything here blocks; `SpoolThread` gives it a thread of its own.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ ROW_INTERVAL = 100  # ms between two rows of a window: each repeats the total, s
 
 
 class PartialCount(Protocol):
-    """A record of partial-counts: see records.unpack_partial_key for its keys."""
+    """A record of partial-counts: see contract.unpack_partial_key for its keys."""
 
     key: bytes
     value: bytes

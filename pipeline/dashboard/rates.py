@@ -1,7 +1,7 @@
 """
 The newest windows of failure-rates, as the page shows them.
 
-Pure: it knows the rows of failure-rates (core.rates.FailureRateRow), not how they arrive.
+Pure: it knows the rows of failure-rates (core.rate_rows.FailureRateRow), not how they arrive.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """
 The numbers of the page that are no rows: outcome totals, lag, watermark and spool.
 
-Pure. Totals and watermarks are what the worker committed together with the records (core.accept.to_metadata), so they
-equal the topics whichever workers run; the spool is what the bridge says of itself.
+Pure. Totals and watermarks are what the worker committed together with the records
+(core.deduplication.to_metadata), so they equal the topics whichever workers run; the spool is what the bridge says of
+itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
-Kafka as this product uses it: the only room that knows a client library, and the one place of all their insides.
+Kafka as this product uses it: the room that knows its clients, and lists what is used of their insides.
 
-What other rooms handle of Kafka are its own values, exported here.
+Beside it only the worker's adapter to Faust does (transport, consumer_thread, fetched). The values that other rooms
+handle, such as a partition's name, are the client's and exported here.
 """
 
 from aiokafka import AIOKafkaConsumer as Consumer

@@ -1,5 +1,5 @@
 """
-A load of signed VOD callbacks: what is sent (pure and seeded), and sending it over HTTP as VOD does.
+A load of signed VOD callbacks: what is sent, pure and seeded; `load` sends it.
 
 It knows the callback's contract, not what receives it. Source of the delivery rules (exactly 200 is success, 5 s to
 answer, three attempts 1 s apart, no redirects): ApsaraVideo VOD, "Overview of event notification".

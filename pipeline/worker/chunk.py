@@ -1,4 +1,4 @@
-"""What a partition is handed: all records that one fetch brought, still encoded, with the positions around them."""
+"""What a partition is handed: a range of its offsets, with the records in it still encoded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """
-    What one fetch brought for one partition.
+    A range of a partition's offsets, and the records in it: what one fetch brought, or several (see feed), or a part.
 
     `begin` and `end` are the fetch positions before and after it: all of [begin, end) was read, though offsets in
     between may be missing (control records, aborted transactions, compaction). It is `idle` if the partition was read

@@ -133,7 +133,7 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
     Args:
         settings: Where Kafka is and what the worker is called.
         metrics: What the stages count into.
-        crash: Ends the process; see partition.Crash.
+        crash: Ends the process; see exits.Crash.
     """
     check_versions("faust-streaming", "aiokafka")
     app = _app(settings)

@@ -23,7 +23,7 @@ class Output:
     """
     What a chunk led to: rows for each partition, metadata, and what to do once committed.
 
-    `on_committed` gets the seconds it took, and Kafka's time of the rows by partition: see batch.send.
+    `on_committed` gets the seconds it took, and Kafka's time of the rows by partition: see kafka.batches.send.
     """
 
     rows: list[Batches]

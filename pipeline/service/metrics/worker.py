@@ -90,7 +90,7 @@ class RecordTotals(Collector):
     def collect(self) -> Iterable[CounterMetricFamily]:
         received = CounterMetricFamily(
             "vod_pipeline_received_records",
-            "Raw records taken in, by Kafka's offsets; not the sum of vod_pipeline_records_total: one vanished.",
+            "Raw records taken in, by offsets. One vanished if vod_pipeline_records_total has another sum.",
             labels=["partition"],
         )
         for partition, number in sorted(self._received.items()):
@@ -98,7 +98,7 @@ class RecordTotals(Collector):
         yield received
         family = CounterMetricFamily(
             "vod_pipeline_records",
-            "Raw records by what became of them; received is their sum. Exactly once, as committed with the records.",
+            "Raw records by what became of them. Exactly once, as committed with the records.",
             labels=["partition", "outcome", "reason"],
         )
         known = {OutcomeKey(outcome): 0 for outcome in Outcome if outcome is not Outcome.REJECTED}
