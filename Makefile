@@ -28,10 +28,11 @@ demo: setup ## The same with simulated callbacks, a live table, and the audit at
 test: setup $(TOOLS) ## Lint, then run all tests, those on a real Kafka included (about 10 minutes on 2 cores).
 	@$(MAKE) lint
 	@# They wait more than they compute, hence four on two cores. A file keeps its broker; chaos comes first, as it waits most.
-	@exec $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@exec $(BIN)/pytest --ignore tests/matrix -n 4 --dist loadfile --no-loadscope-reorder
 
-test-long: setup ## Try the laws 20,000 times, with another seed each time, and see that each known bug is caught.
+test-long: setup ## Try the laws 20,000 times, with another seed each time, the flow on older Kafkas, and each known bug.
 	@LAWS_RUNS=20000 $(BIN)/pytest tests/laws
+	@$(BIN)/pytest tests/matrix
 	@exec $(BIN)/python -m tests.mutants
 
 fuzz: $(INSTALLED) ## Fuzz the pure entry points for 10 minutes.

@@ -38,7 +38,7 @@ class KafkaSettings(KafkaSecurity):
     """Where Kafka is, who we are there, and the topics."""
 
     bootstrap_servers: Servers = "127.0.0.1:9092"
-    """Brokers as host:port, several separated by commas; version 4.0 or newer."""
+    """Brokers as host:port, several separated by commas; version 2.8 or newer."""
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=200)] = "vod-deletions."
     """In front of the names raw, accepted, rejected, partial-counts and failure-rates."""
     partitions: Annotated[int, Field(ge=1, le=1000)] = 4

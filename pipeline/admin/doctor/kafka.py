@@ -23,6 +23,7 @@ from pipeline.service.settings import Settings
 
 CONNECT_SECONDS_MAX = 3
 SKEW_SECONDS_OK = 5.0
+VERIFIES_TRANSACTIONS = (3, 6)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -43,14 +44,14 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def check_topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
-    """Compare the topics with the contract, as `vod-pipeline topics plan` does; brokers before 4.0 are found, too."""
+    """Compare topics and brokers with what is needed, as `vod-pipeline topics plan` does."""
     try:
-        changes = plan(cluster, settings)
+        changes, version = plan(cluster, settings), cluster.version()
     except ClusterError as error:
         yield warn("topics", f"they cannot be compared: {error}", "grant Describe and DescribeConfigs on the topics")
         return
     if not any(change.where == "brokers" for change in changes):
-        yield ok("kafka", "the brokers are 4.0 or newer")
+        yield _version(version)
     if not changes:
         yield ok("topics", "all five are as they should be")
     for change in changes:
@@ -63,6 +64,17 @@ def check_topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
                 yield warn("topics", what, "vod-pipeline topics apply")
             case Problem():
                 yield fail("kafka" if change.where == "brokers" else "topics", what, "only you can decide: see there")
+
+
+def _version(version: tuple[int, ...]) -> Finding:
+    what = f"the brokers are {'.'.join(map(str, version))}"
+    if version >= VERIFIES_TRANSACTIONS:
+        return ok("kafka", what)
+    return ok(
+        "kafka",
+        f"{what}: before 3.6 a request that was delayed for long can leave a transaction open, which then waits for "
+        "its timeout (KIP-890)",
+    )
 
 
 def check_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding]:

@@ -36,7 +36,8 @@ def plan(cluster: Cluster, settings: Settings) -> tuple[Change, ...]:
         ClusterError: Kafka does not answer or refuses.
     """
     states = _states(cluster, [spec.name for spec in contract(settings)])
-    return (*version_problems(cluster.metadata_version()), *compare(settings, states))
+    version = cluster.version()
+    return (*version_problems(version), *compare(settings, states, version=version))
 
 
 def apply(cluster: Cluster, changes: Sequence[Change]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.core.contract import (
     COMPACTION_LAG_SECONDS,
@@ -30,6 +30,9 @@ _CREATE_TIME = {
     "message.timestamp.before.max.ms": NO_LIMIT,
     "message.timestamp.after.max.ms": NO_LIMIT,
 }
+# The first that has both limits (KIP-937). Before, one key is for both; since 4.0 that is gone.
+TWO_LIMITS_VERSION = (3, 6)
+_ONE_LIMIT_KEY, _TWO_LIMITS_KEYS = "message.timestamp.difference.max.ms", tuple(_CREATE_TIME)[1:]
 _BROKERS_CLOCK = {"message.timestamp.type": "LogAppendTime"}
 _RAW = _BROKERS_CLOCK | {
     "max.message.bytes": str(RAW_MESSAGE_BYTES_MAX),
@@ -53,6 +56,14 @@ class TopicSpec:
     partitions: int
     replication_factor: int
     config: Mapping[str, str]
+
+
+def fitting(spec: TopicSpec, version: tuple[int, ...]) -> TopicSpec:
+    """Return *spec* with the settings that brokers of *version* know."""
+    if version >= TWO_LIMITS_VERSION or _TWO_LIMITS_KEYS[0] not in spec.config:
+        return spec
+    kept = {key: value for key, value in spec.config.items() if key not in _TWO_LIMITS_KEYS}
+    return replace(spec, config=dict(sorted((kept | {_ONE_LIMIT_KEY: NO_LIMIT}).items())))
 
 
 def contract(settings: Settings) -> tuple[TopicSpec, ...]:

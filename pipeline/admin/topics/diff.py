@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.admin.topics.contract import REPLICAS_KEY, RETENTION_KEY, UNLIMITED, TopicSpec, contract
+from pipeline.admin.topics.contract import (
+    REPLICAS_KEY,
+    RETENTION_KEY,
+    TWO_LIMITS_VERSION,
+    UNLIMITED,
+    TopicSpec,
+    contract,
+    fitting,
+)
 from pipeline.core.contract import DAY_SECONDS
 from pipeline.service.plain_text import counted
 from pipeline.service.settings import Settings
 
-# metadata.version 22 is 4.0-IV0, the first that only a 4.0 broker supports (3.9 ends at 21).
-# Source: org.apache.kafka.server.common.MetadataVersion.
-METADATA_VERSION_4_0 = 22
+# The first with DescribeProducers (KIP-664), by which the worker knows that a transaction is marked.
+VERSION_MIN = (2, 8)
 
 # Values that Kafka reports in any order: `compact,delete` is `delete,compact`.
 _SET_VALUED = frozenset({"cleanup.policy"})
@@ -88,16 +95,19 @@ def check(settings: Settings) -> tuple[str, ...]:
     return tuple(problem.what for problem in _retention_problems(settings, specs))
 
 
-def compare(settings: Settings, states: Mapping[str, TopicState]) -> tuple[Change, ...]:
+def compare(
+    settings: Settings, states: Mapping[str, TopicState], *, version: tuple[int, ...] = TWO_LIMITS_VERSION
+) -> tuple[Change, ...]:
     """
     Return what differs between the contract and *states*, in the contract's order: an empty tuple means nothing.
 
     Args:
         states: What Kafka has, by topic name; other topics are ignored.
+        version: The brokers'.
     """
     changes: list[Change] = []
     in_force: dict[str, Mapping[str, str]] = {}
-    for spec in contract(settings):
+    for spec in (fitting(spec, version) for spec in contract(settings)):
         state = states.get(spec.name)
         if state is None:
             changes.append(CreateTopic(spec=spec))
@@ -111,11 +121,16 @@ def compare(settings: Settings, states: Mapping[str, TopicState]) -> tuple[Chang
     return tuple(changes)
 
 
-def version_problems(metadata_version: int) -> tuple[Problem, ...]:
-    """Return what is wrong with brokers whose newest metadata.version is *metadata_version*."""
-    if metadata_version >= METADATA_VERSION_4_0:
+def version_problems(version: tuple[int, ...]) -> tuple[Problem, ...]:
+    """Return what is wrong with brokers of *version*."""
+    if version >= VERSION_MIN:
         return ()
-    return (Problem(where="brokers", what="Apache Kafka 4.0 or newer is needed: upgrade the brokers"),)
+    wanted, found = (".".join(map(str, each)) for each in (VERSION_MIN, version))
+    what = (
+        f"they are Kafka {found}, and {wanted} is the first that tells whether a transaction is over "
+        "(DescribeProducers), without which nothing is exactly once: upgrade the brokers"
+    )
+    return (Problem(where="brokers", what=what),)
 
 
 def _config_changes(spec: TopicSpec, state: TopicState) -> Iterator[ChangeConfig]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 from kafka.errors import AuthorizationError, KafkaError, NoError, RetriableError, UnknownBrokerIdError, for_code
+from kafka.protocol.broker_version_data import BrokerVersionData
 from kafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import access
@@ -25,6 +26,7 @@ from pipeline.service.settings import KafkaSettings
 
 CONNECT_TIMEOUT_SECONDS = 10
 REQUEST_TIMEOUT_SECONDS = 30
+QUORUM_VERSION = (3, 9)  # kafka-python 3.0.12 takes for granted what the answer has since then (KIP-853).
 ANSWER_TIMEOUT_SECONDS = 15.0  # It takes Kafka 9 s to miss a broker, and another takes over in under 1 s.
 VISIBLE_TIMEOUT_SECONDS = 30  # Takes under 1 s on one node.
 POLL_SECONDS = 0.1
@@ -122,18 +124,19 @@ class Cluster:
         self.kafka = kafka
         self._admin = admin
 
-    def metadata_version(self) -> int:
-        """Return the newest metadata.version that the brokers know: it tells how old they are."""
-        features = self._ask(self._admin.describe_features)
-        return int(features.get("metadata.version", {}).get("supported", (0, 0))[1])
+    def version(self) -> tuple[int, ...]:
+        """Return which Kafka it is, as far as the requests tell that a broker knows: (3, 3)."""
+        return tuple(BrokerVersionData(api_versions=self._ask(self._admin.api_versions)).broker_version)
 
     def controller_time_ms(self) -> int | None:
         """
-        Return the time by the clock of Kafka's controller, ms since the epoch; None if our user may not ask for it.
+        Return the time by the clock of Kafka's controller, ms since the epoch; None if it cannot be asked for.
 
         The leader of the metadata quorum says of itself that it has caught up "now" (KIP-836): a clock that is read
-        without writing anything.
+        without writing anything. Our user may not be allowed to; and of brokers before 3.9 the client cannot read it.
         """
+        if self.version() < QUORUM_VERSION:
+            return None
         try:
             quorum = self._ask(self._admin.describe_metadata_quorum)["topics"][0]["partitions"][0]
         except ForbiddenError:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pipeline.admin.topics.contract import contract
-from pipeline.admin.topics.diff import Problem, TopicState, check, compare
+from pipeline.admin.topics.diff import CreateTopic, Problem, TopicState, check, compare, version_problems
 from pipeline.service.settings import Settings, WorkerSettings
 
 DAY_SECONDS = 86_400
@@ -64,3 +64,35 @@ def test_a_horizon_that_accepted_does_not_cover_is_refused(horizon_days: int, br
     settings = Settings(worker=WorkerSettings(dedupe_horizon_seconds=horizon_days * DAY_SECONDS))
 
     assert len(check(settings)) == broken
+
+
+@pytest.mark.parametrize(
+    ("version", "limits"),
+    [
+        ((2, 8), ["message.timestamp.difference.max.ms"]),
+        ((3, 5), ["message.timestamp.difference.max.ms"]),
+        ((3, 6), ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"]),
+        ((4, 3), ["message.timestamp.after.max.ms", "message.timestamp.before.max.ms"]),
+    ],
+)
+def test_outputs_have_no_limit_for_timestamps_by_what_the_brokers_know(
+    version: tuple[int, ...], limits: list[str]
+) -> None:
+    """An older one refuses a topic for a setting that it does not know."""
+    created = [change.spec for change in compare(Settings(), {}, version=version) if isinstance(change, CreateTopic)]
+
+    (accepted,) = (spec for spec in created if spec.name.endswith("accepted"))
+    assert [key for key in accepted.config if key.endswith("max.ms") and "timestamp" in key] == limits
+    assert {accepted.config[key] for key in limits} == {str(2**63 - 1)}
+
+
+def test_brokers_that_do_not_tell_of_markers_are_refused_by_their_version() -> None:
+    assert version_problems((2, 8)) == version_problems((4, 3)) == ()
+
+    (problem,) = version_problems((2, 6))
+
+    assert (problem.where, problem.what.split(":")[0]) == (
+        "brokers",
+        "they are Kafka 2.6, and 2.8 is the first that tells whether a transaction is over (DescribeProducers), "
+        "without which nothing is exactly once",
+    )
