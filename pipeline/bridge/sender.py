@@ -75,6 +75,7 @@ class Sender:
         self._failure: BaseException | None = None
         self._backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         self._closing: set[asyncio.Task[None]] = set()
+        metrics.kafka_requests.set_function(lambda: len(self._sending))
 
     def put(self, batch: Batch) -> None:
         """Send *batch* as soon as it is its turn; until then it may grow."""
