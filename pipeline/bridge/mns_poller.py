@@ -128,6 +128,7 @@ class MnsPoller:
         self._stop = asyncio.Event()
         self._backoff = Backoff(policy.retry_seconds_min, policy.retry_seconds_max)
         self._remembered: dict[str, None] = {}
+        metrics.remembered.labels(self.name).set_function(lambda: len(self._remembered))
 
     def stop(self) -> None:
         """Receive no more; what was received is still published and deleted before `run` returns."""

@@ -21,6 +21,7 @@ from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.left_behind import LeftBehind
 from pipeline.bridge.sender import REQUEST_RECORDS_MIN, Sender
 from pipeline.bridge.spool_writer import Spooler
+from pipeline.core.contract import RawRecord
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
 
@@ -139,7 +140,7 @@ class Publisher:
             if self._spooler is None or self._sender.connected.is_set():
                 self._sender.put(batch)
             else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
-                self._loop.call_soon(self._fail, batch, AckTimeoutError())
+                self._loop.call_soon(self._fail, batch, AckTimeoutError(), batch.records)
         self._in_flight += 1
         batch.records.append((key, body, source._value_, received_at_ms))
         if len(batch.records) == REQUEST_RECORDS_MIN:
@@ -148,11 +149,11 @@ class Publisher:
 
     def _expire(self, batch: Batch) -> None:
         """Stop waiting for Kafka to take *batch*, whose deadline has passed."""
-        self._fail(batch, AckTimeoutError())
+        self._fail(batch, AckTimeoutError(), batch.records)
         self._sender.drop_expired()
 
-    def _fail(self, batch: Batch, error: PublishError) -> None:
-        """Spool what Kafka did not take, or give it up because of *error*."""
+    def _fail(self, batch: Batch, error: PublishError, records: list[RawRecord]) -> None:
+        """Spool *records*, what Kafka did not take of *batch*, or give it up because of *error*."""
         if batch.is_over:
             return
         if self._spooler is None:
@@ -162,7 +163,7 @@ class Publisher:
         batch.is_spooling = True
         batch.timer.cancel()
         batch.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, batch, self._spooler)
-        self._spooler.put(batch.records, lambda error: self._complete(batch, error, is_spooled=True))
+        self._spooler.put(records, lambda error: self._complete(batch, error, is_spooled=True))
 
     def _give_up(self, batch: Batch, spooler: Spooler) -> None:
         spooler.note_stall()

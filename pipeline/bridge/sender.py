@@ -16,6 +16,7 @@ import structlog
 
 from pipeline.bridge.batch import Batch
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
+from pipeline.core.contract import RawRecord
 from pipeline.kafka import KafkaError, access
 from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.service.backoff import Backoff
@@ -45,7 +46,7 @@ class Sender:
         request_timeout_seconds: float,
         keeps_waiting: bool,
         complete: Callable[[Batch], None],
-        fail: Callable[[Batch, PublishError], None],
+        fail: Callable[[Batch, PublishError, list[RawRecord]], None],
     ) -> None:
         """
         Args:
@@ -55,7 +56,7 @@ class Sender:
             request_timeout_seconds: How long an answer may take; its connection is closed then.
             keeps_waiting: Whether batches wait for the next session when one ends; otherwise they fail at once.
             complete: Called with each batch that Kafka has (acks=all).
-            fail: Called with each one that it has not, and why.
+            fail: Called with each one that it has not, why, and which records of it.
         """
         self.connected = asyncio.Event()
         """Whether there is a session, in which what is put is sent."""
@@ -75,6 +76,7 @@ class Sender:
         self._failure: BaseException | None = None
         self._backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         self._closing: set[asyncio.Task[None]] = set()
+        metrics.kafka_requests.set_function(lambda: len(self._sending))
 
     def put(self, batch: Batch) -> None:
         """Send *batch* as soon as it is its turn; until then it may grow."""
@@ -125,7 +127,7 @@ class Sender:
             self.connected.clear()
             if not self._keeps_waiting:
                 for batch in tuple(self._waiting):
-                    self._fail(batch, AckTimeoutError())
+                    self._fail(batch, AckTimeoutError(), batch.records)
             for task in self._sending:
                 task.cancel()
             closing = asyncio.create_task(producer.close())
@@ -190,22 +192,26 @@ class Sender:
         try:
             # The youngest batch's deadline: the older ones expire by themselves.
             async with asyncio.timeout_at(max(batch.deadline for batch in batches)):
-                await producer.send(records)
+                left = await producer.send(records, waits_for_leaders=self._keeps_waiting)
         except KafkaError as error:
             for batch in batches:
                 refused = RefusedError(repr(error))
                 refused.__cause__ = error
-                self._fail(batch, refused)
+                self._fail(batch, refused, batch.records)
             if not isinstance(error, BatchRefusedError):
                 raise
             logger.warning("batch_refused", error=repr(error), records=len(records))
         except Exception:
             for batch in batches:
-                self._fail(batch, AckTimeoutError())
+                self._fail(batch, AckTimeoutError(), batch.records)
             raise
         else:
             self._backoff.succeed()
             self._metrics.publish_seconds.observe(loop.time() - started_at)
-            self._metrics.batch_records.observe(len(records))
+            self._metrics.batch_records.observe(len(records) - len(left))
+            waiting = {id(records[place]) for place in left}
             for batch in batches:
-                self._complete(batch)
+                if waiting and (rest := [record for record in batch.records if id(record) in waiting]):
+                    self._fail(batch, AckTimeoutError(), rest)
+                else:
+                    self._complete(batch)

@@ -28,6 +28,8 @@ from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.local.load import Summary
 
 DEMO_SHARES = {"failures": 0.1, "duplicates": 0.1, "malformed": 0.01, "conflicts": 0.01}
@@ -64,7 +66,7 @@ def up(
 
     with interrupted_once():
         try:
-            with local.running(settings, echo, config=config, kafka_port=kafka_port) as parts:
+            with local.running(settings, echo, config=config, kafka_port=kafka_port) as (kafka, parts):
                 _show_where(settings, parts, config, console)
                 if demo:
                     plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
@@ -76,7 +78,7 @@ def up(
                     if summary.lost_total or not report.agrees:
                         sys.exit(FAILURE_EXIT_CODE)
                 else:
-                    _watch(parts, console)
+                    _watch((kafka, *parts), console)
         except KeyboardInterrupt:
             echo("stopped")
 
@@ -146,7 +148,7 @@ def _sent(summary: Summary) -> Text:
         f"Answers: {answered}; {summary.unanswered:,} without one, {summary.retries:,} retries, ",
         (f"{summary.lost_total:,} lost", "bold red" if summary.lost_total else ""),
         ".\n",
-        f"From due to 200: p50 {_milliseconds(summary.latency_p50_seconds)}, "
+        f"From when a callback is due to its 200: p50 {_milliseconds(summary.latency_p50_seconds)}, "
         f"p99 {_milliseconds(summary.latency_p99_seconds)}, max {_milliseconds(summary.latency_max_seconds)}.\n",
     )
 
@@ -155,7 +157,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
 
 
-def _watch(parts: tuple[local.Part, ...], console: Console) -> None:
+def _watch(parts: Sequence[local.UsedKafka | local.Part], console: Console) -> None:
     while True:
         for part in parts:
             line = part.restart_if_exited()

@@ -16,9 +16,11 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.core.contract import Row
+from pipeline.kafka.clients import InvalidRecordError
 
 # Those that are about what is in a batch.
 REFUSALS = (
+    InvalidRecordError,
     InvalidTimestampError,
     MessageSizeTooLargeError,
     PolicyViolationError,

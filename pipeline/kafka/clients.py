@@ -13,7 +13,7 @@ import aiokafka.admin.client
 import aiokafka.client
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import BrokerResponseError, KafkaConnectionError, kafka_errors
 from aiokafka.protocol.metadata import MetadataRequest
 from kafka.cluster import ClusterMetadata
 
@@ -31,6 +31,15 @@ def install() -> None:
     aiokafka.client.MetadataRequest = aiokafka.admin.client.MetadataRequest = _Lookup
     # Of all its clients: 3.0.12 overlooks the option of the same name that a consumer or producer is given.
     ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
+    kafka_errors[InvalidRecordError.errno] = InvalidRecordError
+
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped.
+    """Kafka refuses a record for what is in it; aiokafka does not know this code, and would not tell it."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "A record failed the validation on the broker."
 
 
 def is_closed_handle(error: BaseException) -> bool:

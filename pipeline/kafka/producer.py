@@ -9,8 +9,8 @@ stage deduplicates. It knows nothing of deadlines and of who waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 
 import structlog
 from aiokafka import TopicPartition
@@ -96,18 +96,27 @@ class Producer:
         self._partitions = len(partitions)
         return self._partitions
 
-    async def send(self, records: Sequence[RawRecord]) -> None:
+    async def send(self, records: Sequence[RawRecord], *, waits_for_leaders: bool = True) -> list[int]:
         """
-        Return once Kafka has acknowledged all of *records* (acks=all); those of a partition keep their order.
+        Return once Kafka has acknowledged *records* (acks=all); those of a partition keep their order.
 
         Tries again for as long as the failure may pass, so the caller sets a limit.
+
+        Args:
+            records: What is sent.
+            waits_for_leaders: Whether it waits until all have a leader. Otherwise it returns the places of those whose
+                partition Kafka knows no leader for, and does not have them.
 
         Raises:
             BatchRefusedError: Kafka refuses a batch for its own sake; the others may or may not be in the topic.
             KafkaError: it refuses them for another reason that will not pass.
         """
-        for batches in self._rounds(records, self._partitions_of(records)):
-            await self._send_until(batches, deadline=None)
+        partitions = self._partitions_of(records)
+        passed_over: set[int] = set()
+        gives_up = self._is_leaderless if not waits_for_leaders else lambda _: False
+        for batches in self._rounds(records, partitions):
+            await self._send_round(batches, passed_over, gives_up)
+        return _places(partitions, passed_over)
 
     async def offer(self, records: Sequence[RawRecord], passed_over: set[int]) -> list[int]:
         """
@@ -123,10 +132,9 @@ class Producer:
         """
         partitions = self._partitions_of(records)
         for batches in self._rounds(records, partitions):
-            deadline = asyncio.get_running_loop().time() + ELECTION_SECONDS_MAX
-            offered = {partition: batch for partition, batch in batches.items() if partition not in passed_over}
-            passed_over |= (await self._send_until(offered, deadline=deadline)).keys()
-        return [place for place, partition in enumerate(partitions) if partition in passed_over]
+            is_late = partial(_is_past, asyncio.get_running_loop().time() + ELECTION_SECONDS_MAX)
+            await self._send_round(batches, passed_over, is_late)
+        return _places(partitions, passed_over)
 
     async def close(self) -> None:
         """Close the connections, within bounds; no answer on them is waited for any more."""
@@ -159,21 +167,27 @@ class Producer:
                 if number < len(filled.batches)
             }
 
-    async def _send_until(self, batches: _Round, *, deadline: float | None) -> _Round:
-        """Send *batches*, those that are not taken again and again; return what is left at *deadline*."""
-        left = await self._send(batches)
-        while left and (deadline is None or asyncio.get_running_loop().time() < deadline):
+    async def _send_round(self, batches: _Round, passed_over: set[int], gives_up: Callable[[int], bool]) -> None:
+        """Send *batches* but those of *passed_over*, again and again; add a partition that is given up to these."""
+        left = batches
+        while left := await self._send({key: batch for key, batch in left.items() if key not in passed_over}):
             await asyncio.sleep(RETRY_SECONDS)
             await self._client.force_metadata_update()
-            left = await self._send(left)
-        return left
+            passed_over |= set(filter(gives_up, left))
+
+    def _is_leaderless(self, partition: int) -> bool:
+        return self._leader(partition) is None
+
+    def _leader(self, partition: int) -> int | None:
+        leader: int | None = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
+        return None if leader == -1 else leader  # -1: none is elected.
 
     async def _send(self, batches: _Round) -> _Round:
         """Send *batches* to their leaders, and return those that have to be sent again."""
         by_leader: dict[int, list[tuple[int, bytes]]] = {}
         for partition, batch in batches.items():
-            leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
-            if leader is not None and leader >= 0:  # -1: none is elected.
+            leader = self._leader(partition)
+            if leader is not None:
                 by_leader.setdefault(leader, []).append((partition, batch))
         asked = (self._ask(leader, shares) for leader, shares in by_leader.items())
         answers = await asyncio.gather(*asked, return_exceptions=True)  # None is in flight any more if one raises.
@@ -205,6 +219,14 @@ class Producer:
                     raise refusal
                 logger.warning("produce_failed", broker=leader, partition=partition, error=repr(refusal))
         return {partition for partition, code in codes.items() if code == 0}
+
+
+def _is_past(deadline: float, _: int) -> bool:
+    return asyncio.get_running_loop().time() >= deadline
+
+
+def _places(partitions: Sequence[int], passed_over: set[int]) -> list[int]:
+    return [place for place, partition in enumerate(partitions) if partition in passed_over]
 
 
 @lru_cache(maxsize=16)  # What arrives within a millisecond shares them.

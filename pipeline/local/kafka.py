@@ -174,7 +174,7 @@ class LocalKafka:
     def _java(self) -> str:
         java = shutil.which("java")
         if java is None:
-            raise LocalKafkaError("java is not installed (17 or newer is needed): run `make setup`")
+            raise LocalKafkaError("java is not installed (17 or newer is needed): `make setup` in a checkout does that")
         if not any(self.jars.glob("kafka_*.jar")):
             raise LocalKafkaError(
                 f"no Kafka jars in {self.jars}: run `make setup` in a checkout of the product,"

@@ -180,10 +180,36 @@ def _set(environ: dict[str, str], name: str, value: str) -> None:
     environ[name] = value
 
 
+@dataclass(slots=True)
+class UsedKafka:
+    """The Kafka that everything is on, and the process of it if that is ours."""
+
+    servers: str
+    local: LocalKafka | None = None
+    started_at: list[float] = field(default_factory=list)
+
+    def restart_if_exited(self) -> str | None:
+        """
+        Start a local Kafka again if its process ended; return a line that says so.
+
+        Raises:
+            UpError: it ended too often.
+            LocalKafkaError: it does not start.
+        """
+        if self.local is None or self.local.is_running:
+            return None
+        recent = [at for at in self.started_at if time.monotonic() - at < RESTARTS_WINDOW_SECONDS]
+        if len(recent) >= RESTARTS_MAX:
+            raise UpError(f"the local Kafka ends again and again: see {self.local.log}")
+        self.started_at.append(time.monotonic())
+        self.local.restart()
+        return "the local Kafka ended and was started again"
+
+
 @contextmanager
-def kafka_of(settings: Settings, echo: Callable[[str], None], *, port: int | None = None) -> Iterator[str]:
+def kafka_of(settings: Settings, echo: Callable[[str], None], *, port: int | None = None) -> Iterator[UsedKafka]:
     """
-    Yield bootstrap servers: of the Kafka that the settings name, else of a local one that runs meanwhile.
+    Yield the Kafka that the settings name, else a local one that runs meanwhile.
 
     Args:
         settings: Name a Kafka if their bootstrap_servers are others than the default.
@@ -193,13 +219,13 @@ def kafka_of(settings: Settings, echo: Callable[[str], None], *, port: int | Non
     servers = settings.kafka.bootstrap_servers
     if port is None and servers != DEFAULT_SERVERS:
         echo(f"using the Kafka at {servers}, which kafka.bootstrap_servers names")
-        yield servers
+        yield UsedKafka(servers)
         return
     port = port or int(DEFAULT_SERVERS.rpartition(":")[2])
     with LocalKafka(jars=JARS, directory=DATA / "kafka", port=port, controller_port=port + 1) as kafka:
         echo(f"a local Kafka 4.3.0 listens on {kafka.bootstrap_servers} (--kafka-port moves it)")
         try:
-            yield kafka.bootstrap_servers
+            yield UsedKafka(kafka.bootstrap_servers, kafka)
         finally:
             with uninterrupted():
                 echo("stopping Kafka")
@@ -215,9 +241,9 @@ def on_kafka_of(parts: tuple[Part, ...], settings: Settings) -> Settings:
 @contextmanager
 def running(
     settings: Settings, echo: Callable[[str], None], *, config: Path | None = None, kafka_port: int | None = None
-) -> Iterator[tuple[Part, ...]]:
+) -> Iterator[tuple[UsedKafka, tuple[Part, ...]]]:
     """
-    Run everything while the context lasts.
+    Run everything while the context lasts; yields what may have to be started again.
 
     Args:
         settings: As *config* and the environment have them.
@@ -228,12 +254,9 @@ def running(
     Raises:
         UpError, LocalKafkaError, TopicsError, ClusterError: one line for the operator; nothing is left running.
     """
-    with kafka_of(settings, echo, port=kafka_port) as bootstrap_servers, _pipe() as alive:
-        at = settings.model_copy(
-            update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})}
-        )
-        reconcile(at)
-        parts = parts_of(settings, os.environ, bootstrap_servers, config=config, alive=alive)
+    with kafka_of(settings, echo, port=kafka_port) as kafka, _pipe() as alive:
+        parts = parts_of(settings, os.environ, kafka.servers, config=config, alive=alive)
+        reconcile(on_kafka_of(parts, settings))
         try:
             for part in parts:
                 part.start()
@@ -245,7 +268,7 @@ def running(
                         raise
                     echo(f"{error}; the rest goes on without it")
                     stop([part], echo)
-            yield parts
+            yield kafka, parts
         finally:
             with uninterrupted():
                 stop(parts, echo)

@@ -48,11 +48,11 @@ class DashboardProcess(ServiceProcess):
     def start(self) -> None:
         """Start it and wait until it answers; it has not read Kafka then."""
         self.launch()
-        eventually(lambda: [] if self._answers() else [self.log.read_text()], seconds=60)
+        eventually(lambda: [] if self._answers() else [self.log.read_text()])
 
     def _answers(self) -> bool:
         try:
-            return ask(f"{self.url}healthz", seconds=2)[0]
+            return ask(f"{self.url}healthz", seconds=10)[0]
         except OSError:
             return False
 

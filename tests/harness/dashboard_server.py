@@ -15,7 +15,7 @@ from pipeline.dashboard.web import allowed_hosts, build_app
 from pipeline.service.settings import DashboardSettings
 from pipeline.service.web import Connections, listen, running
 
-SECONDS_MAX = 20.0
+SECONDS_MAX = 60.0
 STREAMS_MAX = 2
 
 

@@ -62,7 +62,7 @@ class Kafka:
         return [place for place, record in enumerate(records) if partition_of(record) in passed_over]
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10), self.seen:
+        async with asyncio.timeout(60), self.seen:
             await self.seen.wait_for(lambda: len(self.taken) >= count)
 
 

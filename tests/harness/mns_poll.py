@@ -16,7 +16,7 @@ from tests.harness.publisher import FakePublisher
 
 BODY = '{"MediaId":"a","EventType":"DeleteMediaComplete"}'
 OTHER = '{"MediaId":"b"}'
-STOP_SECONDS_MAX = 5.0  # A long poll lasts 30 s: a stop that waits for it shows.
+STOP_SECONDS_MAX = 20.0  # A long poll lasts 30 s: a stop that waits for it shows.
 
 
 class Pauses:
@@ -35,7 +35,7 @@ class Pauses:
             await self.over.wait()
 
     async def until(self, number: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.seconds) < number:
                 await self._changed.wait()
                 self._changed.clear()

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from xml.sax.saxutils import escape
 
+from tests.waiting import SECONDS_MAX
+
 
 class Fault(Enum):
     """What a request meets instead of its answer."""
@@ -122,7 +124,7 @@ class MnsQueues:
     def now(self) -> float:
         return time.time() + self._ahead_seconds
 
-    def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = SECONDS_MAX) -> None:
         """Wait until *condition* holds, which is looked at whenever something changed here."""
         with self.changed:
             assert self.changed.wait_for(condition, seconds), f"not within {seconds} s; requests: {self.requests[-20:]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.service.settings import Settings
 from tests.harness.tools import DEAD_PROXY
 
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 
 
 class ServiceProcess:

@@ -18,7 +18,7 @@ from tests.harness.tools import PROMETHEUS
 
 SCRAPE_SECONDS = 1
 START_SECONDS = 60
-STOP_SECONDS = 30
+STOP_SECONDS = 60
 POLL_SECONDS = 0.05
 
 
@@ -124,7 +124,7 @@ class Prometheus:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=30):
                     return
             except OSError:
                 time.sleep(POLL_SECONDS)

@@ -87,7 +87,7 @@ class SecuredKafka:
                     [UserScramCredentialUpsertion(USER, "SCRAM-SHA-512", PASSWORD)]
                 )
                 assert answer == {USER: None}, answer
-                eventually(lambda: _group_problems(admin), seconds=20)
+                eventually(lambda: _group_problems(admin))
             finally:
                 admin.close()
             yield self

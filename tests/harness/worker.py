@@ -12,7 +12,7 @@ from pipeline.service.probe import ask, url_of
 from pipeline.service.settings import Settings
 from tests.harness.ports import free_port
 from tests.harness.process import ServiceProcess
-from tests.waiting import eventually
+from tests.waiting import SECONDS_MAX, eventually
 
 
 class WorkerProcess(ServiceProcess):
@@ -106,11 +106,11 @@ class WorkerProcess(ServiceProcess):
     def readiness(self) -> str:
         """Return what /readyz says: "" if it does not answer."""
         try:
-            return ask(url_of("127.0.0.1", self.port, "/readyz"), seconds=2)[1]
+            return ask(url_of("127.0.0.1", self.port, "/readyz"), seconds=10)[1]
         except OSError:
             return ""
 
-    def wait_until_working(self, *, records: int = 1, seconds: float = 30) -> None:
+    def wait_until_working(self, *, records: int = 1, seconds: float = SECONDS_MAX) -> None:
         """Wait until the partitions it owns have taken in *records* in all."""
         eventually(
             lambda: [] if sum(self.records().values()) >= records else [f"{self.records()}; {self.tail()}"],
@@ -124,7 +124,7 @@ class WorkerProcess(ServiceProcess):
     def metrics(self) -> str:
         """Return what /metrics shows: "" if it does not answer."""
         try:
-            is_success, text = ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=2)
+            is_success, text = ask(url_of("127.0.0.1", self.port, "/metrics"), seconds=10)
         except OSError:
             return ""
         return text if is_success else ""

@@ -58,6 +58,10 @@ class BridgeMetrics(Table):
     in_flight = gauge(
         "vod_pipeline_bridge_in_flight", "Callbacks waiting for Kafka; at bridge.in_flight_max more are refused."
     )
+    kafka_requests = gauge(
+        "vod_pipeline_bridge_kafka_requests",
+        "Requests to Kafka in flight; at 4 the callbacks that come wait for one of them to end: Kafka is slow.",
+    )
     connections = gauge(
         "vod_pipeline_bridge_connections",
         "Open connections to the callback port; at vod_pipeline_bridge_connections_limit more are closed at once.",

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.service.metrics.table import Table, counter, histogram
+from pipeline.service.metrics.table import Table, counter, gauge, histogram
 
 WAITED_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600, 21_600, 86_400, 345_600, 604_800)  # MNS: 7 days.
 
@@ -57,6 +57,12 @@ class MnsMetrics(Table):
         "Long polls that MNS ended at once without a message; a rise means others poll the queue as well.",
         "queue",
     )
+    remembered = gauge(
+        "vod_pipeline_mns_remembered_messages",
+        "Messages that are safe but not deleted, remembered to be deleted unread when they come again; of more than "
+        "4,096 the oldest are forgotten, and published a second time.",
+        "queue",
+    )
     waited_seconds = histogram(
         "vod_pipeline_mns_waited_seconds",
         "From a message entering its queue to its record being safe; a rise means the bridge was away, or Kafka.",
@@ -72,4 +78,5 @@ class MnsMetrics(Table):
             for problem in MnsProblem:
                 self.errors.labels(queue, problem.value)
             self.early.labels(queue)
+            self.remembered.labels(queue)
             self.waited_seconds.labels(queue)

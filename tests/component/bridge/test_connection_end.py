@@ -102,6 +102,21 @@ async def test_each_state_has_its_deadline_and_so_has_closing(sent: bytes, secon
     assert sum(count for outcome, count in wired.server.counted().items() if "timeout" in outcome) == answers.count(408)
 
 
+@pytest.mark.parametrize(
+    ("begun", "rest", "times"),
+    [(post(BODY)[:-4], post(BODY)[-4:], (1000, 1009, 1018)), (b"", post(BODY), (1000, 1050, 1100))],
+    ids=["requests", "pauses"],
+)
+async def test_each_request_and_each_pause_has_its_own_time(begun: bytes, rest: bytes, times: tuple[int, ...]) -> None:
+    wired = Wired()
+    for now in times:
+        await wired.deliver(*([begun] if begun else []))
+        wired.connection.check(now)
+        await wired.deliver(rest)
+
+    assert wired.seen == (OK * 3, False, {"published": 3}, [BODY] * 3)
+
+
 async def test_no_deadline_counts_while_an_answer_is_due() -> None:
     wired = Wired()
     wired.server.ack.clear()

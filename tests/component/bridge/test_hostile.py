@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 REQUEST_SECONDS = 0.5
-HONEST_SECONDS_MAX = 1
+CPU_SECONDS_MAX = 1  # Of this process, client and server, before an honest client has its answer.
 HONEST = b"POST /vod HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nhonest"
 # Sent after what is answered 200: if the bridge had another idea of where that request ended, this would not be 404.
 PROBE = b"GET /probe HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -78,9 +79,11 @@ async def test_a_hostile_request_has_its_answer_and_disturbs_no_one(
     asyncio.get_running_loop().set_exception_handler(errors)
 
     hostile = asyncio.create_task(talk(port, case))
-    async with asyncio.timeout(HONEST_SECONDS_MAX):
+    began = time.process_time()
+    async with asyncio.timeout(60):
         assert await honest(port) == OK
-    answers = await asyncio.wait_for(hostile, 5)
+    assert time.process_time() - began < CPU_SECONDS_MAX
+    answers = await asyncio.wait_for(hostile, 60)
     await server.until_idle()
 
     expected = [*case.answers, 404] if case.stays_open else [*case.answers]

@@ -23,7 +23,7 @@ async def ask(server: Server, *requests: bytes) -> bytes:
         for request in requests:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request)
-            received += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            received += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
             writer.close()
     return received
 

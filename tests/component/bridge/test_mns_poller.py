@@ -128,11 +128,14 @@ async def test_a_deletion_that_failed_in_part_is_made_up_for_unread(emulator: Mn
     emulator.keep(OTHER, "InternalError")
     async with Poll(emulator) as poll:
         await poll.until(lambda: emulator.messages("q") == [OTHER] and len(emulator.requests) == 3)
+        remembered = poll.registry.get_sample_value("vod_pipeline_mns_remembered_messages", {"queue": "q"})
         emulator.advance(30)
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
     assert [poll.count(step) for step in ("published", "repeated", "not_deleted", "deleted")] == [2, 1, 1, 2]
+    assert remembered == 1
+    assert poll.registry.get_sample_value("vod_pipeline_mns_remembered_messages", {"queue": "q"}) == 0
 
 
 async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsEmulator) -> None:

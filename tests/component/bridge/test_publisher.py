@@ -79,7 +79,7 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
     metrics = BridgeMetrics(CollectorRegistry())
     async with publishing(None, metrics) as publisher:
         batch = Batch(lambda _: None, asyncio.get_running_loop(), 10)
-        publisher._fail(batch, AckTimeoutError())
+        publisher._fail(batch, AckTimeoutError(), batch.records)
         assert batch.is_over
 
         producer: Any = None  # Nothing is to be sent.
@@ -98,9 +98,10 @@ class Holding:
     async def connect(self) -> int:
         return 1
 
-    async def send(self, records: list[RawRecord]) -> None:
+    async def send(self, records: list[RawRecord], **_: Any) -> list[int]:
         self.sent.append([key or b"" for key, *_ in records])
         await self.let_go.wait()
+        return []
 
     async def close(self) -> None:
         pass
@@ -112,14 +113,15 @@ async def test_what_comes_while_a_batch_is_in_flight_joins_the_next_one(monkeypa
     monkeypatch.setattr(Holding, "sent", [])
     monkeypatch.setattr(Holding, "let_go", asyncio.Event(), raising=False)
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
-    metrics = BridgeMetrics(CollectorRegistry())
-    publisher = Publisher(kafka, "raw", metrics, ack_timeout_seconds=60, in_flight_max=10)
+    registry = CollectorRegistry()
+    publisher = Publisher(kafka, "raw", BridgeMetrics(registry), ack_timeout_seconds=600, in_flight_max=10)
     await publisher.start()
     body = Authenticated(b"")
     acks = [publisher.publish(b"first", body, source=Source.HTTP, received_at_ms=0)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not Holding.sent:  # noqa: ASYNC110  # What is waited for has no event.
             await asyncio.sleep(0)
+        assert registry.get_sample_value("vod_pipeline_bridge_kafka_requests") == 1
         acks.append(publisher.publish(b"second", body, source=Source.HTTP, received_at_ms=0))
         Holding.let_go.set()
         await asyncio.wait(acks)
@@ -138,8 +140,9 @@ class Failing:
         self._fail("connect")
         return 1
 
-    async def send(self, _: Any) -> None:
+    async def send(self, *_: Any, **__: Any) -> list[int]:
         self._fail("send")
+        return []
 
     async def close(self) -> None:
         self._fail("close")

@@ -21,7 +21,7 @@ async def test_one_that_is_cancelled_while_it_closes_keeps_no_lock(tmp_path: Pat
 
     def block(_: Spool) -> None:
         busy.set()
-        may_end.wait(10)
+        may_end.wait(60)
 
     spool = Spool(tmp_path, bytes_max=1 << 20)
     thread = SpoolThread(spool, lambda _: None)

@@ -54,7 +54,7 @@ async def running(spool: Spool, kafka: Kafka, registry: CollectorRegistry | None
 async def put(spooler: Spooler, *records: RawRecord) -> PublishError | None:
     done: asyncio.Future[PublishError | None] = asyncio.get_running_loop().create_future()
     spooler.put(list(records), done.set_result)
-    return await asyncio.wait_for(done, 10)
+    return await asyncio.wait_for(done, 60)
 
 
 async def test_what_is_put_is_on_disk_and_then_taken_in_order(spool: Spool) -> None:
@@ -178,7 +178,7 @@ async def test_what_waits_for_a_leader_is_offered_again_though_nothing_else_come
     async with running(spool, kafka) as spooler:
         assert await put(spooler, record(1), record(2), record(3)) is None
         await kafka.until(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(kafka.sizes) < 3:  # noqa: ASYNC110  # Offered, again and again.
                 await asyncio.sleep(0.001)
         kafka.leaderless = set()

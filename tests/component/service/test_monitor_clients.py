@@ -61,7 +61,7 @@ async def test_300_idle_connections_leave_a_process_with_256_files_what_it_needs
             opening = (asyncio.open_connection("127.0.0.1", port) for _ in range(300))
             for _, writer in await asyncio.gather(*opening):
                 stack.callback(writer.close)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 answer = await asked(port, GET % b"/readyz")
         _, complaints = await process.communicate(b"")
     finally:
@@ -83,8 +83,8 @@ def test_an_idle_crowd_does_not_keep_out_who_comes_next(run: Callable[..., None]
                 stack.callback(writer.close)
                 readers.append(reader)
             assert (await asked(port, GET % b"/healthz")).endswith(b"alive\n")
-            gone = await asyncio.gather(*(is_closed(reader) for reader in readers))
-            assert gone == [True, True] + [False] * (CONNECTIONS_MAX - 1)  # The oldest.
+            assert [await is_closed(reader) for reader in readers[:2]] == [True, True]  # The oldest.
+            assert not any(reader.at_eof() for reader in readers[2:])
             assert registry.get_sample_value("vod_pipeline_monitoring_connections") == CONNECTIONS_MAX - 1
             assert registry.get_sample_value("vod_pipeline_monitoring_connections_cut_total") == 2
 
@@ -96,7 +96,7 @@ def test_a_request_that_does_not_end_is_cut_off(run: Callable[..., bytes], sent:
     registry = CollectorRegistry()
 
     async def silent() -> bytes:
-        async with served(registry=registry, seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
+        async with served(registry=registry, seconds_max=SHORT_SECONDS) as port, asyncio.timeout(60):
             return await asked(port, sent)
 
     assert run(silent()) == b""
@@ -107,7 +107,7 @@ def test_a_request_that_drips_is_cut_off(run: Callable[..., None]) -> None:
     """No byte begins the time anew."""
 
     async def drip() -> None:
-        async with served(seconds_max=SHORT_SECONDS) as port, asyncio.timeout(10):
+        async with served(seconds_max=SHORT_SECONDS) as port, asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             while not (reader.at_eof() or writer.is_closing()):
                 writer.write(b"x")
@@ -119,7 +119,7 @@ def test_a_request_that_drips_is_cut_off(run: Callable[..., None]) -> None:
 
 def test_a_head_that_is_too_long_is_cut_off(run: Callable[..., bytes]) -> None:
     async def long() -> bytes:
-        async with served() as port, asyncio.timeout(10):
+        async with served() as port, asyncio.timeout(60):
             return await asked(port, b"GET /healthz HTTP/1.1\r\nx: " + b"y" * 2 * REQUEST_BYTES_MAX)
 
     assert run(long()) == b""
@@ -139,7 +139,7 @@ def test_a_client_that_does_not_read_the_answer_is_cut_off(
     large = "x" * (32 << 20)  # More than the kernel's buffers take.
 
     async def deaf() -> None:
-        async with served(lambda: [large], seconds_max=SHORT_SECONDS) as port, asyncio.timeout(30):
+        async with served(lambda: [large], seconds_max=SHORT_SECONDS) as port, asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
             writer.write(GET % b"/readyz")
             await until(lambda: bool(made[0].open))
@@ -160,7 +160,7 @@ def test_a_client_that_resets_while_its_answer_is_made_is_no_error(run: Callable
 
         def slow() -> list[str]:
             loop.call_soon_threadsafe(began.set)
-            gone.wait(10)
+            gone.wait(60)
             return []
 
         with socket.socket() as client:

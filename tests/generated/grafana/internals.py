@@ -7,14 +7,13 @@ from grafana_foundation_sdk.models.dashboard import Panel
 
 from pipeline.service.settings import BridgeSettings
 from tests.generated.grafana.panels import (
-    Query,
     lines,
     mean,
     meaning,
     number,
     of,
     q,
-    quantile,
+    quantiles,
     rate,
     spread,
     states,
@@ -43,15 +42,10 @@ def rows() -> list[tuple[str, list[Builder[Panel]]]]:
     ]
 
 
-def _quantiles(histogram: str, *, by: str = "") -> list[Query]:
-    name = f" {{{{{by}}}}}" if by else ""
-    return [q(quantile(share, histogram, by=by), f"p{share * 100:.0f}{name}") for share in (0.5, 0.99)]
-
-
 def _batches() -> list[Builder[Panel]]:
     return [
         lines(
-            "Publish seconds", *_quantiles("vod_pipeline_bridge_publish_seconds"),
+            "Publish seconds", *quantiles("vod_pipeline_bridge_publish_seconds"),
             unit="s", limits=warn(0.5, _bridge.ack_timeout_seconds), span=8, anchor="publishslow",
             says=meaning("vod_pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
         ),
@@ -69,7 +63,9 @@ def _batches() -> list[Builder[Panel]]:
             says="Batches that Kafka took, up to four in flight at a time. A fall at equal load means slow brokers.",
         ),
         lines(
-            "Waiting for Kafka", q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),
+            "Waiting for Kafka",
+            q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),
+            q(f"sum by (instance) ({of('vod_pipeline_bridge_kafka_requests')})", "{{instance}}: requests"),
             unit="short", limits=warn(_bridge.in_flight_max // 2, _bridge.in_flight_max), span=8, anchor="publishslow",
             says=meaning("vod_pipeline_bridge_in_flight", "The red line is the default; each worker process has one."),
         ),
@@ -130,21 +126,26 @@ def _mns() -> list[Builder[Panel]]:
         lines(
             "Messages a second, by step",
             q(rate("vod_pipeline_mns_messages_total", by="queue, step"), "{{queue}} {{step}}"),
-            unit="ops", span=6, anchor="queuefailing", says=meaning("vod_pipeline_mns_messages"),
+            unit="ops", span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_messages"),
         ),
         lines(
             "Failed requests a second",
             q(rate("vod_pipeline_mns_errors_total", by="queue, reason"), "{{queue}} {{reason}}"),
-            unit="reqps", limits=warn(0.1), span=6, anchor="queuefailing", says=meaning("vod_pipeline_mns_errors"),
+            unit="reqps", limits=warn(0.1), span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_errors"),
         ),
         lines(
-            "Time in the queue", *_quantiles("vod_pipeline_mns_waited_seconds", by="queue"),
-            unit="s", limits=warn(60, 3600), span=6, anchor="messageskept",
+            "Time in the queue", *quantiles("vod_pipeline_mns_waited_seconds", by="queue"),
+            unit="s", limits=warn(60, 3600), span=5, anchor="messageskept",
             says=meaning("vod_pipeline_mns_waited_seconds"),
         ),
         lines(
             "Polls answered early", q(rate("vod_pipeline_mns_early_answers_total", by="queue"), "{{queue}}"),
-            unit="ops", span=6, anchor="queuefailing", says=meaning("vod_pipeline_mns_early_answers"),
+            unit="ops", span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_early_answers"),
+        ),
+        lines(
+            "Safe, not deleted", q(f"sum by (queue) ({of('vod_pipeline_mns_remembered_messages')})", "{{queue}}"),
+            unit="short", limits=warn(2048, 4096), span=4, anchor="messageskept",
+            says=meaning("vod_pipeline_mns_remembered_messages"),
         ),
     ]  # fmt: skip
 
@@ -157,7 +158,7 @@ def _chunks() -> list[Builder[Panel]]:
             says="Chunks committed. An idle accept partition commits its watermark once a second; none means no owner.",
         ),
         lines(
-            "Commit seconds", *_quantiles("vod_pipeline_transaction_seconds", by="stage"),
+            "Commit seconds", *quantiles("vod_pipeline_transaction_seconds", by="stage"),
             unit="s", limits=warn(0.5, 5), span=8, anchor="publishslow",
             says=meaning("vod_pipeline_transaction_seconds"),
         ),

@@ -84,6 +84,12 @@ def quantile(share: float, histogram: str, *matchers: str, by: str = "") -> str:
     return f"histogram_quantile({share}, {rate(f'{histogram}_bucket', *matchers, by=labels)})"
 
 
+def quantiles(histogram: str, *, by: str = "") -> list[Query]:
+    """Return the median and the 99th percentile."""
+    name = f" {{{{{by}}}}}" if by else ""
+    return [q(quantile(share, histogram, by=by), f"p{share * 100:.0f}{name}") for share in (0.5, 0.99)]
+
+
 def mean(histogram: str, *matchers: str, by: str = "") -> str:
     """Return the mean of a histogram of all instances together, by the labels *by*."""
     total, count = (rate(f"{histogram}_{part}", *matchers, by=by) for part in ("sum", "count"))

@@ -44,7 +44,7 @@ def test_what_was_accepted_before_is_a_duplicate_afterwards(settings: Settings, 
     bodies = mixture(RECORDS, seed=11)
     with WorkerProcess(settings, tmp_path, name="old"), Load(settings, bodies, per_second=2000) as load:
         load.join()
-        eventually(lambda: differences(settings), seconds=60)
+        eventually(lambda: differences(settings))
     before = accepted(settings)
     new = with_more_partitions(settings)
     latest = max(record.timestamp for records in read(settings, settings.kafka.topics.raw) for record in records)
@@ -52,10 +52,10 @@ def test_what_was_accepted_before_is_a_duplicate_afterwards(settings: Settings, 
     carried = migrate.carry_over(new, old_prefix=settings.kafka.topic_prefix, now_ms=latest, progress=lambda: None)
 
     with WorkerProcess(new, tmp_path, name="new"):
-        eventually(lambda: [] if len(accepted(new)) >= carried else ["not all are accepted"], seconds=60)
+        eventually(lambda: [] if len(accepted(new)) >= carried else ["not all are accepted"])
         with Load(new, bodies, per_second=2000) as load:
             load.join()
-        eventually(lambda: differences(new), seconds=60)
+        eventually(lambda: differences(new))
     assert carried == len(before)
     assert sorted(accepted(new)) == sorted(before)
 
@@ -65,7 +65,7 @@ def test_what_the_horizon_is_about_to_forget_is_left_out(settings: Settings, tmp
     at = datetime.now(UTC).replace(microsecond=0)
     with WorkerProcess(settings, tmp_path):
         write_raw(settings.kafka, [(deletion("m", at).value, [])], lambda: None)
-        eventually(lambda: [] if accepted(settings) else ["not yet accepted"], seconds=60)
+        eventually(lambda: [] if accepted(settings) else ["not yet accepted"])
     new = with_more_partitions(settings)
     last_ms = int(at.timestamp() * 1000) + (settings.worker.dedupe_horizon_seconds - 3600) * 1000
     old_prefix = settings.kafka.topic_prefix

@@ -45,7 +45,7 @@ def judged(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
     settings = settings.model_copy(update={"worker": worker})
     write(settings, list(BODIES.values()))
     with WorkerProcess(settings, tmp_path):
-        eventually(lambda: [] if len(_rejected(settings)) == 3 else ["not yet decided"], seconds=60)
+        eventually(lambda: [] if len(_rejected(settings)) == 3 else ["not yet decided"])
         yield settings
 
 
@@ -91,7 +91,7 @@ def test_what_was_rejected_is_listed_shown_and_replayed(judged: Settings, monkey
     assert BODIES[b"conflict"].decode() in shown.stdout
     assert "1 are in" in replayed.stdout
     assert "1 are in" in by_reason.stdout
-    eventually(lambda: [] if len(_rejected(judged)) == 5 else ["not yet decided again"], seconds=30)
+    eventually(lambda: [] if len(_rejected(judged)) == 5 else ["not yet decided again"])
     again = [record for record in _rejected(judged) if record.reason == Reason.CONFLICT]
     assert [(record.body, record.source, record.received_at_ms) for record in again] == [
         (BODIES[b"conflict"], "mns", 1_700_000_000_000)
@@ -110,11 +110,11 @@ def test_what_a_stranger_wrote_to_raw_is_listed_and_replayed(settings: Settings,
     asyncio.run(write_batches(settings, pack(strange)))
 
     with WorkerProcess(settings, tmp_path):
-        eventually(lambda: [] if len(_rejected(settings)) == 5 else ["not yet decided"], seconds=60)
+        eventually(lambda: [] if len(_rejected(settings)) == 5 else ["not yet decided"])
         found = _rejected(settings)
         assert [record.received_at_ms for record in found] == [9_999_999_999_999, None, None, None, None]
         assert rejected.replay(settings.kafka, found, lambda: None) == 5
-        eventually(lambda: [] if len(_rejected(settings)) == 10 else ["not yet decided again"], seconds=30)
+        eventually(lambda: [] if len(_rejected(settings)) == 10 else ["not yet decided again"])
 
 
 def test_a_replay_never_meets_what_it_caused(judged: Settings) -> None:
@@ -123,7 +123,7 @@ def test_a_replay_never_meets_what_it_caused(judged: Settings) -> None:
     first = next(records)
 
     assert rejected.replay(judged.kafka, iter([first]), lambda: None) == 1
-    eventually(lambda: [] if len(_rejected(judged)) == 4 else ["not yet decided again"], seconds=30)
+    eventually(lambda: [] if len(_rejected(judged)) == 4 else ["not yet decided again"])
 
     assert len(list(records)) == 2
 
@@ -135,13 +135,13 @@ def test_replaying_a_reason_again_and_again_does_not_double_it(
     monkeypatch.setenv("VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS", judged.kafka.bootstrap_servers)
     monkeypatch.setenv("VOD_PIPELINE_KAFKA__TOPIC_PREFIX", judged.kafka.topic_prefix)
     write(judged, [BODIES[b"no-json"], b"{no json, too"])
-    eventually(lambda: [] if len(_rejected(judged)) == 5 else ["not yet decided"], seconds=60)
+    eventually(lambda: [] if len(_rejected(judged)) == 5 else ["not yet decided"])
     counts = []
 
     for total in (7, 9, 11):
         replayed = CliRunner().invoke(app, ["rejected", "replay", "--reason", "invalid_json", "--yes"])
         counts.append(replayed.stdout.split()[0])
-        eventually(partial(_missing, judged, total), seconds=60)
+        eventually(partial(_missing, judged, total))
 
     assert counts == ["2", "2", "2"]
 

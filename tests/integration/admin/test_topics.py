@@ -27,7 +27,7 @@ def cluster(fresh_settings: Settings) -> Iterator[Cluster]:
 def set_config(admin: KafkaAdminClient, topic: str, key: str, value: str) -> None:
     """Change one setting as an operator would, and return when the broker reports it."""
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {key: value})])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while get_config(admin, topic, key) != value:
         assert time.monotonic() < deadline, f"{topic}: {key} did not become {value}"
 

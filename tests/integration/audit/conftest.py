@@ -41,7 +41,7 @@ def run(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Run:
     write(settings, mixture(RECORDS, seed=21))
     with WorkerProcess(settings, tmp_path_factory.mktemp("worker")) as worker:
         worker.wait_until_working(records=RECORDS, seconds=120)
-        eventually(lambda: disagreements(audit.run(settings)), seconds=60)
+        eventually(lambda: disagreements(audit.run(settings)))
         assert worker.terminate() == 0
     topics = settings.kafka.topics
     logs = {

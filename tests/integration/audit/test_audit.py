@@ -21,8 +21,6 @@ from tests.harness.recorded import ACCEPTED, RATES, RAW, RECORDS, REJECTED, Logs
 if TYPE_CHECKING:
     from pipeline.local.kafka import LocalKafka
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def test_a_copy_without_damage_passes(logs: Logs, audited: Callable[[Logs], Report]) -> None:
     report = audited(logs)

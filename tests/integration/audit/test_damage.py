@@ -10,8 +10,6 @@ import pytest
 from pipeline.audit.findings import Report
 from tests.harness.recorded import ACCEPTED, RATES, RAW, REJECTED, Found, Logs, Record, found_in, unique, with_value
 
-pytestmark = pytest.mark.timeout(300)
-
 Damage = Callable[[Logs], set[Found]]
 
 AT = 30  # The record of partition 0 that is damaged, counted from the log's start.

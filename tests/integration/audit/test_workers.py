@@ -35,4 +35,4 @@ def test_they_end_with_the_command_however_it_ends(tmp_path: Path) -> None:
 
         command.kill()
 
-    eventually(lambda: ["it runs on"] if process.is_dir() else [], seconds=30)
+    eventually(lambda: ["it runs on"] if process.is_dir() else [])

@@ -114,7 +114,7 @@ async def test_what_another_number_of_bridges_left_is_published(settings: Settin
     async def are_published() -> bool:
         return await bridge.metric(DRAINED) >= 2
 
-    await until(are_published, seconds=60)
+    await until(are_published)
 
     values = {record.value for records in read(settings, settings.kafka.topics.raw) for record in records}
     assert values == {b"spool", b"3"}

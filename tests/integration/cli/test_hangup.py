@@ -64,7 +64,7 @@ class Service:
 
     def is_ready(self) -> bool:
         with suppress(OSError):
-            return ask(url_of("127.0.0.1", self.port, "/readyz"), seconds=5)[0]
+            return ask(url_of("127.0.0.1", self.port, "/readyz"), seconds=30)[0]
         return False
 
     def said(self, text: str) -> bool:

@@ -34,7 +34,6 @@ BODY = {
     "EventTime": "2026-11-22T20:24:05Z", "EventType": "DeleteMediaComplete", "Status": "success", "MediaType": "video",
     "DeleteType": "all", "MediaId": "compose-1",
 }  # fmt: skip
-pytestmark = pytest.mark.timeout(300)
 
 
 class ComposedKafka:
@@ -179,7 +178,7 @@ async def test_a_callback_goes_through_the_composed_services(stack: Stack) -> No
         values = [record.value for partition in read_topic(settings, topic) for record in partition]
         return [] if values == [body] else [f"{values}"]
 
-    await asyncio.to_thread(eventually, missing, seconds=60)
+    await asyncio.to_thread(eventually, missing)
     codes = [await asyncio.to_thread(service.stop) for service in (replica, worker, bridge)]
 
     assert (sent.taken, sent.refused) == ([body, body], [])
@@ -239,7 +238,7 @@ def test_prometheus_takes_its_command_and_is_healthy_by_its_check(tmp_path: Path
             done = here.health(spec, here.environ(spec))
             return [] if done.returncode == 0 else [done.stderr]
 
-        eventually(problems, seconds=60)
+        eventually(problems)
     finally:
         process.terminate()
         code = process.wait(60)

@@ -17,8 +17,6 @@ from tests.waiting import eventually
 
 RECORDS = 400
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
@@ -28,7 +26,7 @@ def settings(settings: Settings) -> Settings:
 
 
 def page(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -54,13 +52,13 @@ def test_a_partition_that_moves_is_shown_by_its_owner_alone(settings: Settings, 
     first, second = (WorkerProcess(settings, tmp_path, name=name) for name in ("first", "second"))
     with first:
         write(settings, mixture(RECORDS, seed=6))
-        first.wait_until_working(records=RECORDS, seconds=60)
+        first.wait_until_working(records=RECORDS)
         assert shown_once([first], each=4) == []
 
         with second:
-            eventually(lambda: shown_once([first, second], each=2), seconds=60)
+            eventually(lambda: shown_once([first, second], each=2))
             second.terminate()
-        eventually(lambda: shown_once([first], each=4), seconds=60)
+        eventually(lambda: shown_once([first], each=4))
         assert lint(first.port) == ""
 
 

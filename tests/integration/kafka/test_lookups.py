@@ -63,7 +63,7 @@ def test_the_bridge_waits_for_its_topic(bare_settings: Settings, tmp_path: Path)
     bridge = BridgeProcess(bare_settings, tmp_path)
     bridge.launch()
     try:
-        eventually(lambda: logged(bridge.log, "UnknownTopicOrPartitionError"), seconds=60)
+        eventually(lambda: logged(bridge.log, "UnknownTopicOrPartitionError"))
     finally:
         bridge.kill()
 
@@ -72,7 +72,7 @@ def test_the_bridge_waits_for_its_topic(bare_settings: Settings, tmp_path: Path)
 
 def test_the_live_page_waits_for_its_topics(bare_settings: Settings, tmp_path: Path) -> None:
     with DashboardProcess(bare_settings, tmp_path) as page:
-        eventually(lambda: [] if "there is no topic" in page.log.read_text() else ["not read"], seconds=60)
+        eventually(lambda: [] if "there is no topic" in page.log.read_text() else ["not read"])
 
     assert created(bare_settings) == []
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
+from kafka.admin import NewTopic
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
+from pipeline.kafka import batches
 from pipeline.kafka.producer import BatchRefusedError, Producer
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.admin import admin_of
@@ -127,6 +133,21 @@ async def test_what_kafka_does_not_take_for_now_is_sent_again_and_only_that(sett
     assert sorted(body for found in bodies_in_raw(settings) for body in found) == [b"%06d" % n for n in range(8)]
 
 
+async def test_another_version_on_disk_ends_no_session(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade in place: what is installed is gone for a while, and another then; the right code is in memory."""
+
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("pipeline.kafka.internals.version", version)
+    async with publishing(settings, ack_timeout_seconds=60) as (publisher, _):
+        await until_published(publisher)
+
+    worker = await TransactionalProducer.open(settings.kafka.client_options(), "upgraded")
+    await worker.close()
+    assert await LogReader(settings.kafka.client_options()).bounds(TopicPartition(settings.kafka.topics.raw, 0))
+
+
 async def test_a_record_larger_than_the_topic_takes_is_refused_at_once(settings: Settings) -> None:
     async with connected(settings) as producer:
         with pytest.raises(BatchRefusedError, match="MESSAGE_TOO_LARGE"):
@@ -134,6 +155,22 @@ async def test_a_record_larger_than_the_topic_takes_is_refused_at_once(settings:
         await producer.send([record(2)])
 
     assert [body for found in bodies_in_raw(settings) for body in found] == [b"000002"]
+
+
+async def test_an_invalid_record_is_refused_for_good_to_the_bridge_and_to_the_worker(fresh_settings: Settings) -> None:
+    """One without a key where a topic is compacted."""
+    raw = fresh_settings.kafka.topics.raw
+    with admin_of(fresh_settings) as admin:
+        admin.create_topics([NewTopic(raw, 1, 1, topic_configs={"cleanup.policy": "compact"})])
+
+    async with connected(fresh_settings) as producer:
+        with pytest.raises(BatchRefusedError, match="INVALID_RECORD"):
+            await producer.send([record(1)])
+
+    rows = batches.Batches(TopicPartition(raw, 0), [(None, b"1", 1, [])], bytes_max=1024, is_transactional=False)
+    async with AIOKafkaProducer(**fresh_settings.kafka.client_options()) as kafkas:
+        with pytest.raises(batches.RefusedError, match=f"{raw}\\[0\\]: InvalidRecordError"):
+            await batches.send(kafkas, [rows])
 
 
 async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 BODIES = [Raw(b"%d" % number, b"{}") for number in range(40)]  # Some in each partition.
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(autouse=True)
 def stalled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +139,7 @@ def test_a_partition_without_a_leader_is_named(tmp_path: Path, monkeypatch: pyte
             with KafkaAdminClient(**kafka.client_options()) as admin:
                 (topic,) = admin.describe_topics(["alone.raw"])
             brokers.nodes[topic["partitions"][0]["leader_id"] - 1].kill()
-            eventually(lambda: [] if cluster.topics(["alone.raw"])["alone.raw"].leaderless else ["led"], seconds=60)
+            eventually(lambda: [] if cluster.topics(["alone.raw"])["alone.raw"].leaderless else ["led"])
             monkeypatch.setattr(cluster_of_tools, "ANSWER_TIMEOUT_SECONDS", 1.0)
 
             with pytest.raises(ClusterError, match=r"alone\.raw\[0\] has no leader"):

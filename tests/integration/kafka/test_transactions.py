@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 RAW_OFFSET = 7
 METADATA = '{"stream_time":5000,"watermark":1000,"totals":{}}'
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @dataclass(slots=True)
 class Hanging:

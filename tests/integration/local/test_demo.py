@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 CALLBACK = CallbackSettings.model_validate({"url": URL, "auth_keys": [KEY]})
 PLAN = Plan(rate=100, seconds=2, duplicates=0.2, failures=0.1, malformed=0.1, conflicts=0.1, seed=5)
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def on_port(settings: Settings, port: int) -> Settings:
     return settings.model_copy(update={"bridge": BridgeSettings(port=port)})

@@ -71,7 +71,7 @@ class Up:
         """Whether each part answers at the port that the configuration gives it, and is ready."""
         try:
             return all(
-                ask(url_of("127.0.0.1", self.ports[name], "/readyz"), seconds=5)[0]
+                ask(url_of("127.0.0.1", self.ports[name], "/readyz"), seconds=30)[0]
                 for name in ("bridge", "worker", "dashboard")
             )
         except OSError:
@@ -87,6 +87,10 @@ class Up:
             except OSError:
                 continue
         return found
+
+    def kafka(self) -> int:
+        """Return the process of its own Kafka."""
+        return int((self.directory / ".local" / "kafka" / "broker.lock").read_text())
 
     def logs(self) -> list[str]:
         return [path.read_text()[-2000:] for path in (self.directory / ".local" / "logs").glob("*")]
@@ -192,6 +196,26 @@ def test_a_second_signal_does_not_cut_the_stop_off_and_its_own_kafka_is_stopped_
 
     until_gone(up)
     assert process.returncode == 0
+    os.close(source)
+
+
+def test_its_own_kafka_is_started_again_and_given_up_where_that_does_not_help(up_alone: Up) -> None:
+    up = up_alone
+    source, output = os.pipe()
+    process = up.start("--kafka-port", str(free_pair()), output=output)
+    until_ready(up, source)
+
+    os.kill(up.kafka(), signal.SIGKILL)
+
+    read_until(source, b"the local Kafka ended and was started again")
+    eventually(lambda: [] if up.is_ready() else up.logs())
+
+    (up.directory / ".local" / "kafka-jars").unlink()
+    os.kill(up.kafka(), signal.SIGKILL)
+
+    read_until(source, b"error: no Kafka jars in")
+    until_gone(up)
+    assert process.returncode == 1
     os.close(source)
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import Settings
 from tests.harness.bridge import BridgeProcess, Sent, send
 from tests.harness.recount import in_raw
-
-pytestmark = pytest.mark.timeout(240)
 
 
 async def test_what_was_spooled_meanwhile_is_published(settings: Settings, kafka: LocalKafka, tmp_path: Path) -> None:

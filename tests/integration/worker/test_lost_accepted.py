@@ -19,8 +19,6 @@ from tests.harness.load import deletion, write
 from tests.harness.recount import differences, eventually
 from tests.harness.worker import WorkerProcess
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def fresh_settings(fresh_settings: Settings) -> Settings:
@@ -37,11 +35,11 @@ def test_the_partition_is_paused_until_it_is_accepted_again(
     known = [deletion(uuid.uuid4().hex, datetime.now(UTC)) for _ in range(20)]
     write(settings, known)
     with WorkerProcess(settings, tmp_path) as worker:
-        worker.wait_until_working(records=20, seconds=60)
-        eventually(lambda: differences(settings), seconds=60)
+        worker.wait_until_working(records=20)
+        eventually(lambda: differences(settings))
         worker.terminate()
         admin.delete_topics([settings.kafka.topics.accepted])
-        eventually(lambda: _creation_problems(settings), seconds=60)
+        eventually(lambda: _creation_problems(settings))
         write(settings, known)
 
         worker.start()
@@ -55,7 +53,7 @@ def test_the_partition_is_paused_until_it_is_accepted_again(
         subprocess.run(arguments, env={**os.environ, **worker.environ}, check=True, capture_output=True)
 
         worker.start()
-        eventually(lambda: differences(settings), seconds=60)
+        eventually(lambda: differences(settings))
         assert worker.records()["duplicate"] == 20
 
 

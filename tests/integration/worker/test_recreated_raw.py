@@ -18,8 +18,6 @@ from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def fresh_settings(fresh_settings: Settings) -> Settings:
@@ -55,17 +53,17 @@ def test_it_stops_the_worker_though_the_offset_lies_below_its_end(
     write(settings, deletions(20))
     with WorkerProcess(settings, tmp_path) as worker:
         worker.wait_until_working(records=20, seconds=90)
-        eventually(lambda: differences(settings), seconds=60)
+        eventually(lambda: differences(settings))
         worker.terminate()
         offset = admin.list_group_offsets({settings.worker.group: [tp]})[settings.worker.group][tp]
         admin.delete_topics([settings.kafka.topics.raw])
-        eventually(lambda: creation_problems(settings), seconds=20)
+        eventually(lambda: creation_problems(settings))
         write(settings, deletions(50))
         if keeps_offset:
             admin.alter_group_offsets(settings.worker.group, {tp: offset})
 
         worker.start()
-        eventually(lambda: ["it runs on"] if worker.is_running() else [], seconds=60)
+        eventually(lambda: ["it runs on"] if worker.is_running() else [])
         code = worker.wait()
 
     assert code == ExitCode.OFFSET_AHEAD_OF_LOG
@@ -78,12 +76,12 @@ def test_it_stops_a_worker_that_runs_meanwhile(settings: Settings, admin: KafkaA
     write(settings, deletions(20))
     with WorkerProcess(settings, tmp_path) as worker:
         worker.wait_until_working(records=20, seconds=90)
-        eventually(lambda: differences(settings), seconds=60)
+        eventually(lambda: differences(settings))
         admin.delete_topics([settings.kafka.topics.raw])
-        eventually(lambda: creation_problems(settings), seconds=20)
+        eventually(lambda: creation_problems(settings))
         write(settings, deletions(50))
 
-        eventually(lambda: ["it runs on"] if worker.is_running() else [], seconds=60)
+        eventually(lambda: ["it runs on"] if worker.is_running() else [])
         code = worker.wait()
 
     assert code == ExitCode.OFFSET_AHEAD_OF_LOG

@@ -16,8 +16,6 @@ from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually
 from tests.harness.worker import WorkerProcess
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def fresh_settings(fresh_settings: Settings) -> Settings:
@@ -52,10 +50,10 @@ def test_a_refusal_pauses_its_partition_and_no_other(
         worker.wait_until_working(records=10)
         with connect(settings.kafka) as cluster:
             cluster.set_topic_config(name, config)
-            eventually(lambda: [] if plan(cluster, settings) else ["not in force yet"], seconds=30)
+            eventually(lambda: [] if plan(cluster, settings) else ["not in force yet"])
         write(settings, deletions(0, now + timedelta(minutes=5), number=5, size=2000))
 
-        eventually(lambda: [] if "raw[0] is paused" in worker.readiness() else [worker.tail()], seconds=60)
+        eventually(lambda: [] if "raw[0] is paused" in worker.readiness() else [worker.tail()])
         why = worker.readiness()
         assert name in why
         assert refusal in why
@@ -63,15 +61,15 @@ def test_a_refusal_pauses_its_partition_and_no_other(
         assert 'vod_pipeline_partition_paused{cause="refused",partition="0",stage="accept"} 1.0' in worker.metrics()
         if topic == "accepted":
             write(settings, deletions(1, now - timedelta(seconds=1), number=5))
-            eventually(lambda: [] if committed(settings)[1] == 10 else [worker.tail()], seconds=30)
+            eventually(lambda: [] if committed(settings)[1] == 10 else [worker.tail()])
         assert worker.is_running()
         assert committed(settings)[0] == 5
         reconcile(settings)
         assert worker.terminate() == 0
 
     with worker:
-        eventually(lambda: differences(settings), seconds=60)
-        eventually(lambda: [] if worker.readiness() == "ready" else [worker.readiness()], seconds=30)
+        eventually(lambda: differences(settings))
+        eventually(lambda: [] if worker.readiness() == "ready" else [worker.readiness()])
 
 
 def committed(settings: Settings) -> list[int | None]:

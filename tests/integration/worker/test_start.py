@@ -19,8 +19,6 @@ from tests.harness.ports import free_port
 from tests.harness.recount import eventually
 from tests.harness.worker import WorkerProcess
 
-pytestmark = pytest.mark.timeout(180)
-
 SETTINGS_CODE = 2
 STARTS_SECONDS = 60
 

@@ -28,7 +28,6 @@ from tests.harness.worker import WorkerProcess
 if TYPE_CHECKING:
     from pipeline.local.kafka import LocalKafka
 
-pytestmark = pytest.mark.timeout(240)
 
 HOURS_8 = timedelta(hours=8)
 MINUTE_MS, FOR_EVER_MS = "60000", str(2**63 - 1)
@@ -63,7 +62,7 @@ def fresh_settings(kafka: LocalKafka) -> Settings:
 def decides(settings: Settings, worker: WorkerProcess, records: int) -> None:
     """See *records* decided on as the recount decides."""
     worker.wait_until_working(records=records, seconds=90)
-    eventually(lambda: differences(settings), seconds=60)
+    eventually(lambda: differences(settings))
 
 
 def test_an_event_as_far_ahead_as_the_contract_allows_is_accepted(settings: Settings, tmp_path: Path) -> None:
@@ -103,7 +102,7 @@ def test_records_that_a_wrong_broker_clock_stamped_are_decided_on(
     ]
     stamps = [int(now.timestamp() * 1000), ahead, ahead, ahead, int(now.timestamp() * 1000)]
     batches = [pack([Wire(*record)], timestamp=at) for record, at in zip(records, stamps, strict=True)]
-    eventually(lambda: _stamped(settings, batches[0], stamps[0]), seconds=30)
+    eventually(lambda: _stamped(settings, batches[0], stamps[0]))
     asyncio.run(write_batches(settings, *batches[1:]))
 
     with WorkerProcess(settings, tmp_path) as worker:
@@ -133,7 +132,7 @@ def test_a_worker_whose_clock_is_an_hour_ahead_commits(
         config = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": MINUTE_MS}
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topics.partial_counts, config)])
         with connect(settings.kafka) as cluster:
-            eventually(lambda: [] if plan(cluster, settings) else ["not yet"], seconds=30)
+            eventually(lambda: [] if plan(cluster, settings) else ["not yet"])
     clock = BridgeClock(tmp_path / "clock")
     clock.set(61 * 60)
     worker = WorkerProcess(settings, tmp_path)
@@ -153,10 +152,10 @@ def test_a_window_does_not_end_by_the_clock_of_a_worker(settings: Settings, tmp_
     began = time.time()
 
     with worker:
-        eventually(lambda: [] if watermark(settings) > 1000 * (began - 30) else [worker.tail()], seconds=60)
+        eventually(lambda: [] if watermark(settings) > 1000 * (began - 30) else [worker.tail()])
         write(settings, [deletion("m", datetime.now(UTC))])
         decides(settings, worker, 1)
-        eventually(lambda: [] if watermark(settings) > 1000 * (began - 25) else [worker.tail()], seconds=60)
+        eventually(lambda: [] if watermark(settings) > 1000 * (began - 25) else [worker.tail()])
 
     assert watermark(settings) < 1000 * (time.time() - 29)
 

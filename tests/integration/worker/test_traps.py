@@ -40,8 +40,6 @@ from tests.harness.worker import WorkerProcess
 
 NOW = datetime.now(UTC)
 
-pytestmark = pytest.mark.timeout(90)
-
 
 @pytest.fixture
 def fresh_settings(fresh_settings: Settings) -> Settings:
@@ -56,7 +54,7 @@ def deletions(number: int) -> list[Raw]:
 
 
 def agrees(settings: Settings) -> None:
-    eventually(lambda: differences(settings), seconds=40)
+    eventually(lambda: differences(settings))
 
 
 def transactional_id(settings: Settings) -> str:
@@ -197,7 +195,7 @@ def test_a_worker_goes_back_to_an_earlier_offset_and_doubles_nothing(settings: S
         worker.wait_until_working(records=80)
         asyncio.run(rival(settings, 0))
         write(settings, deletions(20))
-        eventually(lambda: [] if committed(settings) == 100 else [f"at {committed(settings)}"], seconds=40)
+        eventually(lambda: [] if committed(settings) == 100 else [f"at {committed(settings)}"])
         everything_again = worker.records()
 
         agrees(settings)
@@ -214,7 +212,7 @@ def test_a_worker_goes_on_at_a_later_offset(settings: Settings, tmp_path: Path) 
         write(settings, deletions(10))
         asyncio.run(rival(settings, 15))
         worker.resume()
-        eventually(lambda: [] if committed(settings) == 20 else [f"at {committed(settings)}"], seconds=40)
+        eventually(lambda: [] if committed(settings) == 20 else [f"at {committed(settings)}"])
 
         assert len(read(settings, settings.kafka.topics.accepted)[0]) == 15
         assert worker.by_partition() == {"0": (5, 5)}  # The totals were lost with the metadata.
@@ -239,7 +237,6 @@ def test_an_offset_above_the_log_end_stops_the_worker_with_the_command_to_run(
         lambda: (
             [] if subprocess.run(command, env=environ, capture_output=True, check=False).returncode == 0 else ["no"]
         ),
-        seconds=20,
     )
     with worker:
         agrees(settings)

@@ -48,7 +48,7 @@ async def test_a_process_that_cannot_be_made_now_is_made_later(
     keeping = asyncio.create_task(worker.keep())
     waiting = asyncio.create_task(made.wait())
 
-    await asyncio.wait([keeping, waiting], timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([keeping, waiting], timeout=60, return_when=asyncio.FIRST_COMPLETED)
 
     assert made.is_set()
     assert not keeping.done()

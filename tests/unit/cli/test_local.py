@@ -26,7 +26,7 @@ def test_what_was_sent_and_how_it_was_answered_are_three_lines() -> None:
         "Sent 2,000 callbacks in 20.0 s, 100.0 a second: "
         "20 conflict, 150 duplicate, 200 failure, 30 malformed, 1,600 success.",
         "Answers: 2,000 x 200; 0 without one, 0 retries, 0 lost.",
-        "From due to 200: p50 3.1 ms, p99 21 ms, max 1,043 ms.",
+        "From when a callback is due to its 200: p50 3.1 ms, p99 21 ms, max 1,043 ms.",
     ]
 
 

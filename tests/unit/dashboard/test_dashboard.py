@@ -266,7 +266,7 @@ async def test_readers_wait_until_there_is_news_or_the_end() -> None:
     assert not any(reader.done() for reader in readers)
 
     snapshot.show("rates", b"1")
-    await asyncio.wait_for(asyncio.gather(*readers), 5)
+    await asyncio.wait_for(asyncio.gather(*readers), 60)
     last = asyncio.create_task(snapshot.changed_since(1))
     snapshot.close()
-    await asyncio.wait_for(last, 5)
+    await asyncio.wait_for(last, 60)

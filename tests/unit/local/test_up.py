@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from pipeline.core.signature import sign
-from pipeline.local.kafka import LocalKafkaError
+from pipeline.local.kafka import LocalKafka, LocalKafkaError
 from pipeline.local.own_callback import callback_of, curl_line
 from pipeline.local.up import (
     BOOTSTRAP_VARIABLE,
@@ -22,6 +23,7 @@ from pipeline.local.up import (
     STOP_SECONDS,
     Part,
     UpError,
+    UsedKafka,
     kafka_of,
     parts_of,
     stop,
@@ -92,7 +94,8 @@ def test_a_kafka_that_the_settings_name_is_used_and_that_is_said(servers: str) -
     said: list[str] = []
 
     with kafka_of(on(servers), said.append) as used:
-        assert used == servers
+        assert used.servers == servers
+        assert used.restart_if_exited() is None
 
     assert said == [f"using the Kafka at {servers}, which kafka.bootstrap_servers names"]
 
@@ -185,6 +188,29 @@ def test_without_an_essential_part_nothing_goes_on() -> None:
     """A setting is wrong: starting again would not help."""
     with pytest.raises(UpError, match="the no-such-command ended with 2: "):
         ended(is_essential=True).restart_if_exited()
+
+
+class Ending:
+    """Stands in for a local Kafka that ends as soon as it runs."""
+
+    is_running = False
+    log = Path("kafka.log")
+    restarts = 0
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+
+def test_a_kafka_that_ends_again_and_again_ends_everything() -> None:
+    kafka = Ending()
+    used = UsedKafka("127.0.0.1:9", cast("LocalKafka", kafka))
+    for _ in range(RESTARTS_MAX):
+        assert used.restart_if_exited() == "the local Kafka ended and was started again"
+
+    with pytest.raises(UpError, match=r"again and again: see kafka\.log"):
+        used.restart_if_exited()
+
+    assert kafka.restarts == RESTARTS_MAX
 
 
 def test_without_the_live_page_the_rest_goes_on_and_it_is_said_once() -> None:

@@ -50,8 +50,8 @@ def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
 def test_what_a_service_says_and_whether_that_is_a_success(address: tuple[str, int]) -> None:
     named = url_of(*address).removeprefix("http://")
 
-    assert ask(url_of(*address, "/readyz"), seconds=5) == (True, f"asked /readyz of {named}")
-    assert ask(url_of(*address, "/other"), seconds=5) == (False, f"asked /other of {named}")
+    assert ask(url_of(*address, "/readyz"), seconds=60) == (True, f"asked /readyz of {named}")
+    assert ask(url_of(*address, "/other"), seconds=60) == (False, f"asked /other of {named}")
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
@@ -59,7 +59,7 @@ def test_no_proxy_is_asked(address: tuple[str, int], monkeypatch: pytest.MonkeyP
     """Docker and companies name theirs in every environment; behind it, our own address is another machine's."""
     monkeypatch.setenv(variable, "http://127.0.0.1:9")  # Nothing listens there.
 
-    assert ask(url_of(*address, "/readyz"), seconds=5)[0]
+    assert ask(url_of(*address, "/readyz"), seconds=60)[0]
 
 
 HTTP_CLIENTS = re.compile(r"^\s*(?:from|import) (aiohttp|http\.client|httpx|requests|urllib\.request|urllib3)\b", re.M)
@@ -81,7 +81,7 @@ def test_no_other_module_of_ours_asks_by_itself() -> None:
 
 
 def test_a_redirect_is_no_success_and_is_not_followed(address: tuple[str, int]) -> None:
-    assert ask(url_of(*address, "/elsewhere"), seconds=5)[0] is False
+    assert ask(url_of(*address, "/elsewhere"), seconds=60)[0] is False
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_is_no_whole_http_answer_is_an_os_error(answer: bytes) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         with pytest.raises(OSError, match=r"."):
-            ask(url_of("127.0.0.1", server.getsockname()[1]), seconds=5)
+            ask(url_of("127.0.0.1", server.getsockname()[1]), seconds=60)
 
 
 def test_who_does_not_answer_in_time_is_an_os_error() -> None:

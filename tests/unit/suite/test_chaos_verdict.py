@@ -51,7 +51,7 @@ async def supervise(system: System, *codes: int, is_killed: bool = False) -> lis
     if is_killed:
         system.kill(process)
     supervising = asyncio.create_task(system._supervise())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await process.runs_on.wait()
     supervising.cancel()
     return system.unexpected

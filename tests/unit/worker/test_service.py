@@ -55,7 +55,7 @@ async def watch(monkeypatch: pytest.MonkeyPatch, starting: Any, *, is_member: bo
     monkeypatch.setattr(service, "CRASH_CHECK_SECONDS", 0.01)
     built: Any = SimpleNamespace(faust=SimpleNamespace(crashed=False), is_member=is_member)
     task = asyncio.create_task(starting)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await service._stopped_or_crashed(built, task, asyncio.Event())
 
 
@@ -108,7 +108,7 @@ async def test_what_closed_clients_leave_is_collected_now_and_then(monkeypatch: 
     try:
         del client
         collecting = asyncio.create_task(service._collect_closed_clients())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await gone.wait()
         collecting.cancel()
     finally:
