@@ -202,12 +202,10 @@ def _partitions() -> list[Builder[Panel]]:
             "Watermark",
             q(f"1000 * ({by_partition} ({of('vod_pipeline_watermark_timestamp_seconds')}) > 0)", "{{partition}}"),
             unit="dateTimeAsIso", span=8, anchor="watermarkstuck",
-            says=meaning("vod_pipeline_watermark_timestamp_seconds"),
-            from_zero=False,
+            says=meaning("vod_pipeline_watermark_timestamp_seconds"), from_zero=False,
         ),
         lines(
-            "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "partition {{partition}}"),
-            unit="bytes", stacked=True, span=8, anchor="",
+            "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "{{partition}}"), unit="bytes", stacked=True, span=8, anchor="",
             says=meaning("vod_pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
         ),
         lines(
@@ -226,6 +224,10 @@ def _partitions() -> list[Builder[Panel]]:
             "Rows written a second", q(rate("vod_pipeline_failure_rate_rows_total"), "rows"),
             unit="ops", span=8, anchor="watermarkstuck",
             says=meaning("vod_pipeline_failure_rate_rows", "None with deletions coming in: no worker has the report."),
+        ),
+        lines(
+            "Clock jumps", q(f"sum by (partition) ({of('vod_pipeline_clock_jumps_total')})", "{{partition}}"),
+            unit="short", limits=warn(1), span=8, anchor="manyrejected", says=meaning("vod_pipeline_clock_jumps"),
         ),
     ]  # fmt: skip
 
@@ -269,7 +271,7 @@ def _processes() -> list[Builder[Panel]]:
 
 
 def _upkeep() -> list[Builder[Panel]]:
-    ends = f"min by (use, subject) ({of('vod_pipeline_certificate_not_after_timestamp_seconds')}) - time()"
+    end = f"min by (use, subject) ({of('vod_pipeline_certificate_not_after_timestamp_seconds')}) - time()"
     began = f"max by (job, instance) ({of('vod_pipeline_started_timestamp_seconds')})"
     version = f"max by (job, instance, version) ({of('vod_pipeline_build_info')})"
     return [
@@ -286,8 +288,7 @@ def _upkeep() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_bridge_reload_refused"),
         ),
         lines(
-            "Certificates are valid for", q(ends, "{{use}} {{subject}}"),
-            unit="s", span=6, anchor="certificateexpiring",
+            "Certificates are valid for", q(end, "{{use}} {{subject}}"), unit="s", span=6, anchor="certificateexpiring",
             says=meaning("vod_pipeline_certificate_not_after_timestamp_seconds", "Empty without TLS."), from_zero=False,
         ),
         number(
