@@ -37,7 +37,7 @@ class Mutant(NamedTuple):
 
 
 PARTITION, TRANSACTIONS = "pipeline/worker/partition.py", "pipeline/kafka/transactions.py"
-ACCEPT, REPORT = "pipeline/core/deduplication.py", "pipeline/core/rates.py"
+ACCEPT, REPORT, CLOCK = "pipeline/core/deduplication.py", "pipeline/core/rates.py", "pipeline/core/log_clock.py"
 STAGE, FETCHING = "pipeline/worker/accept.py", "pipeline/worker/consumer_thread.py"
 
 MUTANTS = (
@@ -128,8 +128,8 @@ MUTANTS = (
     Mutant(
         "events are forgotten early",
         ACCEPT,
-        "    state.forget(expiry)\n",
-        "    state.forget(expiry + state.policy.horizon // 2)\n",
+        "    state.forget(state.policy.expiry(state.stream_time))\n",
+        "    state.forget(state.policy.expiry(state.stream_time) + state.policy.horizon // 2)\n",
     ),
     Mutant(
         "the restore begins at the stream time",
@@ -151,8 +151,11 @@ MUTANTS = (
         "_advance(state, watermark, Decisions())",
     ),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
-    Mutant("the totals are not committed", ACCEPT, '"totals": totals,', '"totals": {},'),
+    Mutant("the totals are not committed", ACCEPT, '"totals": totals}', '"totals": {}}'),
     Mutant("what was accepted last is not named", ACCEPT, '"last_accepted": state.last,', '"last_accepted": UNKNOWN,'),
+    Mutant("a clock's jump is believed at once", CLOCK, "self.unconfirmed = timestamp", "self.stream_time = timestamp"),
+    Mutant("an unconfirmed stamp is not committed", ACCEPT, "(clock.refused, clock.unconfirmed)", "(clock.refused,)"),
+    Mutant("a jump of a clock ends the worker", STAGE, "else state.clock.newest", "else state.stream_time"),
     Mutant("a state that lacks it is taken", STAGE, "        if not is_complete:\n", "        if False:\n"),
     Mutant(
         "the rejection limit's chunk is committed",
@@ -187,12 +190,7 @@ MUTANTS = (
         "            await producer.resolve(self._reader, self._stage, self._number, committed)\n",
         "",
     ),
-    Mutant(
-        "what hangs is always committed",
-        TRANSACTIONS,
-        "commit = known[0] if known else True",
-        "commit = True",
-    ),
+    Mutant("what hangs is always committed", TRANSACTIONS, "commit = known[0] if known else True", "commit = True"),
     Mutant(
         "what is refused for good ends the worker in the end",
         PARTITION,

@@ -109,7 +109,8 @@ def _audit(settings: Settings, reader: Reader, scope: Scope, progress: Callable[
 def _set_clock(reader: Reader, topic: str, scope: Scope, rules: ReferenceRules) -> None:
     start = max(scope.raw.start, scope.start - CLOCK_RECORDS)
     for records in reader.read(topic, scope.partition, start, scope.start):
-        rules.advance(max(record.timestamp for record in records))
+        for record in records:
+            rules.advance(record.timestamp)
 
 
 def _outputs(

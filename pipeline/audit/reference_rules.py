@@ -20,6 +20,7 @@ from pipeline.core.event import BODY_BYTES_MAX, EVENT_TYPE, content_of, validate
 from pipeline.service.settings import WorkerSettings
 
 FUTURE_MS = 600_000
+HOUR_MS = 3_600_000
 ACCEPTED, DUPLICATE, IGNORED = "accepted", "duplicate", "ignored"
 BEFORE_EVERYTHING = -1
 TIMES_REMEMBERED_MAX = 100_000
@@ -49,12 +50,14 @@ class ReferenceRules:
     What the contract makes of the raw records of one partition, in order.
 
     `seen` maps the start of a window to its events (key and EventTime) and their fingerprints. It holds what lies
-    behind the dedupe horizon E only for as long as one window lasts: this bounds the audit's memory.
+    behind the dedupe horizon E only for as long as one window lasts: this bounds the audit's memory. `doubted` is a
+    timestamp over an hour ahead of the stream time, until a record with another timestamp follows.
     """
 
     width: int
     horizon: int
     stream_time: int = BEFORE_EVERYTHING
+    doubted: int | None = None
     highest: int = BEFORE_EVERYTHING
     seen: dict[int, dict[bytes, int]] = field(default_factory=dict)
     _times: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class ReferenceRules:
     @property
     def expiry(self) -> int:
         """E: events before it are expired, and forgotten."""
-        return (self.stream_time - self.horizon) // self.width * self.width
+        return self._expiry_at(self.stream_time)
 
     def remember(self, key: bytes, at: int, fingerprint: int) -> None:
         """Take in an event that was accepted before the first record to be judged."""
@@ -79,12 +82,25 @@ class ReferenceRules:
         return (key or b"") + _suffix(at) in self.seen.get(at - at % self.width, ())
 
     def advance(self, timestamp: int) -> None:
-        """Move the stream time forward to a raw record's timestamp, and forget what has expired."""
-        if timestamp > self.stream_time:
-            before, self.stream_time = self.expiry, timestamp
-            if self.expiry > before:
-                for window in [window for window in self.seen if window < self.expiry]:
-                    del self.seen[window]
+        """Take in a raw record's timestamp, and forget what has expired."""
+        if timestamp == self.doubted:
+            return
+        before, waiting = self.expiry, [] if self.doubted is None else [self.doubted]
+        if waiting and self._is_far(timestamp):
+            self.stream_time = min(*waiting, timestamp)
+        for each in (*waiting, timestamp):
+            if not self._is_far(each):
+                self.stream_time = max(self.stream_time, each)
+        self.doubted = timestamp if self._is_far(timestamp) else None
+        if self.expiry > before:
+            for window in [window for window in self.seen if window < self.expiry]:
+                del self.seen[window]
+
+    def _is_far(self, timestamp: int) -> bool:
+        return BEFORE_EVERYTHING != self.stream_time < timestamp - HOUR_MS
+
+    def _expiry_at(self, time: int) -> int:
+        return (time - self.horizon) // self.width * self.width
 
     def decide(self, record: Any) -> Expected:  # noqa: PLR0911  # The rules in the order of the contract, each its answer.
         """Return what should become of *record*, and remember it if that is to be accepted."""
@@ -104,9 +120,10 @@ class ReferenceRules:
         except ValueError:
             return Expected("invalid_json")  # A number that JSON does not have, NaN or Infinity.
         at, window, suffix = time
-        if at > self.stream_time + FUTURE_MS:
+        arrival = max(self.stream_time, record.timestamp)
+        if at > arrival + FUTURE_MS:
             return Expected("event_time_in_future")
-        if at < self.expiry:
+        if at < self._expiry_at(arrival):
             return Expected("event_time_expired")
         events, event_id = self.seen.setdefault(window, {}), record.key + suffix
         known = events.get(event_id)

@@ -31,6 +31,7 @@ from pipeline.core.contract import (
     rejected_key,
 )
 from pipeline.core.event import Content
+from pipeline.core.log_clock import LogClock
 from pipeline.core.outcome import Ignored, Outcome, OutcomeKey, Reason, Rejected
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit
 from pipeline.core.windows import NEVER, TimePolicy, format_time
@@ -73,7 +74,7 @@ UNKNOWN = LastAccepted(NEVER, NEVER)
 @dataclass(slots=True)
 class AcceptState:
     """
-    What one partition remembers. `stream_time` is the highest raw timestamp so far: it never falls.
+    What one partition remembers; `clock` has its stream time.
 
     `totals` counts records by outcome and reason since the partition's first record: it is committed with the offset.
     So is `last`: a memory that was restored without that record lacks others, too.
@@ -82,7 +83,7 @@ class AcceptState:
     partition: int
     policy: TimePolicy
     rejection_limit: RejectionLimit = field(default_factory=lambda: RejectionLimit(NO_REJECTION_LIMIT))
-    stream_time: int = NEVER
+    clock: LogClock = field(default_factory=LogClock)
     highest: int = NEVER
     watermark: int = NEVER
     last: LastAccepted = UNKNOWN
@@ -92,6 +93,11 @@ class AcceptState:
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.policy)
+
+    @property
+    def stream_time(self) -> int:
+        """The stream time S, ms; NEVER before the first record."""
+        return self.clock.stream_time
 
     @property
     def keys(self) -> int:
@@ -119,6 +125,7 @@ class Decisions:
     partial_counts: list[Row] = field(default_factory=list)
     outcomes: Counter[OutcomeKey] = field(default_factory=Counter)
     deletions: Counter[Content] = field(default_factory=Counter)
+    clock_jumps: int = 0
 
 
 def restore(state: AcceptState, media_id: bytes, at: int, decision: Decision) -> None:
@@ -160,22 +167,22 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
         The other rows to write, and what to count. Every record is in exactly one of the outcomes.
         If that made `state.rejection_limit.tripped`, nothing of it may be committed, and the state is of no more use.
     """
-    policy, buckets = state.policy, state.buckets
+    policy, buckets, clock = state.policy, state.buckets, state.clock
     read, accept_row = state.reader.read, accepted.append
-    stream_time, highest = state.stream_time, state.highest
-    expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
+    highest, stamp, now, expiry, future = state.highest, None, NEVER, NEVER, NEVER
     tally: defaultdict[tuple[int, Content], int] = defaultdict(int)
     last_offset, last_at = state.last
     decisions, duplicates = Decisions(), 0
 
     for record in state.rejection_limit.watch(records):
-        if record.timestamp > stream_time:
-            stream_time = record.timestamp
-            expiry, future = policy.expiry(stream_time), policy.latest(stream_time)
+        if record.timestamp != stamp:  # All records of a batch have one.
+            stamp = record.timestamp
+            now = clock.take(stamp)
+            expiry, future = policy.expiry(now), policy.latest(now)
         try:
             media_id, (at, suffix, window), content = read(record.key, record.value)
             if at > future or at < expiry:
-                raise _out_of_time(at, stream_time, is_early=at > future)
+                raise _out_of_time(at, now, is_early=at > future)
             seen = (buckets.get(window) or state.bucket_of(window)).seen
             event, fingerprint = media_id + suffix, content.fingerprint
             known = seen.get(event)
@@ -194,7 +201,7 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
         except RefusedError as refused:
             _refuse(state, decisions, record, refused.outcome)
 
-    state.stream_time, state.highest, state.last = stream_time, highest, LastAccepted(last_offset, last_at)
+    state.highest, state.last = highest, LastAccepted(last_offset, last_at)
     _conclude(state, decisions, tally, duplicates)
     return decisions
 
@@ -202,14 +209,14 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
 def _conclude(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Content], int], duplicates: int) -> None:
     """Do what is done once a chunk, from the times that its last record led to."""
     _count(state, decisions, tally, duplicates)
-    expiry = state.policy.expiry(state.stream_time)
-    state.forget(expiry)
+    decisions.clock_jumps, state.clock.jumps = state.clock.jumps, 0
+    state.forget(state.policy.expiry(state.stream_time))
     _advance(state, state.policy.watermark(state.highest, state.stream_time), decisions)
 
 
-def _out_of_time(at: int, stream_time: int, *, is_early: bool) -> RefusedError:
+def _out_of_time(at: int, now: int, *, is_early: bool) -> RefusedError:
     reason = Reason.EVENT_TIME_IN_FUTURE if is_early else Reason.EVENT_TIME_EXPIRED
-    return refusal(reason, f"{format_time(at)} is {(at - stream_time) / 1000:+.0f} s from the record's arrival")
+    return refusal(reason, f"{format_time(at)} is {(at - now) / 1000:+.0f} s from the record's arrival")
 
 
 def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:
@@ -261,16 +268,10 @@ def _write_watermark(state: AcceptState, decisions: Decisions) -> None:
 
 def to_metadata(state: AcceptState) -> str:
     """Write what `accepted` cannot restore, for the offset commit: JSON, under 4 KB as its parts are bounded."""
-    totals = {str(key): number for key, number in state.totals.items()}
-    return json.dumps(
-        {
-            "stream_time": state.stream_time,
-            "watermark": state.watermark,
-            "last_accepted": state.last,
-            "totals": totals,
-        },
-        separators=(",", ":"),
-    )
+    clock, totals = state.clock, {str(key): number for key, number in state.totals.items()}
+    times = {"stream_time": clock.stream_time, "watermark": state.watermark}
+    more = {"stamps": (clock.refused, clock.unconfirmed), "last_accepted": state.last, "totals": totals}
+    return json.dumps(times | more, separators=(",", ":"))
 
 
 def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptState:
@@ -284,9 +285,11 @@ def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptSt
     try:
         known = json.loads(metadata)
         stream_time, watermark = int(known["stream_time"]), int(known["watermark"])
+        # The version before named neither stamps nor a last record.
+        clock = LogClock(stream_time, *map(int, known.get("stamps", ())))
         totals = Counter({OutcomeKey.parse(name): int(number) for name, number in known["totals"].items()})
-        last = LastAccepted(*map(int, known.get("last_accepted", UNKNOWN)))  # The version before named none.
+        last = LastAccepted(*map(int, known.get("last_accepted", UNKNOWN)))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return state
-    state.stream_time, state.watermark, state.totals, state.last = stream_time, watermark, totals, last
+    state.clock, state.watermark, state.totals, state.last = clock, watermark, totals, last
     return state

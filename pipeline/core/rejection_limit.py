@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
-from pipeline.core.windows import NEVER, format_time
+from pipeline.core.windows import CLOCK_SKEW, NEVER, format_time
 
 MINUTE = 60_000
 
@@ -72,12 +72,17 @@ class RejectionLimit:
     _rejected: int = field(default=0, init=False)
 
     def watch(self, records: Iterable[S]) -> Iterable[S]:
-        """Count *records* while they are iterated; a minute begins with the first timestamp in it and never again."""
+        """
+        Count *records* while they are iterated; a minute begins with the first timestamp in it.
+
+        It does not end by a timestamp that is a little before it, as clocks differ; one far before it shows that it was
+        a wrong clock's.
+        """
         return self._counted(records) if self.policy.is_on else records
 
     def _counted(self, records: Iterable[S]) -> Iterator[S]:
         for record in records:
-            if record.timestamp >= self._minute + MINUTE:
+            if not -CLOCK_SKEW <= record.timestamp - self._minute < MINUTE:
                 self._minute, self._received, self._rejected = record.timestamp - record.timestamp % MINUTE, 0, 0
             self._received += 1
             yield record

@@ -140,8 +140,8 @@ class AcceptStage:
         return int(json.loads(record.value)["watermark"]) <= known
 
     def max_source_timestamp(self, state: AcceptState) -> int | None:
-        """Return the stream time: the broker stamps raw, so what comes later is not below it."""
-        return None if state.stream_time == NEVER else state.stream_time
+        """Return the highest stamp that was read, whether or not the stream time followed it."""
+        return None if state.clock.newest == NEVER else state.clock.newest
 
     def process(self, state: AcceptState, chunk: Chunk) -> Output | Pause | None:
         """Decide on the chunk's records; an idle one is a tick."""
@@ -189,6 +189,7 @@ class AcceptStage:
         metrics, partition = self._metrics, state.partition
         metrics.totals.commit(partition, chunk.count, totals)
         metrics.count_deletions(decisions.deletions)
+        metrics.clock_jumps.labels(partition).inc(decisions.clock_jumps)
         metrics.of_chunk(self.name, partition, records=decisions.outcomes.total(), seconds=seconds, behind=chunk.behind)
         metrics.state_keys.labels(partition).set(state.keys)
         if state.watermark != NEVER:

@@ -73,7 +73,7 @@ class Stage(Outputs, Protocol[State]):
         ...
 
     def max_source_timestamp(self, state: State) -> int | None:
-        """Return the highest source timestamp (ms) that *state* has taken in, which no later one is below; or None."""
+        """Return the highest source timestamp (ms) that *state* has taken in, or None: no record read is above it."""
         ...
 
     def process(self, state: State, chunk: Chunk) -> Output | Pause | None:

@@ -73,12 +73,20 @@ class Decisions:
     outcomes: Counter[str]
     deletions: Counter[Content]
     accepted: list[Row]
+    clock_jumps: int
 
 
 def accept(state: AcceptState, records: Iterable[Raw]) -> Decisions:
     accepted: list[Row] = []
     decided = core.accept(state, records, accepted)
-    return Decisions(decided.rejected, decided.partial_counts, named(decided.outcomes), decided.deletions, accepted)
+    return Decisions(
+        decided.rejected,
+        decided.partial_counts,
+        named(decided.outcomes),
+        decided.deletions,
+        accepted,
+        decided.clock_jumps,
+    )
 
 
 def run(*records: Raw, state: AcceptState | None = None) -> Decisions:

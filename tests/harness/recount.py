@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.core.event import EVENT_TYPE, validate
 from pipeline.service.settings import Settings
+from tests.harness.stream_time import judged_at
 from tests.waiting import eventually as eventually  # noqa: PLC0414  # Tests of the worker and of chaos ask here.
 
 FUTURE_MS = 600_000
@@ -63,10 +64,8 @@ def recount(settings: Settings, partition: int, records: list[Any]) -> Expected:
     """Decide on every raw record again, in the plainest way."""
     expected = Expected()
     seen: dict[tuple[str, str], str] = {}
-    stream_time = -1
-    for record in records:
-        stream_time = max(stream_time, record.timestamp)
-        verdict = _verdict(settings, record, stream_time, seen)
+    for record, now in zip(records, judged_at(record.timestamp for record in records), strict=True):
+        verdict = _verdict(settings, record, now, seen)
         if verdict == "accepted":
             event = json.loads(record.value)
             expected.accepted.append((record.key, record.value, _ms(event["EventTime"])))
@@ -79,7 +78,7 @@ def recount(settings: Settings, partition: int, records: list[Any]) -> Expected:
     return expected
 
 
-def _verdict(settings: Settings, record: Any, stream_time: int, seen: dict[tuple[str, str], str]) -> str:  # noqa: PLR0911  # As the contract lists them.
+def _verdict(settings: Settings, record: Any, now: int, seen: dict[tuple[str, str], str]) -> str:  # noqa: PLR0911  # As the contract lists them.
     try:
         body = json.loads(record.value)
     except (ValueError, TypeError):
@@ -96,9 +95,9 @@ def _verdict(settings: Settings, record: Any, stream_time: int, seen: dict[tuple
     if record.key != body["MediaId"].encode():
         return "invalid_field"
     width, horizon = settings.worker.window_seconds * 1000, settings.worker.dedupe_horizon_seconds * 1000
-    if at > stream_time + FUTURE_MS:
+    if at > now + FUTURE_MS:
         return "event_time_in_future"
-    if at < (stream_time - horizon) // width * width:
+    if at < (now - horizon) // width * width:
         return "event_time_expired"
     content = json.dumps(body, sort_keys=True)
     known = seen.setdefault((body["MediaId"], body["EventTime"]), content)

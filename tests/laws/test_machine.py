@@ -66,6 +66,15 @@ class Flow(RuleBasedStateMachine):
             elif self.past:
                 self._deliver(self.past[-1 - delivery % len(self.past)])
 
+    @rule(media=MEDIA, ago=AGO_SECONDS, ahead=st.sampled_from([61 * MINUTE, 480 * MINUTE, 43_200 * MINUTE]))
+    def jump(self, media: int, ago: int, ahead: int) -> None:
+        """A broker's clock is ahead for one record, of a partition that a worker has read some of."""
+        partition = media % PARTITIONS
+        now = self.world.broker.now
+        if partition not in self.world.is_replayed and self.world.is_clock_right(partition):
+            self.world.jumped.add(partition)
+            self._deliver(deletion(media, now // 1000 * 1000 - ago * 1000, 0), ahead=ahead)
+
     @rule(milliseconds=st.sampled_from([1, 999, 30_000, MINUTE, 10 * MINUTE, 120 * MINUTE]))
     def wait(self, milliseconds: int) -> None:
         self.world.wait(milliseconds)
@@ -137,6 +146,7 @@ class Flow(RuleBasedStateMachine):
     def expire_raw(self, partition: int, unread: int) -> None:
         """Retention takes what was read long ago, or overtakes the workers, who were away for days."""
         if partition not in self.world.is_replayed:
+            unread = 0 if partition in self.world.jumped else unread
             if unread:
                 self._kill_all()
             self.world.expire_raw(partition, unread)
@@ -144,14 +154,16 @@ class Flow(RuleBasedStateMachine):
     @rule(tp=SOURCE)
     def lose_the_offset(self, tp: TopicPartition) -> None:
         """Groups expire; what was written says how far it was read."""
-        self._kill_all()
-        self.world.lose_offset(tp)
+        if tp.partition not in self.world.jumped or tp == COUNTS:
+            self._kill_all()
+            self.world.lose_offset(tp)
 
     @rule(partition=PARTITION, back=st.integers(0, 9))
     def replay(self, partition: int, back: int) -> None:
         """An operator sets the offset back, and no metadata with it."""
-        self._kill_all()
-        self.world.set_offset_back(partition, back)
+        if partition not in self.world.jumped:
+            self._kill_all()
+            self.world.set_offset_back(partition, back)
 
     @invariant()
     def agree(self) -> None:
@@ -162,8 +174,8 @@ class Flow(RuleBasedStateMachine):
         self._kill_all()
         self.world.drain()
 
-    def _deliver(self, delivery: Delivery) -> None:
-        self.world.deliver(delivery)
+    def _deliver(self, delivery: Delivery, *, ahead: int = 0) -> None:
+        self.world.deliver(delivery, ahead=ahead)
         self.past.append(delivery)
 
     def _work(self, slot: int, tp: TopicPartition, number: int, steps: int | None, faults: dict[int, Fault]) -> None:

@@ -72,6 +72,24 @@ def test_a_commit_of_a_version_that_named_nothing_is_taken(world: World) -> None
     world.drain()
 
 
+@pytest.mark.parametrize("ahead", [3_600_001, 8 * 3_600_000, 30 * 86_400_000])
+def test_a_stamp_of_a_wrong_clock_stops_no_worker(world: World, ahead: int) -> None:
+    """Raw holds a record before the committed offset that is newer than the stream time, and yet is the same raw."""
+    for delivery, by in ((BROKEN, ahead), (deletion(6, world.broker.now, 0), 0)):
+        world.deliver(delivery, ahead=by)
+        worker = Worker(world.broker)
+        worker.fetch(RAW, records_max=9)
+        worker.work(RAW)
+        worker.settle()
+        worker.kill()
+        world.broker.settle()
+    repeat(world)
+
+    world.drain()
+
+    assert [record.key for record in world.broker.log(ACCEPTED).committed()][-1:] == [b"m6"]
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_what_has_expired_need_not_be_there(world: World, *, is_kept: bool) -> None:
     """The last event was accepted so long ago that nothing has to be remembered, and retention may have taken it."""

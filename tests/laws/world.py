@@ -15,6 +15,7 @@ from aiokafka import TopicPartition
 
 from pipeline.core.contract import header, unpack_decision
 from pipeline.core.windows import CLOCK_SKEW, format_time
+from tests.harness.stream_time import judged_at
 from tests.laws.kafka import Broker
 from tests.laws.worker import COUNTS, GROUP, PARTITIONS, POLICY, SOURCES, TOPICS, Worker
 
@@ -76,6 +77,8 @@ class World:
         self.broker.on_commit = self._on_commit
         self.delivered: dict[int, list[Delivery]] = {partition: [] for partition in range(PARTITIONS)}
         self.arrived: dict[int, list[int]] = {partition: [] for partition in range(PARTITIONS)}
+        self.jumped: set[int] = set()
+        """Partitions with a wrong clock's stamp: read from elsewhere, that may be the first, which is believed."""
         self.lost: dict[int, set[int]] = {partition: set() for partition in range(PARTITIONS)}
         self.is_replayed: set[int] = set()
         """Partitions whose offset was lost or set back: their totals begin anew, and rejections can come again."""
@@ -92,14 +95,20 @@ class World:
         has_expired = self.broker.now - START >= POLICY.horizon + CLOCK_SKEW - POLICY.future
         self.has_report_forgotten |= has_expired and (GROUP, COUNTS) not in self.broker.offsets
 
-    def deliver(self, delivery: Delivery) -> int:
-        """Append to raw, as the bridge does, and return the partition."""
-        partition = (delivery.media or 0) % PARTITIONS
+    def deliver(self, delivery: Delivery, *, ahead: int = 0) -> int:
+        """Append to raw, as the bridge does, stamped by a clock that is *ahead* (ms); return the partition."""
+        partition, stamp = (delivery.media or 0) % PARTITIONS, self.broker.now + ahead
         key = None if delivery.media is None else b"m%d" % delivery.media
-        self.broker.log(TopicPartition(TOPICS.raw, partition)).append(self.broker.now, key, delivery.body)
+        self.broker.log(TopicPartition(TOPICS.raw, partition)).append(stamp, key, delivery.body)
         self.delivered[partition].append(delivery)
-        self.arrived[partition].append(self.broker.now)
+        self.arrived[partition].append(stamp)
         return partition
+
+    def is_clock_right(self, partition: int) -> bool:
+        """Whether a worker has read some of *partition*, and will read that its last stamp is not ahead."""
+        arrived = self.arrived[partition]
+        is_read = bool(self._committed(TopicPartition(TOPICS.raw, partition)))
+        return is_read and arrived[-1] <= self.broker.now and len(arrived) - 1 not in self.lost[partition]
 
     def expire_raw(self, partition: int, unread: int) -> None:
         """Let retention take what is read, and *unread* records more; no one may have those in memory."""
@@ -129,10 +138,10 @@ class World:
     def recount(self, partition: int, until: int) -> Recount:
         """Decide again on what was delivered before the offset *until*."""
         found, seen = Recount(), dict[tuple[int, int], int]()
-        for offset, record in enumerate(self.delivered[partition][:until]):
-            if offset in self.lost[partition]:
-                continue
-            arrived = self.arrived[partition][offset]
+        offsets = [offset for offset in range(until) if offset not in self.lost[partition]]
+        times = judged_at(self.arrived[partition][offset] for offset in offsets)
+        for offset, arrived in zip(offsets, times, strict=True):
+            record = self.delivered[partition][offset]
             if record.media is None:
                 if record is FOREIGN:
                     found.others["ignored/TranscodeComplete"] += 1

@@ -179,6 +179,11 @@ class WorkerMetrics(Table):
         "Raw records that retention took before they were read: these are gone.",
         "partition",
     )
+    clock_jumps = counter(
+        "vod_pipeline_clock_jumps",
+        "Raw timestamps over an hour ahead that the next one did not confirm: a rise means a broker's clock is wrong.",
+        "partition",
+    )
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
@@ -192,10 +197,11 @@ class WorkerMetrics(Table):
                 metric.labels(stage)
 
     def expect(self, partitions: int) -> None:
-        """Show the partitions 0 .. *partitions* - 1 as those there are; a loss is then a rise from 0."""
+        """Show the partitions 0 .. *partitions* - 1 as those there are; a loss or a jump is then a rise from 0."""
         self.partitions.set(partitions)
         for partition in range(partitions):
             self.lost.labels(partition)
+            self.clock_jumps.labels(partition)
 
     def count_deletions(self, deletions: Mapping[Content, int]) -> None:
         """Count what a committed chunk accepted."""

@@ -6,6 +6,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from pipeline.service.settings import BridgeSettings
+from tests.generated.grafana import bridge
 from tests.generated.grafana.panels import (
     lines,
     mean,
@@ -32,122 +33,14 @@ _bridge = BridgeSettings()
 def rows() -> list[tuple[str, list[Builder[Panel]]]]:
     """Return the panels, by the titles they stand under; thresholds follow the default settings."""
     return [
-        ("Bridge: batches sent to Kafka", _batches()),
-        ("Bridge: spool and copies", _spool()),
-        ("MNS queues", _mns()),
+        ("Bridge: batches sent to Kafka", bridge.batches()),
+        ("Bridge: spool and copies", bridge.spool()),
+        ("MNS queues", bridge.mns()),
         ("Worker: chunks and transactions", _chunks()),
         ("Worker: partitions", _partitions()),
         ("Processes", _processes()),
         ("Starts, keys, certificates and losses", _upkeep()),
     ]
-
-
-def _batches() -> list[Builder[Panel]]:
-    return [
-        lines(
-            "Publish seconds", *quantiles("vod_pipeline_bridge_publish_seconds"),
-            unit="s", limits=warn(0.5, _bridge.ack_timeout_seconds), span=8, anchor="publishslow",
-            says=meaning("vod_pipeline_bridge_publish_seconds", "From the red line on they are spooled."),
-        ),
-        spread(
-            "Publish seconds, all batches", "vod_pipeline_bridge_publish_seconds",
-            unit="s", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_publish_seconds"),
-        ),
-        lines(
-            "Callbacks a batch, on average", q(mean("vod_pipeline_bridge_batch_records"), "callbacks"),
-            unit="short", span=8, anchor="publishslow", says=meaning("vod_pipeline_bridge_batch_records"),
-        ),
-        lines(
-            "Batches a second", q(rate("vod_pipeline_bridge_publish_seconds_count", by="instance"), "{{instance}}"),
-            unit="ops", span=8, anchor="publishslow",
-            says="Batches that Kafka took, up to four in flight at a time. A fall at equal load means slow brokers.",
-        ),
-        lines(
-            "Waiting for Kafka",
-            q(f"sum by (instance) ({of('vod_pipeline_bridge_in_flight')})", "{{instance}}"),
-            q(f"sum by (instance) ({of('vod_pipeline_bridge_kafka_requests')})", "{{instance}}: requests"),
-            unit="short", limits=warn(_bridge.in_flight_max // 2, _bridge.in_flight_max), span=8, anchor="publishslow",
-            says=meaning("vod_pipeline_bridge_in_flight", "The red line is the default; each worker process has one."),
-        ),
-        lines(
-            "Connections lost a second",
-            q(rate("vod_pipeline_bridge_reconnects_total", by="instance"), "{{instance}}"),
-            q(rate("vod_pipeline_bridge_kafka_refusals_total", by="instance"), "{{instance}}: refused"),
-            unit="ops", span=8, anchor="kafkaunstable",
-            says=meaning("vod_pipeline_bridge_reconnects", "Refused: wrong credentials or certificates."),
-        ),
-    ]  # fmt: skip
-
-
-def _spool() -> list[Builder[Panel]]:
-    repeated = rate("vod_pipeline_bridge_requests_total", 'outcome="repeated"')
-    return [
-        lines(
-            "Spool written and drained",
-            q(rate("vod_pipeline_spool_written_records_total"), "written"),
-            q(rate("vod_pipeline_spool_drained_records_total"), "drained"),
-            unit="ops", span=8, anchor="spoolgrowing",
-            says=meaning("vod_pipeline_spool_written_records", "Drained: Kafka has taken them since."),
-        ),
-        lines(
-            "Spool failures", q(rate("vod_pipeline_spool_failures_total", by="reason"), "{{reason}}"),
-            unit="ops", limits=warn(0.001), span=8, anchor="spoolfailing", says=meaning("vod_pipeline_spool_failures"),
-        ),
-        lines(
-            "Spooled callbacks that Kafka refuses, and spools left behind",
-            q(f"sum by (instance) ({of('vod_pipeline_spool_refused_records')})", "{{instance}}: refused"),
-            q(f"sum by (instance) ({of('vod_pipeline_spool_waiting_records')})", "{{instance}}: without a leader"),
-            q(f"sum by (instance) ({of('vod_pipeline_spools_left_behind')})", "{{instance}}: left behind"),
-            unit="none", limits=warn(1), span=8, anchor="spoolleftbehind",
-            says=meaning("vod_pipeline_spools_left_behind"),
-        ),
-        lines(
-            "Repeated requests, answered like the first",
-            q(f"{repeated} / {rate('vod_pipeline_bridge_requests_total')}", "repeated"),
-            unit="percentunit", span=8, anchor="callbacksrefused",
-            says="Share of requests that came before and were answered like the first, without Kafka. A rise means VOD "
-            "repeats: it did not get our 200 in 5 s; or someone uses a signature again.",
-        ),
-        lines(
-            "Signature bursts", q(rate("vod_pipeline_bridge_signature_bursts_total", by="instance"), "{{instance}}"),
-            unit="ops", limits=warn(0.001), span=8, anchor="signatureburst",
-            says=meaning("vod_pipeline_bridge_signature_bursts"),
-        ),
-        lines(
-            "Replay cache",
-            q(f"sum by (instance) ({of('vod_pipeline_bridge_replay_cache_bytes')})", "{{instance}}"),
-            unit="bytes", span=8, anchor="", says=meaning("vod_pipeline_bridge_replay_cache_bytes"),
-        ),
-    ]  # fmt: skip
-
-
-def _mns() -> list[Builder[Panel]]:
-    return [
-        lines(
-            "Messages a second, by step",
-            q(rate("vod_pipeline_mns_messages_total", by="queue, step"), "{{queue}} {{step}}"),
-            unit="ops", span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_messages"),
-        ),
-        lines(
-            "Failed requests a second",
-            q(rate("vod_pipeline_mns_errors_total", by="queue, reason"), "{{queue}} {{reason}}"),
-            unit="reqps", limits=warn(0.1), span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_errors"),
-        ),
-        lines(
-            "Time in the queue", *quantiles("vod_pipeline_mns_waited_seconds", by="queue"),
-            unit="s", limits=warn(60, 3600), span=5, anchor="messageskept",
-            says=meaning("vod_pipeline_mns_waited_seconds"),
-        ),
-        lines(
-            "Polls answered early", q(rate("vod_pipeline_mns_early_answers_total", by="queue"), "{{queue}}"),
-            unit="ops", span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_early_answers"),
-        ),
-        lines(
-            "Safe, not deleted", q(f"sum by (queue) ({of('vod_pipeline_mns_remembered_messages')})", "{{queue}}"),
-            unit="short", limits=warn(2048, 4096), span=4, anchor="messageskept",
-            says=meaning("vod_pipeline_mns_remembered_messages"),
-        ),
-    ]  # fmt: skip
 
 
 def _chunks() -> list[Builder[Panel]]:
@@ -203,12 +96,10 @@ def _partitions() -> list[Builder[Panel]]:
             "Watermark",
             q(f"1000 * ({by_partition} ({of('vod_pipeline_watermark_timestamp_seconds')}) > 0)", "{{partition}}"),
             unit="dateTimeAsIso", span=8, anchor="watermarkstuck",
-            says=meaning("vod_pipeline_watermark_timestamp_seconds"),
-            from_zero=False,
+            says=meaning("vod_pipeline_watermark_timestamp_seconds"), from_zero=False,
         ),
         lines(
-            "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "partition {{partition}}"),
-            unit="bytes", stacked=True, span=8, anchor="",
+            "Dedupe memory", q(f"{KEY_BYTES} * {keys}", "{{partition}}"), unit="bytes", stacked=True, span=8, anchor="",
             says=meaning("vod_pipeline_state_keys", f"At {KEY_BYTES} bytes each. Full after dedupe_horizon_seconds."),
         ),
         lines(
@@ -227,6 +118,10 @@ def _partitions() -> list[Builder[Panel]]:
             "Rows written a second", q(rate("vod_pipeline_failure_rate_rows_total"), "rows"),
             unit="ops", span=8, anchor="watermarkstuck",
             says=meaning("vod_pipeline_failure_rate_rows", "None with deletions coming in: no worker has the report."),
+        ),
+        lines(
+            "Clock jumps", q(f"sum by (partition) ({of('vod_pipeline_clock_jumps_total')})", "{{partition}}"),
+            unit="short", limits=warn(1), span=8, anchor="manyrejected", says=meaning("vod_pipeline_clock_jumps"),
         ),
     ]  # fmt: skip
 
@@ -270,7 +165,7 @@ def _processes() -> list[Builder[Panel]]:
 
 
 def _upkeep() -> list[Builder[Panel]]:
-    ends = f"min by (use, subject) ({of('vod_pipeline_certificate_not_after_timestamp_seconds')}) - time()"
+    end = f"min by (use, subject) ({of('vod_pipeline_certificate_not_after_timestamp_seconds')}) - time()"
     began = f"max by (job, instance) ({of('vod_pipeline_started_timestamp_seconds')})"
     version = f"max by (job, instance, version) ({of('vod_pipeline_build_info')})"
     return [
@@ -287,8 +182,7 @@ def _upkeep() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_bridge_reload_refused"),
         ),
         lines(
-            "Certificates are valid for", q(ends, "{{use}} {{subject}}"),
-            unit="s", span=6, anchor="certificateexpiring",
+            "Certificates are valid for", q(end, "{{use}} {{subject}}"), unit="s", span=6, anchor="certificateexpiring",
             says=meaning("vod_pipeline_certificate_not_after_timestamp_seconds", "Empty without TLS."), from_zero=False,
         ),
         number(

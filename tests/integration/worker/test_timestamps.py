@@ -20,7 +20,7 @@ from pipeline.kafka.tools.cluster import connect
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.conftest import KAFKA_JARS
 from tests.harness.clock import BridgeClock
-from tests.harness.load import deletion, write
+from tests.harness.load import Raw, deletion, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.wire import Wire, pack, write_batches
 from tests.harness.worker import WorkerProcess
@@ -88,11 +88,8 @@ def test_records_that_a_wrong_broker_clock_stamped_are_decided_on(
     settings: Settings, admin: KafkaAdminClient, tmp_path: Path
 ) -> None:
     """A clock was 8 h ahead for some records, as one in local time is until it is set: none may stop a partition."""
-    raw, now = settings.kafka.topics.raw, datetime.now(UTC)
-    ahead = int((now + HOURS_8).timestamp() * 1000)
-    # Raw as that broker left it, written by us: it takes the writer's timestamps for this test.
-    config = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": FOR_EVER_MS}
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, raw, config)])
+    now = datetime.now(UTC)
+    ahead = _ms(now + HOURS_8)
     records = [
         deletion("before", now),
         deletion("while it was ahead", now),
@@ -100,18 +97,52 @@ def test_records_that_a_wrong_broker_clock_stamped_are_decided_on(
         deletion("as the clock had it", now + HOURS_8),
         deletion("after", now),
     ]
-    stamps = [int(now.timestamp() * 1000), ahead, ahead, ahead, int(now.timestamp() * 1000)]
-    batches = [pack([Wire(*record)], timestamp=at) for record, at in zip(records, stamps, strict=True)]
-    eventually(lambda: _stamped(settings, batches[0], stamps[0]))
-    asyncio.run(write_batches(settings, *batches[1:]))
+    _write_stamped(settings, admin, records, [_ms(now), ahead, ahead + 1, ahead + 2, _ms(now)])
 
     with WorkerProcess(settings, tmp_path) as worker:
         decides(settings, worker, len(records))
         report = audit.run(settings, rows_timeout_seconds=0)
 
     (rejected,) = read(settings, settings.kafka.topics.rejected)[0]
-    assert (rejected.key, rejected.timestamp) == (b"0:2", ahead)
+    assert (rejected.key, rejected.timestamp) == (b"0:2", ahead + 1)
     assert report.agrees
+
+
+def test_one_record_that_a_wrong_clock_stamped_changes_nothing_for_the_others(
+    settings: Settings, admin: KafkaAdminClient, tmp_path: Path
+) -> None:
+    """A month ahead once: the worker opens the partition again, and goes on accepting what comes now."""
+    now = datetime.now(UTC)
+    records = [deletion("before", now), deletion("as it jumped", now), deletion("after", now)]
+    _write_stamped(settings, admin, records, [_ms(now), _ms(now + timedelta(days=30)), _ms(now) + 1])
+
+    with WorkerProcess(settings, tmp_path) as worker:
+        decides(settings, worker, 3)
+        worker.terminate()
+    asyncio.run(write_batches(settings, pack([Wire(*deletion("later", now))], timestamp=_ms(now) + 2)))
+    with worker:
+        decides(settings, worker, 4)
+        report = audit.run(settings, rows_timeout_seconds=0)
+
+    accepted, rejected = (
+        [record.key for record in read(settings, topic)[0]]
+        for topic in (settings.kafka.topics.accepted, settings.kafka.topics.rejected)
+    )
+    assert (accepted, rejected) == ([b"before", b"after", b"later"], [b"0:1"])
+    assert report.agrees
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _write_stamped(settings: Settings, admin: KafkaAdminClient, records: list[Raw], stamps: list[int]) -> None:
+    """Fill raw as a broker with such a clock left it: it takes the writer's timestamps for this test."""
+    config = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": FOR_EVER_MS}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.kafka.topics.raw, config)])
+    batches = [pack([Wire(*record)], timestamp=at) for record, at in zip(records, stamps, strict=True)]
+    eventually(lambda: _stamped(settings, batches[0], stamps[0]), seconds=30)
+    asyncio.run(write_batches(settings, *batches[1:]))
 
 
 def _stamped(settings: Settings, batch: bytes, at: int) -> list[str]:

@@ -12,7 +12,7 @@ from pipeline.audit.reference_rules import ACCEPTED, DUPLICATE, IGNORED, Expecte
 from pipeline.core import contract
 from pipeline.core.contract import pack_decision, rejected_key
 from pipeline.core.outcome import Outcome
-from pipeline.core.windows import TimePolicy
+from pipeline.core.windows import CLOCK_SKEW, TimePolicy
 from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import WorkerSettings
 from tests.builders import ClientRecord
@@ -24,7 +24,7 @@ def record(headers: object = (("source", b"http"),), *, key: bytes = b"m") -> Cl
 
 
 def test_the_audits_times_are_the_contracts() -> None:
-    assert TimePolicy().future == reference_rules.FUTURE_MS
+    assert (TimePolicy().future, CLOCK_SKEW) == (reference_rules.FUTURE_MS, reference_rules.HOUR_MS)
     assert contract.OUTPUT_RETENTION_SECONDS * 1000 == windows.KEPT_MS
 
 

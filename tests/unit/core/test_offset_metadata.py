@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.core.deduplication import UNKNOWN, AcceptState, LastAccepted, from_metadata, to_metadata
 from pipeline.core.event import OTHER_EVENT_TYPES
+from pipeline.core.log_clock import LogClock
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER
 from tests.builders import body, named
@@ -16,23 +17,26 @@ def test_metadata_is_read_back() -> None:
     """Stream time, watermark and totals are not in accepted: duplicates left nothing. Nor is where it must end."""
     state = new_state()
     run(raw(0, body()), raw(1, body("n", "2024-01-01T11:00:00Z")), raw(2, body()), raw(3, b"nope"), state=state)
+    state.clock.take(NOON + 3_600_001)
 
     read = from_metadata(3, POLICY, to_metadata(state))
 
     assert read.last == (1, ELEVEN)
+    assert read.clock == LogClock(NOON, NOON + 3_600_001, NOON + 3_600_001)
     assert (read.partition, read.stream_time, read.watermark) == (3, NOON, NOON - 30_000)
     assert named(read.totals) == {"accepted": 2, "duplicate": 1, "rejected/invalid_json": 1}
 
 
-def test_metadata_of_the_version_before_names_no_last_record() -> None:
+def test_metadata_of_the_version_before_names_neither_stamps_nor_a_last_record() -> None:
     read = from_metadata(3, POLICY, '{"stream_time":5,"watermark":4,"totals":{"accepted":1}}')
 
-    assert (read.stream_time, read.watermark, named(read.totals), read.last) == (5, 4, {"accepted": 1}, UNKNOWN)
+    assert (read.clock, read.watermark) == (LogClock(5), 4)
+    assert (named(read.totals), read.last) == ({"accepted": 1}, UNKNOWN)
 
 
 def test_metadata_stays_under_4_kb() -> None:
     """Kafka's limit (offset.metadata.max.bytes): above it no offset could be committed any more."""
-    state = AcceptState(999, POLICY, stream_time=2**63 - 1, watermark=2**63 - 1)
+    state = AcceptState(999, POLICY, clock=LogClock(2**63 - 1, 2**63 - 1, 2**63 - 1), watermark=2**63 - 1)
     state.last = LastAccepted(2**63 - 1, 2**63 - 1)
     for reason in Reason:
         state.totals[OutcomeKey(Outcome.REJECTED, reason)] = 2**63 - 1
@@ -65,6 +69,8 @@ def test_metadata_stays_under_4_kb() -> None:
         '{"stream_time":1,"watermark":1,"totals":["accepted"]}',
         '{"stream_time":1,"watermark":1,"totals":{"accepted":"x"}}',
         '{"stream_time":1,"watermark":1,"totals":{"accepted":null}}',
+        '{"stream_time":1,"watermark":1,"totals":{},"stamps":5}',
+        '{"stream_time":1,"watermark":1,"totals":{},"stamps":[1,2,3,4]}',
         '{"stream_time":1,"watermark":1,"totals":{},"last_accepted":5}',
         '{"stream_time":1,"watermark":1,"totals":{},"last_accepted":[5]}',
         '{"stream_time":1,"watermark":1,"totals":{},"last_accepted":["x",5]}',

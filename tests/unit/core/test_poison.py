@@ -89,8 +89,8 @@ def said_of(record: Poison, row: Row) -> tuple[bytes | None, bytes | None]:
 @pytest.mark.parametrize("again", [1, 2, 3])
 def test_poison_changes_no_verdict_on_what_follows(again: int) -> None:
     """All of it in one chunk, more than once so that every cache has seen it: the good events are accepted, once."""
-    state = new_state()
-    poisons = [record for record in CORPUS if record.timestamp is None] * again
+    state, rules = new_state(), ReferenceRules.of(WorkerSettings())
+    poisons = [record for record in CORPUS if record.timestamp is None or record.timestamp > NOW_MS] * again
     records = [good(0)]
     for index, record in enumerate(poisons):
         records += [raw(2 * index + 1, record), good(2 * index + 2, f"good{index}")]
@@ -100,3 +100,5 @@ def test_poison_changes_no_verdict_on_what_follows(again: int) -> None:
     outcomes = Counter(map(outcome_of, poisons))
     assert named(decisions.outcomes) == outcomes | {"accepted": len(poisons) + 1}
     assert [row[0] for row in accepted] == [b"poison", *(b"good%d" % index for index in range(len(poisons)))]
+    judged = Counter(rules.decide(record).outcome for record in records)
+    assert judged == Counter(record.outcome.split("/")[0] for record in poisons) + Counter(accepted=len(poisons) + 1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.core.contract import Row
 
 NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
-MINUTE = 60_000
+MINUTE, HOUR = 60_000, 3_600_000
 
 
 def bad(number: int, at: int = NOON) -> list[Any]:
@@ -51,12 +51,15 @@ HALF_OF_TEN = RejectionLimitPolicy(share_max=0.5, records_min=10)
         ([bad(9, NOON - 1), bad(9, NOON)], None),
         ([bad(9, NOON), bad(1, NOON + MINUTE - 1)], Trip(NOON, 10, 10)),
         ([bad(9, NOON), bad(1, NOON - MINUTE)], Trip(NOON, 10, 10)),
+        ([bad(9, NOON), bad(1, NOON - HOUR)], Trip(NOON, 10, 10)),
+        ([good(1000, NOON + HOUR + MINUTE), bad(10, NOON)], Trip(NOON, 10, 10)),
         ([good(1000, NOON), bad(10, NOON + MINUTE)], Trip(NOON + MINUTE, 10, 10)),
         ([bad(20), good(1000)], Trip(NOON, 10, 10)),
     ],
     ids=[
         "at the rejection limit", "just above", "over several chunks", "too few", "just enough", "the tenth is good",
         "the eleventh is bad", "either side of a minute", "the last of its minute", "a clock that was set back",
+        "a clock that was set back an hour", "a clock that was ahead",
         "a minute has no share in the next", "tripped once is tripped",
     ],
 )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.core.deduplication import from_metadata, to_metadata
 from tests.builders import body
-from tests.harness.accept import ELEVEN, NOON, details_of, new_state, outs, raw, reasons_of, run
+from tests.harness.accept import ELEVEN, NOON, POLICY, details_of, new_state, outs, raw, reasons_of, run
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,91 @@ def test_what_was_forgotten_is_expired_and_never_accepted_again() -> None:
     decisions = run(raw(1, body(at="2024-01-01T11:00:59Z"), NOON + 60_000), state=state)
 
     assert reasons_of(decisions) == ["event_time_expired"]
+
+
+HOUR = 3_600_000
+DAYS_30 = 30 * 24 * HOUR
+
+
+@pytest.mark.parametrize("ahead", [HOUR + 1, 8 * HOUR, DAYS_30])
+def test_one_record_of_a_wrong_clock_changes_nothing_for_the_others(ahead: int) -> None:
+    """What came before it is remembered, what comes after is accepted, and the jump is counted."""
+    first, other = body("a"), body("b")
+    state = new_state()
+
+    decisions = run(raw(0, first), raw(1, b"nope", NOON + ahead), raw(2, first), raw(3, other), state=state)
+
+    assert decisions.outcomes == {"accepted": 2, "duplicate": 1, "rejected/invalid_json": 1}
+    assert (state.stream_time, state.clock.newest) == (NOON, NOON + ahead)
+    assert state.watermark == NOON - 30_000
+    assert decisions.clock_jumps == 1
+
+
+def test_a_jump_of_an_hour_is_believed_at_once() -> None:
+    decisions = run(raw(0, b"nope"), raw(1, b"nope", NOON + HOUR), raw(2, body(at="2024-01-01T11:59:59Z")))
+
+    assert reasons_of(decisions) == ["invalid_json", "invalid_json", "event_time_expired"]
+    assert decisions.clock_jumps == 0
+
+
+def test_a_record_of_a_wrong_clock_is_judged_by_that_clock() -> None:
+    """As the first one after a quiet night is: what is so old by it may be final, and its rows written for good."""
+    state = new_state()
+
+    decisions = run(raw(0, body("a")), raw(1, body("b"), NOON + DAYS_30), state=state)
+
+    assert reasons_of(decisions) == ["event_time_expired"]
+    assert details_of(decisions) == ["2024-01-01T12:00:00Z is -2592000 s from the record's arrival"]
+
+
+def test_two_batches_of_a_wrong_clock_are_believed() -> None:
+    """Nothing in the log tells them from a quiet month. The records of one batch have one stamp, and are no two."""
+    state = new_state()
+    ahead = NOON + DAYS_30
+
+    run(raw(0, b"nope"), raw(1, b"nope", ahead), raw(2, b"nope", ahead), state=state)
+    assert state.stream_time == NOON
+
+    run(raw(3, b"nope", ahead + 1), state=state)
+    assert state.stream_time == ahead + 1
+
+
+def test_after_a_quiet_night_all_is_accepted() -> None:
+    """The first batch, the next one however late, and what comes while no other stamp confirms the last."""
+    night = [
+        ("20:00:00", 8 * HOUR),
+        ("20:00:00", 8 * HOUR),
+        ("20:00:01", 8 * HOUR + 1000),
+        ("22:00:00", 10 * HOUR),
+        ("22:10:00", 10 * HOUR + 600_000),
+        ("23:30:00", 11 * HOUR + 1_800_000),
+    ]
+    records = [raw(0, body())]
+    for number, (at, stamp) in enumerate(night, start=1):
+        records.append(raw(number, body(f"m{number}", f"2024-01-01T{at}Z"), NOON + stamp))
+
+    decisions = run(*records)
+
+    assert decisions.outcomes == {"accepted": 7}
+    assert decisions.clock_jumps == 0
+
+
+@pytest.mark.parametrize(
+    ("third", "stream_time", "reasons"),
+    [
+        (NOON + DAYS_30 + 1, NOON + DAYS_30 + 1, ["event_time_expired"]),
+        (NOON + 1, NOON + 1, []),
+    ],
+)
+def test_a_restart_between_a_jump_and_what_confirms_it_changes_nothing(
+    third: int, stream_time: int, reasons: list[str]
+) -> None:
+    state = new_state()
+    run(raw(0, b"nope"), raw(1, b"nope", NOON + DAYS_30), state=state)
+
+    restored = from_metadata(3, POLICY, to_metadata(state))
+    decisions = run(raw(2, body(), third), state=restored)
+
+    assert reasons_of(decisions) == reasons
+    assert restored.stream_time == stream_time
+    assert decisions.clock_jumps == (third == NOON + 1)

@@ -149,12 +149,14 @@ def test_a_partition_that_comes_back_before_it_was_let_go_of_is_in_balance() -> 
     assert sum(sample.value for sample in records.samples) == 8
 
 
-def test_every_partition_shows_that_it_lost_nothing(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
+@pytest.mark.parametrize("name", ["vod_pipeline_lost_records_total", "vod_pipeline_clock_jumps_total"])
+def test_every_partition_shows_that_nothing_happened(
+    registry: CollectorRegistry, worker: WorkerMetrics, name: str
+) -> None:
     """A loss is found when a partition is opened, which may be before the first scrape."""
     worker.expect(2)
 
-    lost = [registry.get_sample_value("vod_pipeline_lost_records_total", {"partition": p}) for p in ("0", "1", "2")]
-    assert lost == [0.0, 0.0, None]
+    assert [registry.get_sample_value(name, {"partition": p}) for p in ("0", "1", "2")] == [0.0, 0.0, None]
     assert registry.get_sample_value("vod_pipeline_partitions") == 2.0
 
 
