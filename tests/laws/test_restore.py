@@ -9,10 +9,11 @@ from aiokafka import TopicPartition
 
 from pipeline.worker.partition import FAILURES_MAX
 from tests.laws.test_every_await import RAW, delivered, play
-from tests.laws.worker import GROUP, POLICY, TOPICS, Worker
+from tests.laws.worker import GROUP, METRICS, POLICY, TOPICS, Worker
 from tests.laws.world import BROKEN, START, World, deletion
 
 ACCEPTED = TopicPartition(TOPICS.accepted, 0)
+ZERO = {"partition": "0"}
 
 
 @pytest.fixture
@@ -75,6 +76,7 @@ def test_a_commit_of_a_version_that_named_nothing_is_taken(world: World) -> None
 @pytest.mark.parametrize("ahead", [3_600_001, 8 * 3_600_000, 30 * 86_400_000])
 def test_a_stamp_of_a_wrong_clock_stops_no_worker(world: World, ahead: int) -> None:
     """Raw holds a record before the committed offset that is newer than the stream time, and yet is the same raw."""
+    before = jumps()
     for delivery, by in ((BROKEN, ahead), (deletion(6, world.broker.now, 0), 0)):
         world.deliver(delivery, ahead=by)
         worker = Worker(world.broker)
@@ -88,6 +90,13 @@ def test_a_stamp_of_a_wrong_clock_stops_no_worker(world: World, ahead: int) -> N
     world.drain()
 
     assert [record.key for record in world.broker.log(ACCEPTED).committed()][-1:] == [b"m6"]
+    assert jumps() == before + 1
+
+
+def jumps() -> float:
+    """Return how many jumps of partition 0 were counted, in all runs so far."""
+    (metric,) = METRICS.clock_jumps.collect()
+    return sum(sample.value for sample in metric.samples if sample.name.endswith("_total") and sample.labels == ZERO)
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

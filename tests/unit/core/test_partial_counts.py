@@ -93,6 +93,29 @@ def test_a_tick_moves_the_watermark_of_an_idle_partition() -> None:
     assert (state.watermark, state.stream_time) == (NOON + 3_600_000, NOON)
 
 
+def test_the_first_batch_after_a_quiet_night_counts_nothing_that_is_final() -> None:
+    """
+    The report has dropped those windows: one that began anew would have a wrong row.
+
+    S:      12:00   12:00 (record says 20:00, and no other does)
+    final:          18:00, as the ticks went on
+    event:          18:59   19:00
+    """
+    state = new_state()
+    run(raw(0, body()), state=state)
+    (watermark,) = outs(tick(state, NOON + 8 * 3_600_000).partial_counts)
+
+    decisions = run(
+        raw(1, body("a", "2024-01-01T18:59:59Z"), NOON + 8 * 3_600_000),
+        raw(2, body("b", "2024-01-01T19:00:00Z"), NOON + 8 * 3_600_000),
+        state=state,
+    )
+
+    assert json.loads(watermark.value or b"")["expiry"] == NOON + 6 * 3_600_000
+    assert counts_of(decisions.partial_counts) == {b"3|1704135600000|": b"1"}
+    assert state.stream_time == NOON
+
+
 def test_a_tick_of_a_clock_that_stands_or_falls_writes_nothing() -> None:
     """A worker whose clock is behind takes over: what was promised stays promised."""
     state = new_state()
