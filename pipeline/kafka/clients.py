@@ -13,12 +13,14 @@ import aiokafka.admin.client
 import aiokafka.client
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import BrokerResponseError, KafkaConnectionError, kafka_errors
+from aiokafka.errors import BrokerResponseError, KafkaConnectionError, ProducerFenced, kafka_errors
 from aiokafka.protocol.metadata import MetadataRequest
 from kafka.cluster import ClusterMetadata
 
 from pipeline.kafka.internals import check_versions
 from pipeline.service.lifecycle import close
+
+PRODUCER_FENCED = 90  # What transaction coordinators say from 2.7 on; aiokafka knows the older code only.
 
 _send = AIOKafkaConnection.send
 
@@ -32,6 +34,7 @@ def install() -> None:
     # Of all its clients: 3.0.12 overlooks the option of the same name that a consumer or producer is given.
     ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
     kafka_errors[InvalidRecordError.errno] = InvalidRecordError
+    kafka_errors[PRODUCER_FENCED] = ProducerFenced
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped.

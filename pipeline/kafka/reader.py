@@ -20,7 +20,7 @@ from pipeline.service.lifecycle import close
 from pipeline.service.settings import KafkaSettings
 
 REQUEST_TIMEOUT_MS = 10_000
-STOP_SECONDS = 2.0  # A producer's stop() would wait without limit for what it cannot send.
+STOP_SECONDS = 2.0
 FETCH_BYTES = 4 << 20
 
 

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.structs import OffsetAndMetadata
 from kafka.admin import NewTopic
 from prometheus_client import CollectorRegistry
 
@@ -20,7 +21,8 @@ from pipeline.bridge.publisher import Publisher, Source
 from pipeline.kafka import batches
 from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.kafka.reader import LogReader
-from pipeline.kafka.transactions import TransactionalProducer
+from pipeline.kafka.transaction_client import TransactionClient
+from pipeline.kafka.transactions import TransactionalProducer, output
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.admin import admin_of
@@ -143,8 +145,9 @@ async def test_another_version_on_disk_ends_no_session(settings: Settings, monke
     async with publishing(settings, ack_timeout_seconds=60) as (publisher, _):
         await until_published(publisher)
 
-    worker = await TransactionalProducer.open(settings.kafka.client_options(), "upgraded")
-    await worker.close()
+    client = TransactionClient(settings.kafka.client_options(), [settings.kafka.topics.accepted])
+    assert await TransactionalProducer.open(client, "upgraded")
+    await client.close()
     assert await LogReader(settings.kafka.client_options()).bounds(TopicPartition(settings.kafka.topics.raw, 0))
 
 
@@ -167,10 +170,11 @@ async def test_an_invalid_record_is_refused_for_good_to_the_bridge_and_to_the_wo
         with pytest.raises(BatchRefusedError, match="INVALID_RECORD"):
             await producer.send([record(1)])
 
-    rows = batches.Batches(TopicPartition(raw, 0), [(None, b"1", 1, [])], bytes_max=1024, is_transactional=False)
-    async with AIOKafkaProducer(**fresh_settings.kafka.client_options()) as kafkas:
-        with pytest.raises(batches.RefusedError, match=f"{raw}\\[0\\]: InvalidRecordError"):
-            await batches.send(kafkas, [rows])
+    client, tp = TransactionClient(fresh_settings.kafka.client_options(), [raw]), TopicPartition(raw, 0)
+    worker = await TransactionalProducer.open(client, "refused")
+    with pytest.raises(batches.RefusedError, match=f"{raw}\\[0\\]: InvalidRecordError"):
+        await worker.commit([output(tp, [(None, b"1", 1, [])])], tp, OffsetAndMetadata(1, ""), "group")
+    await client.close()
 
 
 async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:
