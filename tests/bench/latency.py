@@ -2,8 +2,9 @@
 From POST to readable in `accepted`, and what that costs, at the rates that users have.
 
 ``python -m tests.bench.latency`` posts unique deletions to a bridge at 20, 50 and 500 a second, each for 15 s and
-after 15 s that do not count, and reads `accepted` as a consumer downstream does (read_committed). It prints the percentiles, and the CPU of worker and
-broker in % of a core; last comes a minute without traffic, with the bytes that Kafka's log grows by.
+after 15 s that do not count, and reads `accepted` as a consumer downstream does (read_committed). It prints the
+percentiles, and the CPU of worker and broker in % of a core; last comes a minute without traffic, with the bytes that
+Kafka's log grows by.
 
 ``--beside DIR`` takes turns with the worker of another checkout that is set up, such as the commit before.
 """

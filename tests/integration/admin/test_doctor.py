@@ -26,6 +26,7 @@ from kafka.admin import (
 from pipeline.admin.doctor import Finding, Level
 from pipeline.admin.doctor.kafka import examine
 from pipeline.admin.topics.apply import reconcile
+from pipeline.cli.terminal import USAGE_EXIT_CODE
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
@@ -257,6 +258,23 @@ def test_a_worker_that_may_not_read_raw_says_so_and_can_be_stopped(guarded: Guar
         guarded.grant(guarded.raw_read)
 
     assert code == 0, worker.tail()
+    eventually(guarded.found)
+
+
+def test_a_worker_that_may_not_use_its_group_says_so_and_ends(guarded: Guarded, tmp_path: Path) -> None:
+    """It would else wait for two minutes, and say nothing."""
+    worker = WorkerProcess(guarded.settings, tmp_path)
+    worker.environ.update(guarded.secured.environ("SCRAM-SHA-512"))
+    guarded.revoke(guarded.group_read)
+    try:
+        eventually(lambda: [] if guarded.found() else ["not yet revoked"])
+        with worker:
+            code = worker.wait()
+    finally:
+        guarded.grant(guarded.group_read)
+
+    assert code == USAGE_EXIT_CODE, worker.tail()
+    assert "our user may not use vod-pipeline" in worker.log.read_text()
     eventually(guarded.found)
 
 
