@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 from typing import Any
 
+import pytest
 from aiokafka.client import AIOKafkaClient
+from kafka.errors import KafkaConnectionError
+from kafka.net.inet import KafkaNetSocket
 
-from pipeline.kafka.clients import close_client
+from pipeline.kafka.clients import close_client, install
+from tests.harness.ports import free_port
 
 
 class Connection:
@@ -49,3 +55,19 @@ async def test_a_client_leaves_nothing_running() -> None:
     await asyncio.sleep(0)
     assert connection.is_closed
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_socket_that_is_refused_is_closed() -> None:
+    """The garbage collector would warn of it in whatever runs then."""
+
+    class Net:
+        async def wait_write(self, sock: socket.socket, timeout_at: float | None = None) -> None:
+            select.select([], [sock], [], 5)
+
+    install()
+    with socket.socket() as refused:
+        refused.setblocking(False)
+        with pytest.raises(KafkaConnectionError):
+            await KafkaNetSocket().sock_connect(Net(), refused, ("127.0.0.1", free_port()))
+
+        assert refused.fileno() == -1
