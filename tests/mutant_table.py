@@ -20,6 +20,7 @@ class Mutant(NamedTuple):
 
 PARTITION, TRANSACTIONS = "pipeline/worker/partition.py", "pipeline/kafka/transactions.py"
 ACCEPT, REPORT, CLOCK = "pipeline/core/deduplication.py", "pipeline/core/rates.py", "pipeline/core/log_clock.py"
+METADATA = "pipeline/core/offset_metadata.py"
 STAGE, FETCHING = "pipeline/worker/accept.py", "pipeline/worker/consumer_thread.py"
 
 MUTANTS = (
@@ -148,12 +149,15 @@ MUTANTS = (
         "_advance(state, watermark, decisions)",
         "_advance(state, watermark, Decisions())",
     ),
+    Mutant("what begins anew does not say its counts", METADATA, "policy, is_anew=True)", "policy)"),
+    Mutant("its clock is believed as before", REPORT, 'if known is None or value.get("anew"):', "if known is None:"),
+    Mutant("what ended does not end once more", REPORT, "        self.unended = sorted(self.counts)\n", ""),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
-    Mutant("the totals are not committed", ACCEPT, '"totals": totals}', '"totals": {}}'),
-    Mutant("what was accepted last is not named", ACCEPT, '"last_accepted": state.last,', '"last_accepted": UNKNOWN,'),
+    Mutant("the totals are not committed", METADATA, '{"totals": totals}', '{"totals": {}}'),
+    Mutant("what was accepted last is unnamed", METADATA, '"last_accepted": state.last,', '"last_accepted": UNKNOWN,'),
     Mutant("a clock's jump is believed at once", CLOCK, "self.unconfirmed = timestamp", "self.stream_time = timestamp"),
-    Mutant("an unconfirmed stamp is not committed", ACCEPT, "(clock.refused, clock.unconfirmed)", "(clock.refused,)"),
-    Mutant("a jump of a clock ends the worker", STAGE, "else state.clock.newest", "else state.stream_time"),
+    Mutant("an unconfirmed stamp is not committed", METADATA, "(clock.refused, clock.unconfirmed)", "(clock.refused,)"),
+    Mutant("a jump of a clock ends the worker", STAGE, "else (state.clock.newest,", "else (state.stream_time,"),
     Mutant("a state that lacks it is taken", STAGE, "        if not is_complete:\n", "        if False:\n"),
     Mutant(
         "the rejection limit's chunk is committed",

@@ -78,6 +78,8 @@ class AcceptState:
 
     `totals` counts records by outcome and reason since the partition's first record: it is committed with the offset.
     So is `last`: a memory that was restored without that record lacks others, too.
+    `is_anew`: nothing was committed with the offset, so what the report knows of this partition may be of another one.
+    `begun` is that offset: of what lies before it no time is known.
     """
 
     partition: int
@@ -87,6 +89,8 @@ class AcceptState:
     highest: int = NEVER
     watermark: int = NEVER
     last: LastAccepted = UNKNOWN
+    is_anew: bool = False
+    begun: int = 0
     buckets: dict[int, Bucket] = field(default_factory=dict)
     totals: Counter[OutcomeKey] = field(default_factory=Counter)
     reader: Reader = field(init=False)
@@ -260,36 +264,15 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
 
 
 def _write_watermark(state: AcceptState, decisions: Decisions) -> None:
-    """Write the watermark together with the time before which all is expired."""
+    """Write the watermark together with the time before which all is expired; anew, with all counts there are."""
     value = {"watermark": state.watermark, "expiry": state.policy.final_before(state.stream_time, state.watermark)}
+    if state.is_anew:
+        state.is_anew = False
+        value["anew"] = True
+        decisions.partial_counts += [
+            (pack_count_key(state.partition, window, code), b"%d" % count, NO_TIMESTAMP, [])
+            for window, bucket in state.buckets.items()
+            for code, count in bucket.counts.items()
+        ]
     key = pack_watermark_key(state.partition)
     decisions.partial_counts.append((key, json.dumps(value).encode(), NO_TIMESTAMP, []))
-
-
-def to_metadata(state: AcceptState) -> str:
-    """Write what `accepted` cannot restore, for the offset commit: JSON, under 4 KB as its parts are bounded."""
-    clock, totals = state.clock, {str(key): number for key, number in state.totals.items()}
-    times = {"stream_time": clock.stream_time, "watermark": state.watermark}
-    more = {"stamps": (clock.refused, clock.unconfirmed), "last_accepted": state.last, "totals": totals}
-    return json.dumps(times | more, separators=(",", ":"))
-
-
-def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptState:
-    """
-    Start a state from an offset commit's metadata; `restore` then fills it from `accepted`.
-
-    Empty or foreign metadata (an operator set the offset by hand) gives a state that has seen no time: the restore
-    then takes in all of `accepted`, and the next record's timestamp sets the stream time.
-    """
-    state = AcceptState(partition, policy)
-    try:
-        known = json.loads(metadata)
-        stream_time, watermark = int(known["stream_time"]), int(known["watermark"])
-        # The version before named neither stamps nor a last record.
-        clock = LogClock(stream_time, *map(int, known.get("stamps", ())))
-        totals = Counter({OutcomeKey.parse(name): int(number) for name, number in known["totals"].items()})
-        last = LastAccepted(*map(int, known.get("last_accepted", UNKNOWN)))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return state
-    state.clock, state.watermark, state.totals, state.last = clock, watermark, totals, last
-    return state

@@ -2,7 +2,7 @@
 The numbers of the page that are no rows: outcome totals, lag, watermark and spool.
 
 Pure. Totals and watermarks are what the worker committed together with the records
-(core.deduplication.to_metadata), so they equal the topics whichever workers run; the spool is what the bridge says of
+(core.offset_metadata.to_metadata), so they equal the topics whichever workers run; the spool is what the bridge says of
 itself.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.core import deduplication
+from pipeline.core.offset_metadata import from_metadata
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER, TimePolicy
 
@@ -93,7 +93,7 @@ def stats_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -
     positions: list[Position] = []
     watermarks: list[int] = []
     for raw in raws:
-        state = deduplication.from_metadata(raw.partition, policy, raw.metadata)
+        state = from_metadata(raw.partition, policy, raw.metadata)
         totals.update(state.totals)
         watermarks.append(state.watermark)
         lag = raw.end - (raw.start if raw.committed is None else max(raw.start, raw.committed))

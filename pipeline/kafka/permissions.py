@@ -44,7 +44,7 @@ async def require_permissions(kafka: KafkaSettings, group: str, transactional_id
 
     Raises:
         PermissionsError: it may not, and still not after MISSING_SECONDS_MAX.
-        ClusterError: nobody could be asked.
+        ClusterError: there is no coordinator to ask.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + MISSING_SECONDS_MAX

@@ -214,8 +214,8 @@ class Partition(Generic[State]):
             return start
         if position > end:
             self._stop_before_other_log(f"ends at {end}", position)
-        newest = self._stage.max_source_timestamp(state)
-        if newest is not None and await self._reader.has_newer(self._tp, newest, until=position):
+        newest = self._stage.newest_source(state)
+        if newest is not None and await self._reader.has_newer(self._tp, *newest, until=position):
             self._stop_before_other_log("holds records that were written later than all that was read", position)
         if position < start:
             self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)

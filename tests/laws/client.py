@@ -198,10 +198,7 @@ class ModelReader(LogReader):
         log = self._broker.log(tp)
         shown = await self._network.request(lambda: self._broker.shown_end(tp))
         end = shown if until is None else min(shown, until)
-        if start is not None:
-            position = max(start, log.start)
-        else:
-            position = log.start if since is None else log.offset_for_time(since)
+        position = max(start or 0, log.start if since is None else log.offset_for_time(since))
         if log.stable_end < end:  # Others' transactions: they end in time.
             await self._network.request(self._broker.settle)
             if log.stable_end < end:

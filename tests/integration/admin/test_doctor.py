@@ -262,7 +262,6 @@ def test_a_worker_that_may_not_read_raw_says_so_and_can_be_stopped(guarded: Guar
 
 
 def test_a_worker_that_may_not_use_its_group_says_so_and_ends(guarded: Guarded, tmp_path: Path) -> None:
-    """It would else wait for two minutes, and say nothing."""
     worker = WorkerProcess(guarded.settings, tmp_path)
     worker.environ.update(guarded.secured.environ("SCRAM-SHA-512"))
     guarded.revoke(guarded.group_read)
@@ -272,7 +271,6 @@ def test_a_worker_that_may_not_use_its_group_says_so_and_ends(guarded: Guarded, 
             code = worker.wait()
     finally:
         guarded.grant(guarded.group_read)
-
     assert code == USAGE_EXIT_CODE, worker.tail()
     assert "our user may not use vod-pipeline" in worker.log.read_text()
     eventually(guarded.found)
