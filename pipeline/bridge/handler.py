@@ -14,7 +14,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, SpoolFailedError
 from pipeline.bridge.ingress import Authenticated, Policy, Refusal, admit_body, admit_head
 from pipeline.bridge.publisher import Source
 from pipeline.bridge.repeats import Bursts, Recent
@@ -66,7 +66,7 @@ _OUTCOMES = {
 _FAILURES: dict[type[BaseException], BridgeAnswer] = {
     OverloadedError: BridgeAnswer.OVERLOADED,
     AckTimeoutError: BridgeAnswer.KAFKA_TIMEOUT,
-    RefusedError: BridgeAnswer.KAFKA_ERROR,
+    KafkaFailedError: BridgeAnswer.KAFKA_ERROR,
     SpoolFailedError: BridgeAnswer.SPOOL_FAILED,
 }
 

@@ -127,7 +127,7 @@ class Publisher:
 
         Returns:
             A future, done once the record is durable: False if Kafka has it (acks=all), True if the spool
-            has. It fails with AckTimeoutError, RefusedError or SpoolFailedError.
+            has. It fails with AckTimeoutError, KafkaFailedError or SpoolFailedError.
 
         Raises:
             OverloadedError: the record was not taken.

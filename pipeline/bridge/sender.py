@@ -15,7 +15,7 @@ from typing import NoReturn
 import structlog
 
 from pipeline.bridge.batch import Batch
-from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
 from pipeline.core.contract import RawRecord
 from pipeline.kafka import KafkaError, access
 from pipeline.kafka.producer import BatchRefusedError, Producer
@@ -195,7 +195,7 @@ class Sender:
                 left = await producer.send(records, waits_for_leaders=self._keeps_waiting)
         except KafkaError as error:
             for batch in batches:
-                refused = RefusedError(repr(error))
+                refused = KafkaFailedError(repr(error))
                 refused.__cause__ = error
                 self._fail(batch, refused, batch.records)
             if not isinstance(error, BatchRefusedError):

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pipeline.core.body_shapes import Reader, RefusedError, refusal, suffix_of
+from pipeline.core.body_shapes import Reader, RecordRefusedError, refusal, suffix_of
 from pipeline.core.contract import (
     DETAIL_BYTES_MAX,
     HEADER_DECISION,
@@ -198,7 +198,7 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
                 duplicates += 1
             else:
                 raise refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(at)} is known")
-        except RefusedError as refused:
+        except RecordRefusedError as refused:
             _refuse(state, decisions, record, refused.outcome)
 
     state.highest, state.last = highest, LastAccepted(last_offset, last_at)
@@ -214,7 +214,7 @@ def _conclude(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, C
     _advance(state, state.policy.watermark(state.highest, state.stream_time), decisions)
 
 
-def _out_of_time(at: int, now: int, *, is_early: bool) -> RefusedError:
+def _out_of_time(at: int, now: int, *, is_early: bool) -> RecordRefusedError:
     reason = Reason.EVENT_TIME_IN_FUTURE if is_early else Reason.EVENT_TIME_EXPIRED
     return refusal(reason, f"{format_time(at)} is {(at - now) / 1000:+.0f} s from the record's arrival")
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.core.body_shapes import Reader, RefusedError
+from pipeline.core.body_shapes import Reader, RecordRefusedError
 from pipeline.core.event import BODY_BYTES_MAX, content_of, explain, validate
 from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.windows import TimePolicy, parse_time
@@ -79,7 +79,7 @@ def fast(reader: Reader, key: bytes | None, body: bytes | None) -> Verdict:
     """Read a record as the worker does."""
     try:
         media_id, instant, content = reader.read(key, body)
-    except RefusedError as refused:
+    except RecordRefusedError as refused:
         return refused.outcome
     return media_id, instant.at, instant.suffix, instant.window, content.fingerprint, content.code
 

@@ -14,7 +14,7 @@ from kafka.admin import NewTopic
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
-from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.kafka import batches
@@ -182,7 +182,7 @@ async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:
 async def test_a_refusal_is_of_the_batch_and_not_of_the_connection(settings: Settings) -> None:
     async with publishing(settings, ack_timeout_seconds=5) as (publisher, registry):
         await until_published(publisher)
-        with pytest.raises(RefusedError, match="MESSAGE_TOO_LARGE"):
+        with pytest.raises(KafkaFailedError, match="MESSAGE_TOO_LARGE"):
             await publisher.publish(None, Authenticated(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
         await until_published(publisher)
 

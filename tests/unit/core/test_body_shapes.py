@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import body_shapes as module
 from pipeline.core import event as event_module
-from pipeline.core.body_shapes import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RefusedError
+from pipeline.core.body_shapes import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RecordRefusedError
 from pipeline.core.outcome import Ignored, Rejected
 from pipeline.core.windows import TimePolicy, format_time
 from tests.builders import body
@@ -24,7 +24,7 @@ def said(reader: Reader, key: bytes | None, value: bytes | None) -> Said:
     """What *reader* makes of a record, comparable."""
     try:
         media_id, instant, content = reader.read(key, value)
-    except RefusedError as refused:
+    except RecordRefusedError as refused:
         return refused.outcome
     return media_id, instant.at, content.fingerprint, content.code
 
