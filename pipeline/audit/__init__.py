@@ -35,10 +35,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.audit.findings import Finding, Kind, Report
+from pipeline.audit.findings import AuditReport, Finding, FindingKind
 from pipeline.audit.join import accepted_raw_offset, rejected_raw_offset
 from pipeline.audit.partition import Scope
-from pipeline.audit.windows import Windows
+from pipeline.audit.windows import RecountedWindows
 from pipeline.audit.workers import audit_partitions
 from pipeline.kafka.tools.cluster import Bounds, connect
 from pipeline.kafka.tools.reader import Reader
@@ -62,7 +62,7 @@ def run(
     until: int | None = None,
     rows_timeout_seconds: float = ROWS_TIMEOUT_SECONDS,
     progress: Progress = lambda done, total: None,
-) -> Report:
+) -> AuditReport:
     """
     Audit the pipeline that *settings* describe.
 
@@ -77,7 +77,7 @@ def run(
         ClusterError: Kafka fails.
     """
     began = time.perf_counter()
-    report = Report()
+    report = AuditReport()
     with connect(settings.kafka) as cluster:
         reader = Reader(cluster)
         scopes = _scopes(settings, reader, since, until, report)
@@ -87,14 +87,16 @@ def run(
             report.findings.merge(result.findings)
             report.notes += result.notes
             report.records += result.records
-        windows = Windows.of(settings, reader, results, report, is_to_the_end=until is None)
+        windows = RecountedWindows.of(settings, reader, results, report, is_to_the_end=until is None)
         windows.wait_until_settled(report, rows_timeout_seconds)
         report.records += reader.records
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _scopes(settings: Settings, reader: Reader, since: int | None, until: int | None, report: Report) -> list[Scope]:
+def _scopes(
+    settings: Settings, reader: Reader, since: int | None, until: int | None, report: AuditReport
+) -> list[Scope]:
     """Return what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
     cluster, topics, partitions = reader.cluster, settings.kafka.topics, settings.kafka.partitions
     committed = cluster.committed(settings.worker.group, topics.raw, partitions)
@@ -151,7 +153,7 @@ def _last(reader: Reader, topic: str, partition: int, bounds: Bounds) -> list[An
     return found
 
 
-def _judge_position(settings: Settings, report: Report, partition: int, raw: Bounds, position: int) -> None:
+def _judge_position(settings: Settings, report: AuditReport, partition: int, raw: Bounds, position: int) -> None:
     what = None
     if position > raw.end:
         what = f"the worker's offset {position} lies behind the log's end {raw.end}: the topic was recreated or cut off"
@@ -160,4 +162,6 @@ def _judge_position(settings: Settings, report: Report, partition: int, raw: Bou
             f"the log begins at {raw.start}, so the worker at {position} has lost {raw.start - position} to retention"
         )
     if what:
-        report.findings.add(Finding(kind=Kind.OFFSET, topic=settings.kafka.topics.raw, partition=partition, what=what))
+        report.findings.add(
+            Finding(kind=FindingKind.OFFSET, topic=settings.kafka.topics.raw, partition=partition, what=what)
+        )

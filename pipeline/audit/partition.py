@@ -11,8 +11,8 @@ from itertools import chain
 from typing import Any
 
 from pipeline.audit import join
-from pipeline.audit.findings import Balance, Finding, Findings, Kind
-from pipeline.audit.join import Output
+from pipeline.audit.findings import Balance, Finding, FindingKind, Findings
+from pipeline.audit.join import OutputLog
 from pipeline.audit.reference_rules import ACCEPTED, DUPLICATE, IGNORED, ReferenceRules, partition_of
 from pipeline.kafka.tools.cluster import Bounds, Committed, connect
 from pipeline.kafka.tools.reader import Reader
@@ -115,7 +115,7 @@ def _set_clock(reader: Reader, topic: str, scope: Scope, rules: ReferenceRules) 
 
 def _outputs(
     settings: Settings, reader: Reader, scope: Scope, rules: ReferenceRules, result: Result
-) -> tuple[Output, Output]:
+) -> tuple[OutputLog, OutputLog]:
     topics, number, balance = settings.kafka.topics, scope.partition, result.balance
 
     def read(topic: str, bounds: Bounds, since: int) -> Iterator[Any]:
@@ -130,7 +130,7 @@ def _outputs(
     def count_rejected(record: Any) -> None:
         balance.rejected_found[(dict(record.headers).get("reason") or b"?").decode(errors="replace")] += 1
 
-    output = partial(Output, partition=number, findings=result.findings)
+    output = partial(OutputLog, partition=number, findings=result.findings)
     accepted = output(
         topic=topics.accepted,
         records=read(topics.accepted, scope.accepted, rules.expiry),  # Its timestamps are EventTimes.
@@ -155,7 +155,7 @@ def _compare(
     raw: Iterator[Any],
     rules: ReferenceRules,
     *,
-    outputs: tuple[Output, Output],
+    outputs: tuple[OutputLog, OutputLog],
     result: Result,
     progress: Callable[[int], None],
 ) -> int:
@@ -197,7 +197,7 @@ def _compare(
 def _misplaced(settings: Settings, record: Any) -> Finding:
     right = partition_of(record.key, settings.kafka.partitions)
     return Finding(
-        kind=Kind.PARTITION, topic=settings.kafka.topics.raw, partition=record.partition, offset=record.offset,
+        kind=FindingKind.PARTITION, topic=settings.kafka.topics.raw, partition=record.partition, offset=record.offset,
         raw_offset=record.offset, what=f"the key {join.shown(record.key)} belongs on partition {right}",
     )  # fmt: skip
 

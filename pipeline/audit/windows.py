@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from pipeline.audit import join
-from pipeline.audit.findings import Finding, Kind, Report
+from pipeline.audit.findings import AuditReport, Finding, FindingKind
 from pipeline.audit.partition import Result
-from pipeline.audit.rates import Problem, Rates
+from pipeline.audit.rates import NewestRows, RateProblem
 from pipeline.kafka.tools.cluster import Bounds
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
@@ -32,7 +32,7 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class Windows:
+class RecountedWindows:
     """
     All deletions of all partitions by window, up to where `accepted` was read, and the rows that should show them.
 
@@ -45,7 +45,7 @@ class Windows:
     reader: Reader
     judged: set[int] | None
     watermark: int
-    rates: Rates
+    rates: NewestRows
     counts: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     read_until: dict[int, int] = field(default_factory=dict)
     rates_read_until: int | None = None
@@ -53,8 +53,8 @@ class Windows:
 
     @classmethod
     def of(
-        cls, settings: Settings, reader: Reader, results: list[Result], report: Report, *, is_to_the_end: bool
-    ) -> Windows:
+        cls, settings: Settings, reader: Reader, results: list[Result], report: AuditReport, *, is_to_the_end: bool
+    ) -> RecountedWindows:
         """Begin with what the passes over the partitions counted."""
         since = int(time.time() * 1000) - KEPT_MS + HOUR_MS
         judged = None
@@ -63,7 +63,7 @@ class Windows:
             since = min(judged, default=since)
         topic, width = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
         watermark = min((result.watermark for result in results), default=-1) if is_to_the_end else -1
-        rates = Rates(topic, width, since, report.findings)
+        rates = NewestRows(topic, width, since, report.findings)
         windows = cls(settings, reader, judged, watermark, rates)
         for result in results:
             windows.read_until[result.scope.partition] = result.scope.accepted.end
@@ -71,7 +71,7 @@ class Windows:
                 windows.counts[window][code] += number
         return windows
 
-    def wait_until_settled(self, report: Report, timeout_seconds: float) -> None:
+    def wait_until_settled(self, report: AuditReport, timeout_seconds: float) -> None:
         """Compare until all rows agree or *timeout_seconds* are over, and write the outcome into *report*."""
         deadline = time.monotonic() + timeout_seconds
         ahead = self.reader.cluster.bounds(self.settings.kafka.topics.partial_counts)[0]
@@ -92,7 +92,11 @@ class Windows:
             for problem in problems:
                 report.findings.add(
                     Finding(
-                        kind=Kind.COUNT, topic=self.rates.topic, partition=0, offset=problem.offset, what=problem.what
+                        kind=FindingKind.COUNT,
+                        topic=self.rates.topic,
+                        partition=0,
+                        offset=problem.offset,
+                        what=problem.what,
                     )
                 )
         report.windows = len(judged)
@@ -103,7 +107,7 @@ class Windows:
             judged = {window for window in self.counts.keys() | self.rates.newest.keys() if window >= self.rates.since}
         return sorted(judged)
 
-    def _problems(self, window: int, watermark: int | None = None) -> list[Problem]:
+    def _problems(self, window: int, watermark: int | None = None) -> list[RateProblem]:
         known = self.watermark if watermark is None else watermark
         return self.rates.compare(window, self.counts.get(window, {}), known)
 

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from pipeline import audit
 from pipeline.admin import offsets
-from pipeline.audit.findings import Report
+from pipeline.audit.findings import AuditReport
 from pipeline.kafka.tools.cluster import connect
 from pipeline.local.load import Summary, Target, simulate
 from pipeline.local.rates_table import follow, show
@@ -32,7 +32,7 @@ def send(
     return asyncio.run(simulate(plan, target, progress=progress))
 
 
-def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> tuple[Summary, Report]:
+def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> tuple[Summary, AuditReport]:
     """
     Send what *plan* says, and show the rates meanwhile.
 
