@@ -37,7 +37,7 @@ class RateProblem(NamedTuple):
 
 
 @dataclass(slots=True)
-class NewestRows:
+class FoundRows:
     """The newest row of each window and ErrorCode (None: all codes); `since` is the first window that is kept."""
 
     topic: str

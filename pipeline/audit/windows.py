@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pipeline.audit import join
 from pipeline.audit.findings import AuditReport, Finding, FindingKind
 from pipeline.audit.partition import Result
-from pipeline.audit.rates import NewestRows, RateProblem
+from pipeline.audit.rates import FoundRows, RateProblem
 from pipeline.kafka.tools.cluster import Bounds
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
@@ -45,7 +45,7 @@ class RecountedWindows:
     reader: Reader
     judged: set[int] | None
     watermark: int
-    rates: NewestRows
+    rates: FoundRows
     counts: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     read_until: dict[int, int] = field(default_factory=dict)
     rates_read_until: int | None = None
@@ -63,7 +63,7 @@ class RecountedWindows:
             since = min(judged, default=since)
         topic, width = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
         watermark = min((result.watermark for result in results), default=-1) if is_to_the_end else -1
-        rates = NewestRows(topic, width, since, report.findings)
+        rates = FoundRows(topic, width, since, report.findings)
         windows = cls(settings, reader, judged, watermark, rates)
         for result in results:
             windows.read_until[result.scope.partition] = result.scope.accepted.end
