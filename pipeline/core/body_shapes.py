@@ -95,7 +95,7 @@ class _Layout(NamedTuple):
 
 
 @dataclass(slots=True)
-class Reader:
+class BodyReader:
     """Reads the records of one partition; all it remembers are caches, each bounded."""
 
     policy: TimePolicy

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pipeline.core.body_shapes import Reader, RecordRefusedError, refusal, suffix_of
+from pipeline.core.body_shapes import BodyReader, RecordRefusedError, refusal, suffix_of
 from pipeline.core.contract import (
     DETAIL_BYTES_MAX,
     HEADER_DECISION,
@@ -37,7 +37,7 @@ from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit
 from pipeline.core.windows import NEVER, TimePolicy, format_time
 
 
-class Record(Protocol):
+class FetchedRecord(Protocol):
     """A raw record as Kafka's client hands it out; `timestamp` is the broker's, in ms."""
 
     offset: int
@@ -89,10 +89,10 @@ class AcceptState:
     last: LastAccepted = UNKNOWN
     buckets: dict[int, Bucket] = field(default_factory=dict)
     totals: Counter[OutcomeKey] = field(default_factory=Counter)
-    reader: Reader = field(init=False)
+    reader: BodyReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = Reader(self.policy)
+        self.reader = BodyReader(self.policy)
 
     @property
     def stream_time(self) -> int:
@@ -154,7 +154,7 @@ def tick(state: AcceptState, now: int | None) -> Decisions:
     return decisions
 
 
-def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Decisions:
+def accept(state: AcceptState, records: Iterable[FetchedRecord], accepted: Rows) -> Decisions:
     """
     Decide on every record of a chunk, in order.
 
@@ -219,7 +219,7 @@ def _out_of_time(at: int, now: int, *, is_early: bool) -> RecordRefusedError:
     return refusal(reason, f"{format_time(at)} is {(at - now) / 1000:+.0f} s from the record's arrival")
 
 
-def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:
+def _refuse(state: AcceptState, decisions: Decisions, record: FetchedRecord, outcome: Ignored | Rejected) -> None:
     if isinstance(outcome, Ignored):
         decisions.outcomes[OutcomeKey(Outcome.IGNORED, outcome.event_type)] += 1
         return
