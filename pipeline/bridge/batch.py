@@ -21,13 +21,13 @@ class _Ack(asyncio.Future[bool]):
         return False
 
 
-class Batch:
+class PendingBatch:
     """Records that are acknowledged, spooled or given up together."""
 
     __slots__ = ("acked", "closes_at", "deadline", "is_spooling", "records", "timer")
 
     def __init__(
-        self, expire: Callable[[Batch], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
+        self, expire: Callable[[PendingBatch], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
     ) -> None:
         """*expire* is called with the batch once *ack_timeout_seconds* have passed."""
         self.is_spooling = False

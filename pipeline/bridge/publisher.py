@@ -14,7 +14,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from pipeline.bridge.batch import Batch
+from pipeline.bridge.batch import PendingBatch
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError
 from pipeline.bridge.ingress import Authenticated
@@ -63,7 +63,7 @@ class Publisher:
         self._ack_timeout_seconds = ack_timeout_seconds
         self._in_flight_max = in_flight_max
         self._in_flight = 0
-        self._open: Batch | None = None
+        self._open: PendingBatch | None = None
         self._spooler = spooler
         self._find_left_behind = find_left_behind
         self._sender = Sender(
@@ -136,7 +136,7 @@ class Publisher:
             raise OverloadedError
         batch = self._open
         if batch is None or self._loop.time() > batch.closes_at:
-            batch = self._open = Batch(self._expire, self._loop, self._ack_timeout_seconds)
+            batch = self._open = PendingBatch(self._expire, self._loop, self._ack_timeout_seconds)
             if self._spooler is None or self._sender.connected.is_set():
                 self._sender.put(batch)
             else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
@@ -147,12 +147,12 @@ class Publisher:
             self._sender.wake.set()
         return batch.acked
 
-    def _expire(self, batch: Batch) -> None:
+    def _expire(self, batch: PendingBatch) -> None:
         """Stop waiting for Kafka to take *batch*, whose deadline has passed."""
         self._fail(batch, AckTimeoutError(), batch.records)
         self._sender.drop_expired()
 
-    def _fail(self, batch: Batch, error: PublishError, records: list[RawRecord]) -> None:
+    def _fail(self, batch: PendingBatch, error: PublishError, records: list[RawRecord]) -> None:
         """Spool *records*, what Kafka did not take of *batch*, or give it up because of *error*."""
         if batch.is_over:
             return
@@ -165,11 +165,11 @@ class Publisher:
         batch.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, batch, self._spooler)
         self._spooler.put(records, lambda error: self._complete(batch, error, is_spooled=True))
 
-    def _give_up(self, batch: Batch, spooler: Spooler) -> None:
+    def _give_up(self, batch: PendingBatch, spooler: Spooler) -> None:
         spooler.note_stall()
         self._complete(batch, AckTimeoutError())
 
-    def _complete(self, batch: Batch, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
+    def _complete(self, batch: PendingBatch, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
         """Tell all who wait for *batch* how it ended."""
         if batch.acked.done():
             return

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.batch import Batch
+from pipeline.bridge.batch import PendingBatch
 from pipeline.bridge.errors import AckTimeoutError
 from pipeline.bridge.ingress import Authenticated
 from pipeline.bridge.publisher import Publisher, Source
@@ -78,7 +78,7 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
     """uvloop runs timers before the new task's first step: that must not end the bridge."""
     metrics = BridgeMetrics(CollectorRegistry())
     async with publishing(None, metrics) as publisher:
-        batch = Batch(lambda _: None, asyncio.get_running_loop(), 10)
+        batch = PendingBatch(lambda _: None, asyncio.get_running_loop(), 10)
         publisher._fail(batch, AckTimeoutError(), batch.records)
         assert batch.is_over
 
