@@ -14,7 +14,7 @@ from pipeline.audit import join
 from pipeline.audit.findings import Balance, Finding, FindingKind, Findings
 from pipeline.audit.join import OutputLog
 from pipeline.audit.reference_rules import ACCEPTED, DUPLICATE, IGNORED, ReferenceRules, partition_of
-from pipeline.kafka.tools.cluster import Bounds, Committed, connect
+from pipeline.kafka.tools.cluster import Bounds, CommittedOffset, connect
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
 
@@ -36,7 +36,7 @@ class Scope:
     raw: Bounds
     accepted: Bounds
     rejected: Bounds
-    committed: Committed | None
+    committed: CommittedOffset | None
     start: int
     stop: int
     in_flight: int

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from pipeline.admin.doctor import Finding, fail, ok, warn
+from pipeline.admin.doctor import CheckResult, fail, ok, warn
 from pipeline.admin.topics.apply import plan
 from pipeline.admin.topics.contract import contract
 from pipeline.admin.topics.diff import ChangeConfig, CreateTopic, Problem
@@ -26,7 +26,7 @@ SKEW_SECONDS_OK = 5.0
 VERIFIES_TRANSACTIONS = (3, 6)
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[CheckResult]:
     """Yield all findings; if Kafka is away, that one within a few seconds."""
     kafka = settings.kafka
     try:
@@ -43,7 +43,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield fail("kafka", f"it stopped to answer: {error}", "look at the brokers' logs, then ask again")
 
 
-def check_topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+def check_topics(cluster: Cluster, settings: Settings) -> Iterator[CheckResult]:
     """Compare topics and brokers with what is needed, as `vod-pipeline topics plan` does."""
     try:
         changes, version = plan(cluster, settings), cluster.version()
@@ -66,7 +66,7 @@ def check_topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
                 yield fail("kafka" if change.where == "brokers" else "topics", what, "only you can decide: see there")
 
 
-def _version(version: tuple[int, ...]) -> Finding:
+def _version(version: tuple[int, ...]) -> CheckResult:
     what = f"the brokers are {'.'.join(map(str, version))}"
     if version >= VERIFIES_TRANSACTIONS:
         return ok("kafka", what)
@@ -77,13 +77,13 @@ def _version(version: tuple[int, ...]) -> Finding:
     )
 
 
-def check_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+def check_permissions(cluster: Cluster, settings: Settings) -> Iterator[CheckResult]:
     """Find what our user may not do that bridge and worker do."""
     found = [*_topic_permissions(cluster, settings), *_coordinated_permissions(settings)]
     yield from found or [ok("permissions", "bridge and worker may do with topics, group and transactions what they do")]
 
 
-def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[CheckResult]:
     for name, topic in cluster.topics([spec.name for spec in contract(settings)]).items():
         missing = sorted({"READ", "WRITE"} - topic.operations)
         if missing:
@@ -91,7 +91,7 @@ def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding
             yield fail("permissions", what, _grant(settings, missing, f"--topic {name}"))
 
 
-def _coordinated_permissions(settings: Settings) -> Iterator[Finding]:
+def _coordinated_permissions(settings: Settings) -> Iterator[CheckResult]:
     kafka, group = settings.kafka, settings.worker.group
     ids = [f"{transactional_prefix(kafka.topics.raw, group, stage)}0" for stage in ("accept", "report")]
     try:
@@ -113,7 +113,7 @@ def _coordinated_permissions(settings: Settings) -> Iterator[Finding]:
             yield fail("permissions", what, _grant(settings, ["WRITE"], resource))
 
 
-def check_clock(cluster: Cluster, settings: Settings) -> Finding:
+def check_clock(cluster: Cluster, settings: Settings) -> CheckResult:
     """
     Compare this machine's clock with that of Kafka's controller.
 
@@ -130,7 +130,7 @@ def check_clock(cluster: Cluster, settings: Settings) -> Finding:
     return skew_finding(skew, settings.bridge.timestamp_tolerance_seconds)
 
 
-def skew_finding(skew: float, tolerance_seconds: int) -> Finding:
+def skew_finding(skew: float, tolerance_seconds: int) -> CheckResult:
     """Judge how many seconds Kafka's clock is ahead of ours."""
     what = f"Kafka's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} ours"
     fix = "synchronise both with NTP: chronyc tracking, or timedatectl status"
@@ -141,7 +141,7 @@ def skew_finding(skew: float, tolerance_seconds: int) -> Finding:
     return ok("clock", f"Kafka's clock is within {SKEW_SECONDS_OK:.0f} s of ours")
 
 
-def _clock_by_raw(cluster: Cluster, settings: Settings) -> Finding:
+def _clock_by_raw(cluster: Cluster, settings: Settings) -> CheckResult:
     grant = _grant(settings, ["DESCRIBE"], "--cluster")
     try:
         ahead = cluster.newest_timestamp_ms(settings.kafka.topics.raw) / 1000 - time.time()

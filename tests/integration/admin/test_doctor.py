@@ -22,7 +22,7 @@ from kafka.admin import (
     ResourceType,
 )
 
-from pipeline.admin.doctor import Finding, Level
+from pipeline.admin.doctor import CheckResult, Level
 from pipeline.admin.doctor.kafka import examine
 from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka
@@ -39,7 +39,7 @@ AUTHORIZER = {
 pytestmark = pytest.mark.timeout(240)
 
 
-def bad(settings: Settings) -> list[Finding]:
+def bad(settings: Settings) -> list[CheckResult]:
     return [finding for finding in examine(settings) if finding.level is not Level.OK]
 
 
