@@ -15,7 +15,7 @@ from typing import Protocol, assert_never
 import structlog
 
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, SpoolFailedError
-from pipeline.bridge.ingress import Authenticated, Policy, Refusal, admit_body, admit_head
+from pipeline.bridge.ingress import AdmittedBody, Policy, Refusal, admit_body, admit_head
 from pipeline.bridge.publisher import Source
 from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.bridge.replies import FAILED, NOT_TAKEN, REFUSED, TAKEN, Reply
@@ -40,7 +40,7 @@ class RecordPublisher(Protocol):
     """What the handler needs of a Publisher."""
 
     def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
     ) -> asyncio.Future[bool]: ...
 
 
@@ -85,7 +85,7 @@ class Handler:
         """
         Args:
             settings: Callbacks, tolerance and limits.
-            publisher: Where authenticated callbacks go.
+            publisher: Where admitted callbacks go.
             metrics: Counts every answer once.
             clock: Now, in seconds since the epoch.
         """
@@ -160,13 +160,13 @@ class Handler:
     def publish(self, callback: Callback, headers: Headers, body: bytes, client: Client) -> Pending | Reply:
         """Hand on the body of a request that was admitted for *callback*."""
         self._bodies -= 1
-        authenticated = admit_body(self._policy, body)
-        if not isinstance(authenticated, bytes):
-            return self.refuse(_OUTCOMES[authenticated])
+        admitted = admit_body(self._policy, body)
+        if not isinstance(admitted, bytes):
+            return self.refuse(_OUTCOMES[admitted])
         now = self._clock()
         request = None
         if callback.auth_keys:  # Without keys a timestamp proves nothing, and may be as long as a head.
-            request = headers[b"x-vod-timestamp"], authenticated
+            request = headers[b"x-vod-timestamp"], admitted
             if self._bursts.add(headers[b"x-vod-signature"], now):
                 self._metrics.bursts.inc()
                 hint = "a stolen signature, or a very large deletion"
@@ -176,7 +176,7 @@ class Handler:
                 return durable, True, headers, now
         try:
             durable = self._publisher.publish(
-                media_id_of(authenticated), authenticated, source=_HTTP, received_at_ms=int(now * 1000)
+                media_id_of(admitted), admitted, source=_HTTP, received_at_ms=int(now * 1000)
             )
         except OverloadedError as error:
             return self._not_taken(error, headers, client, now)

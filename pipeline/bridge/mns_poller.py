@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from pipeline.bridge.errors import OverloadedError, PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.mns_answers import Message, MnsError
 from pipeline.bridge.mns_client import MnsClient
 from pipeline.bridge.publisher import Source
@@ -41,7 +41,7 @@ class Publish(Protocol):
     """What makes a record safe: `Publisher.publish`. The future says who has it: False: Kafka, True: the spool."""
 
     def __call__(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
     ) -> asyncio.Future[bool]: ...
 
 
@@ -243,7 +243,7 @@ class MnsPoller:
             logger.error("mns_body_cut", queue=self.name, message_id=message.message_id, body_bytes=len(body))
             key, body = None, body[:BODY_BYTES_MAX]
         received_at_ms = int(self._clock() * 1000)
-        return self._publish(key, Authenticated(body), source=Source.MNS, received_at_ms=received_at_ms)
+        return self._publish(key, AdmittedBody(body), source=Source.MNS, received_at_ms=received_at_ms)
 
     async def _delete(self, client: MnsClient, messages: Sequence[Message]) -> None:
         """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""

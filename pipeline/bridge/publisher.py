@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.bridge.batch import PendingBatch
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.left_behind import LeftBehind
 from pipeline.bridge.sender import REQUEST_RECORDS_MIN, Sender
 from pipeline.bridge.spool_writer import Spooler
@@ -114,7 +114,7 @@ class Publisher:
         return [self._sender.refusal or f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
 
     def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
     ) -> asyncio.Future[bool]:
         """
         Take a record for publication.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from pipeline.bridge.errors import OverloadedError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Source
 from tests.waiting import until
 
@@ -31,7 +31,7 @@ class FakePublisher:
         self._publishing: set[asyncio.Future[bool]] = set()
 
     def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
     ) -> asyncio.Future[bool]:
         """Be the publisher's."""
         error = self.errors.get(body)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.batch import PendingBatch
 from pipeline.bridge.errors import AckTimeoutError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
@@ -40,7 +40,7 @@ async def publishing(spooler: Spooler | None, metrics: BridgeMetrics) -> AsyncIt
 
 
 def publish(publisher: Publisher, number: int) -> asyncio.Future[bool]:
-    body = Authenticated(b"%d" % number + b"x" * 1000)
+    body = AdmittedBody(b"%d" % number + b"x" * 1000)
     return publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0)
 
 
@@ -116,7 +116,7 @@ async def test_what_comes_while_a_batch_is_in_flight_joins_the_next_one(monkeypa
     registry = CollectorRegistry()
     publisher = Publisher(kafka, "raw", BridgeMetrics(registry), ack_timeout_seconds=600, in_flight_max=10)
     await publisher.start()
-    body = Authenticated(b"")
+    body = AdmittedBody(b"")
     acks = [publisher.publish(b"first", body, source=Source.HTTP, received_at_ms=0)]
     async with asyncio.timeout(60):
         while not Holding.sent:  # noqa: ASYNC110  # What is waited for has no event.

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
@@ -57,7 +57,7 @@ class Bridge:
     async def publish(self, body: bytes) -> bool | None:
         """Publish *body*; returns whether it was spooled, None if it was given up."""
         with contextlib.suppress(PublishError):
-            return await self.publisher.publish(body, Authenticated(body), source=Source.HTTP, received_at_ms=1)
+            return await self.publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1)
         return None
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.kafka import batches
 from pipeline.kafka.producer import BatchRefusedError, Producer
@@ -75,7 +75,7 @@ async def publishing(
 async def publish(publisher: Publisher, body: bytes) -> bool:
     """Publish *body*; return whether it was acknowledged by Kafka."""
     with contextlib.suppress(PublishError):
-        return await publisher.publish(body, Authenticated(body), source=Source.HTTP, received_at_ms=1) is False
+        return await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1) is False
     return False
 
 
@@ -183,7 +183,7 @@ async def test_a_refusal_is_of_the_batch_and_not_of_the_connection(settings: Set
     async with publishing(settings, ack_timeout_seconds=5) as (publisher, registry):
         await until_published(publisher)
         with pytest.raises(KafkaFailedError, match="MESSAGE_TOO_LARGE"):
-            await publisher.publish(None, Authenticated(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
+            await publisher.publish(None, AdmittedBody(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
         await until_published(publisher)
 
         assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 0
@@ -210,7 +210,7 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
             task.cancel()
         await asyncio.wait(loads)
         with pytest.raises(AckTimeoutError):
-            await publisher.publish(None, Authenticated(b"away"), source=Source.HTTP, received_at_ms=1)
+            await publisher.publish(None, AdmittedBody(b"away"), source=Source.HTTP, received_at_ms=1)
         await asyncio.to_thread(own_kafka.start)
         await until_published(publisher)
 
