@@ -14,6 +14,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, SpoolFailedError
 from pipeline.bridge.ingress import AdmittedBody, Policy, Refusal, admit_body, admit_head
 from pipeline.bridge.publisher import Source
@@ -41,7 +42,7 @@ class RecordPublisher(Protocol):
 
     def publish(
         self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]: ...
+    ) -> asyncio.Future[StoredIn]: ...
 
 
 class Waiter(Protocol):
@@ -53,7 +54,7 @@ class Waiter(Protocol):
 
 # A callback that was handed on: the future of its durability, whether that is of an equal request before it, its
 # headers, and when it was received. A plain tuple, as one is made for every callback.
-Pending = tuple[asyncio.Future[bool], bool, Headers, float]
+Pending = tuple[asyncio.Future[StoredIn], bool, Headers, float]
 
 
 _OUTCOMES = {
@@ -104,7 +105,7 @@ class Handler:
         metrics.replay_cache_bytes.set_function(lambda: self._recent.bytes)
         self._counts = {outcome: metrics.requests.labels(outcome.value).inc for outcome in BridgeAnswer}
         self._published = 0  # Not counted yet: all that one batch answers are counted at once.
-        self._waiters: dict[asyncio.Future[bool], list[Waiter]] = {}
+        self._waiters: dict[asyncio.Future[StoredIn], list[Waiter]] = {}
 
     @property
     def body_bytes_max(self) -> int:
@@ -184,7 +185,7 @@ class Handler:
             self._recent.add(request, durable)
         return durable, False, headers, now
 
-    def answer_when(self, durable: asyncio.Future[bool], waiter: Waiter) -> None:
+    def answer_when(self, durable: asyncio.Future[StoredIn], waiter: Waiter) -> None:
         """Have *waiter* answer once *durable* is done: all that wait for it in one go, which costs each far less."""
         waiters = self._waiters.get(durable)
         if waiters is None:
@@ -192,7 +193,7 @@ class Handler:
             durable.add_done_callback(self._answer)
         waiters.append(waiter)
 
-    def _answer(self, durable: asyncio.Future[bool]) -> None:
+    def _answer(self, durable: asyncio.Future[StoredIn]) -> None:
         for waiter in self._waiters.pop(durable):
             try:
                 waiter.answer()
@@ -210,7 +211,7 @@ class Handler:
             return self._not_taken(error, headers, client, received_at)
         if is_repeated:
             self._counts[BridgeAnswer.REPEATED]()
-        elif durable.result():
+        elif durable.result() is StoredIn.SPOOL:
             self._counts[BridgeAnswer.SPOOLED]()
         else:
             self._published += 1

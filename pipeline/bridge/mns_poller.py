@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import OverloadedError, PublishError
 from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.mns_answers import Message, MnsError
@@ -38,11 +39,11 @@ LASTING = (MnsProblem.DENIED, MnsProblem.NO_QUEUE)
 
 
 class Publish(Protocol):
-    """What makes a record safe: `Publisher.publish`. The future says who has it: False: Kafka, True: the spool."""
+    """What makes a record safe: `Publisher.publish`."""
 
     def __call__(
         self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]: ...
+    ) -> asyncio.Future[StoredIn]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ class MnsPoller:
 
     async def _publish_all(self, messages: Iterable[Message]) -> list[Message]:
         """Publish all at once and return those that are safe; the others come again."""
-        published: list[tuple[Message, asyncio.Future[bool]]] = []
+        published: list[tuple[Message, asyncio.Future[StoredIn]]] = []
         refused = 0
         for message in messages:
             try:
@@ -225,7 +226,7 @@ class MnsPoller:
                 raise error
             else:
                 safe.append(message)
-                spooled += durable.result()
+                spooled += durable.result() is StoredIn.SPOOL
                 if message.enqueued_at_ms is not None:
                     waited_seconds = self._clock() - message.enqueued_at_ms / 1000
                     self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
@@ -236,7 +237,7 @@ class MnsPoller:
             logger.warning("mns_not_published", queue=self.name, messages=refused)
         return safe
 
-    def _start_publishing(self, message: Message) -> asyncio.Future[bool]:
+    def _start_publishing(self, message: Message) -> asyncio.Future[StoredIn]:
         body = body_of(message.text)
         key = media_id_of(body)
         if len(body) > BODY_BYTES_MAX:

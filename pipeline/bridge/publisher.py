@@ -14,7 +14,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from pipeline.bridge.batch import PendingBatch
+from pipeline.bridge.batch import PendingBatch, StoredIn
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError
 from pipeline.bridge.ingress import AdmittedBody
@@ -115,7 +115,7 @@ class Publisher:
 
     def publish(
         self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]:
+    ) -> asyncio.Future[StoredIn]:
         """
         Take a record for publication.
 
@@ -126,8 +126,8 @@ class Publisher:
             received_at_ms: Header: when, in ms since the epoch.
 
         Returns:
-            A future, done once the record is durable: False if Kafka has it (acks=all), True if the spool
-            has. It fails with AckTimeoutError, KafkaFailedError or SpoolFailedError.
+            A future, done once the record is durable: in Kafka (acks=all), or in the spool. It fails with
+            AckTimeoutError, KafkaFailedError or SpoolFailedError.
 
         Raises:
             OverloadedError: the record was not taken.
@@ -163,13 +163,15 @@ class Publisher:
         batch.is_spooling = True
         batch.timer.cancel()
         batch.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, batch, self._spooler)
-        self._spooler.put(records, lambda error: self._complete(batch, error, is_spooled=True))
+        self._spooler.put(records, lambda error: self._complete(batch, error, stored_in=StoredIn.SPOOL))
 
     def _give_up(self, batch: PendingBatch, spooler: Spooler) -> None:
         spooler.note_stall()
         self._complete(batch, AckTimeoutError())
 
-    def _complete(self, batch: PendingBatch, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
+    def _complete(
+        self, batch: PendingBatch, error: PublishError | None = None, *, stored_in: StoredIn = StoredIn.KAFKA
+    ) -> None:
         """Tell all who wait for *batch* how it ended."""
         if batch.acked.done():
             return
@@ -178,7 +180,7 @@ class Publisher:
         self._in_flight -= len(batch.records)
         batch.records.clear()  # The spooler may have the list still, behind a disk that hangs.
         if error is None:
-            batch.acked.set_result(is_spooled)
+            batch.acked.set_result(stored_in)
         else:
             batch.acked.set_exception(error)
             batch.acked.exception()  # Every waiter may be gone: that is nothing to complain about.

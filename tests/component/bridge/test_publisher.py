@@ -11,7 +11,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.batch import PendingBatch
+from pipeline.bridge.batch import PendingBatch, StoredIn
 from pipeline.bridge.errors import AckTimeoutError
 from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
@@ -39,7 +39,7 @@ async def publishing(spooler: Spooler | None, metrics: BridgeMetrics) -> AsyncIt
     await publisher.stop()
 
 
-def publish(publisher: Publisher, number: int) -> asyncio.Future[bool]:
+def publish(publisher: Publisher, number: int) -> asyncio.Future[StoredIn]:
     body = AdmittedBody(b"%d" % number + b"x" * 1000)
     return publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0)
 
@@ -70,7 +70,7 @@ async def test_a_disk_that_hangs_is_a_failing_one_and_holds_nothing(
         assert failures == 3
 
         hangs.set()
-        assert await publish(publisher, 9)
+        assert await publish(publisher, 9) is StoredIn.SPOOL
         assert publisher.problems() == []
 
 
@@ -180,5 +180,5 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
 
 async def taken(publisher: Publisher) -> bool:
     with contextlib.suppress(AckTimeoutError):
-        return await publish(publisher, 2) is False
+        return await publish(publisher, 2) is StoredIn.KAFKA
     return False

@@ -14,6 +14,7 @@ from kafka.admin import NewTopic
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
 from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
@@ -75,7 +76,7 @@ async def publishing(
 async def publish(publisher: Publisher, body: bytes) -> bool:
     """Publish *body*; return whether it was acknowledged by Kafka."""
     with contextlib.suppress(PublishError):
-        return await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1) is False
+        return await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1) is StoredIn.KAFKA
     return False
 
 
