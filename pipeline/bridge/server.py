@@ -50,8 +50,8 @@ async def serve(
     *,
     stop: asyncio.Event,
     registry: CollectorRegistry,
+    reload: Callable[[], Settings],
     hangup: asyncio.Event | None = None,
-    reload: Callable[[], Settings] = Settings,
     worker_process: WorkerProcess | None = None,
 ) -> None:
     """
@@ -63,8 +63,8 @@ async def serve(
         settings: All settings; this uses kafka and bridge.
         stop: Set by the one who handles signals.
         registry: Gets the bridge's metrics.
-        hangup: Set by the one who handles signals: *reload* is called.
         reload: Reads the settings again; its callbacks and keys are used from then on.
+        hangup: Set by the one who handles signals: *reload* is called.
         worker_process: Given if this is one of several bridges behind one port.
 
     Raises:
