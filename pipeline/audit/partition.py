@@ -28,7 +28,7 @@ class Scope:
     What of one partition is judged: raw offsets [start, stop), with logs as they were when the audit began.
 
     Args:
-        since: The time (ms) that *start* was found by; None: the log's start.
+        since_ms: The time that *start* was found by; None: the log's start.
         in_flight: Raw offsets that would be judged if the worker had committed them.
     """
 
@@ -40,7 +40,7 @@ class Scope:
     start: int
     stop: int
     in_flight: int
-    since: int | None
+    since_ms: int | None
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ def _audit(settings: Settings, reader: Reader, scope: Scope, progress: Callable[
 
     def count(record: Any) -> None:
         _, code = join.fingerprint_and_code(record)
-        result.counts[record.timestamp - record.timestamp % rules.width, code] += 1
+        result.counts[record.timestamp - record.timestamp % rules.width_ms, code] += 1
 
     def restore(record: Any) -> None:
         count(record)
@@ -118,10 +118,10 @@ def _outputs(
 ) -> tuple[OutputLog, OutputLog]:
     topics, number, balance = settings.kafka.topics, scope.partition, result.balance
 
-    def read(topic: str, bounds: Bounds, since: int) -> Iterator[Any]:
+    def read(topic: str, bounds: Bounds, since_ms: int) -> Iterator[Any]:
         start = bounds.start
-        if scope.since is not None:
-            start = reader.cluster.offsets_at(topic, [number], since).get(number, bounds.end)
+        if scope.since_ms is not None:
+            start = reader.cluster.offsets_at(topic, [number], since_ms).get(number, bounds.end)
         return chain.from_iterable(reader.read(topic, number, start, bounds.end))
 
     def count_accepted(_: Any) -> None:
@@ -141,7 +141,7 @@ def _outputs(
     )
     rejected = output(
         topic=topics.rejected,
-        records=read(topics.rejected, scope.rejected, scope.since or 0),  # Its timestamps are raw's own.
+        records=read(topics.rejected, scope.rejected, scope.since_ms or 0),  # Its timestamps are raw's own.
         raw_offset_of=join.rejected_raw_offset,
         differs=join.rejected_differs,
         on_found=count_rejected,

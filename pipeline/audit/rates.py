@@ -38,11 +38,11 @@ class RateProblem(NamedTuple):
 
 @dataclass(slots=True)
 class FoundRows:
-    """The newest row of each window and ErrorCode (None: all codes); `since` is the first window that is kept."""
+    """The newest row of each window and ErrorCode (None: all codes); windows from `since_ms` on are kept."""
 
     topic: str
-    width: int
-    since: int
+    width_ms: int
+    since_ms: int
     findings: Findings
     newest: dict[int, dict[str | None, FoundRow]] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ class FoundRows:
         try:
             value = json.loads(record.value)
             window = _parse(value["window_start"])
-            if window < self.since:
+            if window < self.since_ms:
                 return
             problems = self._problems(record, value, window)
             row = FoundRow(
@@ -78,7 +78,7 @@ class FoundRows:
             found.append(f"the value belongs under the key {key}")
         if value.keys() != _ROW_FIELDS:
             found.append(f"its fields are {sorted(value)}")
-        if window % self.width or value["window_end"] != _show(window + self.width):
+        if window % self.width_ms or value["window_end"] != _show(window + self.width_ms):
             found.append(f"{value['window_start']} to {value['window_end']} is no window")
         if record.timestamp != window:
             found.append(f"timestamp {record.timestamp} instead of {window}")
@@ -124,7 +124,7 @@ class FoundRows:
         newest = max((row.offset for row in rows.values()), default=None)
         if len(states) > 1:
             return [RateProblem(newest, f"{_show(window)}: its rows differ in complete, revision or late")]
-        if states and window + self.width <= watermark and not next(iter(states))[0]:
+        if states and window + self.width_ms <= watermark and not next(iter(states))[0]:
             return [
                 RateProblem(newest, f"{_show(window)}: not complete, but event time passed its end in all partitions")
             ]

@@ -56,14 +56,14 @@ class RecountedWindows:
         cls, settings: Settings, reader: Reader, results: list[Result], report: AuditReport, *, is_to_the_end: bool
     ) -> RecountedWindows:
         """Begin with what the passes over the partitions counted."""
-        since = int(time.time() * 1000) - KEPT_MS + HOUR_MS
+        since_ms = int(time.time() * 1000) - KEPT_MS + HOUR_MS
         judged = None
-        if any(result.scope.since is not None for result in results) or not is_to_the_end:
-            judged = {window for result in results for window in result.judged if window >= since}
-            since = min(judged, default=since)
-        topic, width = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
+        if any(result.scope.since_ms is not None for result in results) or not is_to_the_end:
+            judged = {window for result in results for window in result.judged if window >= since_ms}
+            since_ms = min(judged, default=since_ms)
+        topic, width_ms = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
         watermark = min((result.watermark for result in results), default=-1) if is_to_the_end else -1
-        rates = FoundRows(topic, width, since, report.findings)
+        rates = FoundRows(topic, width_ms, since_ms, report.findings)
         windows = cls(settings, reader, judged, watermark, rates)
         for result in results:
             windows.read_until[result.scope.partition] = result.scope.accepted.end
@@ -104,7 +104,9 @@ class RecountedWindows:
     def _judged(self) -> list[int]:
         judged = self.judged
         if judged is None:
-            judged = {window for window in self.counts.keys() | self.rates.newest.keys() if window >= self.rates.since}
+            judged = {
+                window for window in self.counts.keys() | self.rates.newest.keys() if window >= self.rates.since_ms
+            }
         return sorted(judged)
 
     def _problems(self, window: int, watermark: int | None = None) -> list[RateProblem]:
@@ -125,7 +127,7 @@ class RecountedWindows:
         for partition, bounds in self.reader.cluster.bounds(topic).items():
             for records in self.reader.read(topic, partition, self.read_until[partition], bounds.end):
                 for record in records:
-                    window = record.timestamp - record.timestamp % self.rates.width
+                    window = record.timestamp - record.timestamp % self.rates.width_ms
                     self.counts[window][join.fingerprint_and_code(record)[1]] += 1
                     self.changing.add(window)
             self.read_until[partition] = bounds.end

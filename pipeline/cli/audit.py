@@ -53,8 +53,8 @@ def audit(
         task = progress.add_task("raw records", total=None)
         report = run_audit(
             settings,
-            since=since_ms,
-            until=until_ms,
+            since_ms=since_ms,
+            until_ms=until_ms,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if as_json:

@@ -22,7 +22,7 @@ from pipeline.kafka.tools.cluster import Cluster, ClusterError, UnreachableError
 from pipeline.service.settings import Settings
 
 CONNECT_SECONDS_MAX = 3
-SKEW_SECONDS_OK = 5.0
+SKEW_SECONDS_MAX = 5.0
 VERIFIES_TRANSACTIONS = (3, 6)
 
 
@@ -126,19 +126,19 @@ def check_clock(cluster: Cluster, settings: Settings) -> CheckResult:
         return _clock_by_raw(cluster, settings)
     theirs = theirs_ms / 1000
     # Any instant of the round trip may have been theirs.
-    skew = theirs - after if theirs > after else min(0.0, theirs - before)
-    return skew_finding(skew, settings.bridge.timestamp_tolerance_seconds)
+    skew_seconds = theirs - after if theirs > after else min(0.0, theirs - before)
+    return skew_finding(skew_seconds, settings.bridge.timestamp_tolerance_seconds)
 
 
-def skew_finding(skew: float, tolerance_seconds: int) -> CheckResult:
+def skew_finding(skew_seconds: float, tolerance_seconds: int) -> CheckResult:
     """Judge how many seconds Kafka's clock is ahead of ours."""
-    what = f"Kafka's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} ours"
+    what = f"Kafka's clock is {abs(skew_seconds):.1f} s {'ahead of' if skew_seconds > 0 else 'behind'} ours"
     fix = "synchronise both with NTP: chronyc tracking, or timedatectl status"
-    if abs(skew) > tolerance_seconds:
+    if abs(skew_seconds) > tolerance_seconds:
         return fail("clock", f"{what}; VOD's signatures are refused from {tolerance_seconds} s on", fix)
-    if abs(skew) > SKEW_SECONDS_OK:
+    if abs(skew_seconds) > SKEW_SECONDS_MAX:
         return warn("clock", what, fix)
-    return ok("clock", f"Kafka's clock is within {SKEW_SECONDS_OK:.0f} s of ours")
+    return ok("clock", f"Kafka's clock is within {SKEW_SECONDS_MAX:.0f} s of ours")
 
 
 def _clock_by_raw(cluster: Cluster, settings: Settings) -> CheckResult:
@@ -147,7 +147,7 @@ def _clock_by_raw(cluster: Cluster, settings: Settings) -> CheckResult:
         ahead = cluster.newest_timestamp_ms(settings.kafka.topics.raw) / 1000 - time.time()
     except ClusterError as error:
         return warn("clock", f"it cannot be compared with Kafka's: {error}", grant)
-    if ahead > SKEW_SECONDS_OK:
+    if ahead > SKEW_SECONDS_MAX:
         return skew_finding(ahead, settings.bridge.timestamp_tolerance_seconds)
     return warn("clock", "that it is not ahead is not known: our user may not describe the cluster", grant)
 

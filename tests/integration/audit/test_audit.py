@@ -108,8 +108,8 @@ def test_between_two_times_only_those_records_are_judged(kafka: LocalKafka, run:
     copy(settings, logs, run)
     bursts = [sum(each.timestamp == middle + n * 1000 for part in logs[RAW] for each in part) for n in range(4)]
 
-    since = audit.run(settings, since=middle + 1000, rows_timeout_seconds=0)
-    between = audit.run(settings, since=middle + 1000, until=middle + 2000, rows_timeout_seconds=0)
+    since = audit.run(settings, since_ms=middle + 1000, rows_timeout_seconds=0)
+    between = audit.run(settings, since_ms=middle + 1000, until_ms=middle + 2000, rows_timeout_seconds=0)
 
     assert disagreements(since) == disagreements(between) == []
     assert since.balance.received == sum(bursts[1:])
