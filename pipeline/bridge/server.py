@@ -38,7 +38,7 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # VOD retries after a second; a proxy in front of us keeps connections for a minute and more.
 KEEP_ALIVE_SECONDS = 75
-# Requests in flight are no garbage: at the default of 700 the cyclic collector took 14 us of each.
+# Requests in flight are no garbage: at the default of 700 the cyclic collector walks them often, in vain.
 GC_THRESHOLD = 20_000
 # Of the process's limit of open files: a crowd of clients must not keep Kafka from being reached again.
 DESCRIPTORS_RESERVED = 64

@@ -2,7 +2,7 @@
 What a raw record says: validated by the schema, or known to be valid because one like it was.
 
 VOD's bodies repeat in everything but MediaId and EventTime. A body without those two is a shape; the schema judges each
-shape once, and what follows is two look-ups instead of a parse: 0.6 us instead of 2.
+shape once, and what follows is two look-ups instead of a parse.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def accept(state: AcceptState, records: Iterable[FetchedRecord], accepted: Rows)
                 decision = pack_decision(last_offset, fingerprint) + content.code_bytes
                 accept_row((media_id, record.value, at, [*record.headers, (HEADER_DECISION, decision)]))
                 tally[window, content] += 1
-                if at > highest:  # noqa: PLR1730  # max() costs 0.1 us, and this is the hot path.
+                if at > highest:  # noqa: PLR1730  # max() is a call, and this is the hot path.
                     highest = at
             elif known == fingerprint:
                 duplicates += 1
