@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import audit as ops_audit
-from pipeline.audit.findings import Report
+from pipeline.audit import run as run_audit
+from pipeline.audit.findings import AuditReport
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.service import settings as configuration
 from pipeline.service.plain_text import plain
@@ -51,10 +51,10 @@ def audit(
     settings = configuration.load(config)
     with _progress() as progress:
         task = progress.add_task("raw records", total=None)
-        report = ops_audit.run(
+        report = run_audit(
             settings,
-            since=since_ms,
-            until=until_ms,
+            since_ms=since_ms,
+            until_ms=until_ms,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if as_json:
@@ -87,7 +87,7 @@ def _time(text: str | None, option: str, now: float) -> int | None:
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def shown(report: Report) -> RenderableType:
+def shown(report: AuditReport) -> RenderableType:
     """Return the report for people: the balance, the first findings, the verdict in one line."""
     findings = report.findings
     lines: list[RenderableType] = [_balance(report)]
@@ -103,7 +103,7 @@ def shown(report: Report) -> RenderableType:
     return Group(*lines)
 
 
-def _balance(report: Report) -> Table:
+def _balance(report: AuditReport) -> Table:
     balance = report.balance
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     table.add_column("raw records", "accounted for")
@@ -123,7 +123,7 @@ def _balance(report: Report) -> Table:
     return table
 
 
-def _verdict(report: Report) -> Text:
+def _verdict(report: AuditReport) -> Text:
     balance = report.balance
     waiting = f"; {balance.in_flight:,} raw records are in flight" if balance.in_flight else ""
     pending = f"; {report.windows_pending:,} windows are still being reported" if report.windows_pending else ""

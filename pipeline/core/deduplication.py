@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pipeline.core.body_shapes import Reader, RefusedError, refusal, suffix_of
+from pipeline.core.body_shapes import BodyReader, RecordRefusedError, refusal, suffix_of
 from pipeline.core.contract import (
     DETAIL_BYTES_MAX,
     HEADER_DECISION,
@@ -37,7 +37,7 @@ from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit
 from pipeline.core.windows import NEVER, TimePolicy, format_time
 
 
-class Record(Protocol):
+class FetchedRecord(Protocol):
     """A raw record as Kafka's client hands it out; `timestamp` is the broker's, in ms."""
 
     offset: int
@@ -93,10 +93,10 @@ class AcceptState:
     begun: int = 0
     buckets: dict[int, Bucket] = field(default_factory=dict)
     totals: Counter[OutcomeKey] = field(default_factory=Counter)
-    reader: Reader = field(init=False)
+    reader: BodyReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = Reader(self.policy)
+        self.reader = BodyReader(self.policy)
 
     @property
     def stream_time(self) -> int:
@@ -158,7 +158,7 @@ def tick(state: AcceptState, now: int | None) -> Decisions:
     return decisions
 
 
-def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Decisions:
+def accept(state: AcceptState, records: Iterable[FetchedRecord], accepted: Rows) -> Decisions:
     """
     Decide on every record of a chunk, in order.
 
@@ -196,13 +196,13 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
                 decision = pack_decision(last_offset, fingerprint) + content.code_bytes
                 accept_row((media_id, record.value, at, [*record.headers, (HEADER_DECISION, decision)]))
                 tally[window, content] += 1
-                if at > highest:  # noqa: PLR1730  # max() costs 0.1 us, and this is the hot path.
+                if at > highest:  # noqa: PLR1730  # max() is a call, and this is the hot path.
                     highest = at
             elif known == fingerprint:
                 duplicates += 1
             else:
                 raise refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(at)} is known")
-        except RefusedError as refused:
+        except RecordRefusedError as refused:
             _refuse(state, decisions, record, refused.outcome)
 
     state.highest, state.last = highest, LastAccepted(last_offset, last_at)
@@ -218,12 +218,12 @@ def _conclude(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, C
     _advance(state, state.policy.watermark(state.highest, state.stream_time), decisions)
 
 
-def _out_of_time(at: int, now: int, *, is_early: bool) -> RefusedError:
+def _out_of_time(at: int, now: int, *, is_early: bool) -> RecordRefusedError:
     reason = Reason.EVENT_TIME_IN_FUTURE if is_early else Reason.EVENT_TIME_EXPIRED
     return refusal(reason, f"{format_time(at)} is {(at - now) / 1000:+.0f} s from the record's arrival")
 
 
-def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:
+def _refuse(state: AcceptState, decisions: Decisions, record: FetchedRecord, outcome: Ignored | Rejected) -> None:
     if isinstance(outcome, Ignored):
         decisions.outcomes[OutcomeKey(Outcome.IGNORED, outcome.event_type)] += 1
         return

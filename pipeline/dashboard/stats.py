@@ -34,7 +34,7 @@ class Raw(NamedTuple):
     metadata: str
 
 
-class Position(NamedTuple):
+class PartitionProgress(NamedTuple):
     """How far a partition of raw has been decided on."""
 
     partition: int
@@ -61,7 +61,7 @@ class Stats:
     """
 
     totals: dict[OutcomeKey, int]
-    positions: tuple[Position, ...]
+    positions: tuple[PartitionProgress, ...]
     watermark: int | None
     spooled: Spooled | None
 
@@ -90,14 +90,14 @@ class Stats:
 def stats_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -> Stats:
     """Add up what was committed for all partitions."""
     totals: Counter[OutcomeKey] = Counter()
-    positions: list[Position] = []
+    positions: list[PartitionProgress] = []
     watermarks: list[int] = []
     for raw in raws:
         state = from_metadata(raw.partition, policy, raw.metadata)
         totals.update(state.totals)
         watermarks.append(state.watermark)
         lag = raw.end - (raw.start if raw.committed is None else max(raw.start, raw.committed))
-        positions.append(Position(raw.partition, raw.end, raw.committed, max(0, lag)))
+        positions.append(PartitionProgress(raw.partition, raw.end, raw.committed, max(0, lag)))
     lowest = min(watermarks, default=NEVER)
     return Stats(
         totals=dict(totals),

@@ -23,7 +23,7 @@ from kafka.admin import (
     ResourceType,
 )
 
-from pipeline.admin.doctor import Finding, Level
+from pipeline.admin.doctor import CheckResult, Level
 from pipeline.admin.doctor.kafka import examine
 from pipeline.admin.topics.apply import reconcile
 from pipeline.cli.terminal import USAGE_EXIT_CODE
@@ -41,7 +41,7 @@ AUTHORIZER = {
 }
 
 
-def bad(settings: Settings) -> list[Finding]:
+def bad(settings: Settings) -> list[CheckResult]:
     return [finding for finding in examine(settings) if finding.level is not Level.OK]
 
 

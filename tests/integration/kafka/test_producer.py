@@ -15,8 +15,9 @@ from kafka.admin import NewTopic
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
-from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.batch import StoredIn
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.kafka import batches
 from pipeline.kafka.producer import BatchRefusedError, Producer
@@ -77,7 +78,7 @@ async def publishing(
 async def publish(publisher: Publisher, body: bytes) -> bool:
     """Publish *body*; return whether it was acknowledged by Kafka."""
     with contextlib.suppress(PublishError):
-        return await publisher.publish(body, Authenticated(body), source=Source.HTTP, received_at_ms=1) is False
+        return await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1) is StoredIn.KAFKA
     return False
 
 
@@ -186,8 +187,8 @@ async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:
 async def test_a_refusal_is_of_the_batch_and_not_of_the_connection(settings: Settings) -> None:
     async with publishing(settings, ack_timeout_seconds=5) as (publisher, registry):
         await until_published(publisher)
-        with pytest.raises(RefusedError, match="MESSAGE_TOO_LARGE"):
-            await publisher.publish(None, Authenticated(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
+        with pytest.raises(KafkaFailedError, match="MESSAGE_TOO_LARGE"):
+            await publisher.publish(None, AdmittedBody(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
         await until_published(publisher)
 
         assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 0
@@ -214,7 +215,7 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
             task.cancel()
         await asyncio.wait(loads)
         with pytest.raises(AckTimeoutError):
-            await publisher.publish(None, Authenticated(b"away"), source=Source.HTTP, received_at_ms=1)
+            await publisher.publish(None, AdmittedBody(b"away"), source=Source.HTTP, received_at_ms=1)
         await asyncio.to_thread(own_kafka.start)
         await until_published(publisher)
 
