@@ -44,7 +44,7 @@ class ProducerId(NamedTuple):
     epoch: int = -1
 
 
-class Outcome(NamedTuple, Generic[T]):
+class CodedAnswer(NamedTuple, Generic[T]):
     """The error codes of an answer (0 is none), and what it says besides."""
 
     codes: Collection[int]
@@ -67,31 +67,31 @@ def produce(
     return Request(0, 9, body, _read_appended)
 
 
-def init_producer_id(producer: ProducerId, *, timeout_ms: int) -> Request[Outcome[ProducerId]]:
+def init_producer_id(producer: ProducerId, *, timeout_ms: int) -> Request[CodedAnswer[ProducerId]]:
     """Abort what the transactional id has open, and begin an epoch; *producer* names the one before, if it is known."""
     body = string(producer.transactional_id) + _INIT.pack(timeout_ms, producer.id, producer.epoch) + NO_TAGS
 
-    def read(answer: Answer) -> Outcome[ProducerId]:
+    def read(answer: Answer) -> CodedAnswer[ProducerId]:
         _, code, producer_id, epoch = answer.take(_INITED)
-        return Outcome([code], ProducerId(producer.transactional_id, producer_id, epoch))
+        return CodedAnswer([code], ProducerId(producer.transactional_id, producer_id, epoch))
 
     return Request(22, 4, body, read)
 
 
-def add_partitions(producer: ProducerId, tps: Collection[TopicPartition]) -> Request[Outcome[None]]:
+def add_partitions(producer: ProducerId, tps: Collection[TopicPartition]) -> Request[CodedAnswer[None]]:
     """Let *tps* get the transaction's marker."""
     shares = topics(dict.fromkeys(tps, b""), tagged=False)
     return Request(24, 3, _packed(producer) + shares + NO_TAGS, _read_codes)
 
 
-def add_group(producer: ProducerId, group: str) -> Request[Outcome[None]]:
+def add_group(producer: ProducerId, group: str) -> Request[CodedAnswer[None]]:
     """Let *group*'s offsets get the transaction's marker."""
     return Request(25, 3, _packed(producer) + string(group) + NO_TAGS, _read_code)
 
 
 def commit_offsets(
     producer: ProducerId, group: str, positions: Mapping[TopicPartition, OffsetAndMetadata]
-) -> Request[Outcome[None]]:
+) -> Request[CodedAnswer[None]]:
     """Commit *positions* of *group* together with the transaction; no member of the group is named."""
     shares = {
         tp: _POSITION.pack(position.offset, NO_LEADER_EPOCH) + string(position.metadata)
@@ -109,13 +109,13 @@ def commit_offsets(
     return Request(28, 3, body, _read_codes)
 
 
-def end(producer: ProducerId, *, commit: bool) -> Request[Outcome[None]]:
+def end(producer: ProducerId, *, commit: bool) -> Request[CodedAnswer[None]]:
     """Commit or abort; the markers follow."""
     body = string(producer.transactional_id) + _ID_END.pack(producer.id, producer.epoch, commit) + NO_TAGS
     return Request(26, 3, body, _read_code)
 
 
-def describe_producers(tps: Collection[TopicPartition]) -> Request[Outcome[set[tuple[TopicPartition, int]]]]:
+def describe_producers(tps: Collection[TopicPartition]) -> Request[CodedAnswer[set[tuple[TopicPartition, int]]]]:
     """Ask which producer ids have a transaction open in *tps* (KIP-664)."""
     return Request(61, 0, topics(dict.fromkeys(tps, b""), tagged=False) + NO_TAGS, _read_open)
 
@@ -124,12 +124,12 @@ def _packed(producer: ProducerId) -> bytes:
     return string(producer.transactional_id) + _ID.pack(producer.id, producer.epoch)
 
 
-def _read_code(answer: Answer) -> Outcome[None]:
+def _read_code(answer: Answer) -> CodedAnswer[None]:
     _, code = answer.take(_CODE)  # Behind the throttle time.
-    return Outcome([code], None)
+    return CodedAnswer([code], None)
 
 
-def _read_codes(answer: Answer) -> Outcome[None]:
+def _read_codes(answer: Answer) -> CodedAnswer[None]:
     answer.take(_INT32)  # The throttle time.
     codes = []
     for _ in answer.items():
@@ -138,7 +138,7 @@ def _read_codes(answer: Answer) -> Outcome[None]:
             codes.append(answer.take(_CODE)[1])  # Behind the partition's number.
             answer.skip_tags()
         answer.skip_tags()
-    return Outcome(codes, None)
+    return CodedAnswer(codes, None)
 
 
 def _read_appended(answer: Answer) -> dict[TopicPartition, Appended]:
@@ -158,7 +158,7 @@ def _read_appended(answer: Answer) -> dict[TopicPartition, Appended]:
     return found
 
 
-def _read_open(answer: Answer) -> Outcome[set[tuple[TopicPartition, int]]]:
+def _read_open(answer: Answer) -> CodedAnswer[set[tuple[TopicPartition, int]]]:
     answer.take(_INT32)  # The throttle time.
     codes, found = [], set()
     for _ in answer.items():
@@ -174,4 +174,4 @@ def _read_open(answer: Answer) -> Outcome[set[tuple[TopicPartition, int]]]:
                     found.add((TopicPartition(topic, partition), producer_id))
             answer.skip_tags()
         answer.skip_tags()
-    return Outcome(codes, found)
+    return CodedAnswer(codes, found)

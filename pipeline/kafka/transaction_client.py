@@ -18,7 +18,7 @@ from aiokafka.structs import OffsetAndMetadata
 from pipeline.kafka import requests
 from pipeline.kafka.clients import close_client
 from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, STOP_SECONDS
-from pipeline.kafka.requests import Outcome, ProducerId
+from pipeline.kafka.requests import CodedAnswer, ProducerId
 from pipeline.kafka.wire import Request
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
@@ -142,17 +142,17 @@ class TransactionClient:
                 self._client = client
         return self._client
 
-    async def _ask_coordinator(self, producer: ProducerId, request: Request[Outcome[T]]) -> T:
+    async def _ask_coordinator(self, producer: ProducerId, request: Request[CodedAnswer[T]]) -> T:
         return await self._asked(CoordinationType.TRANSACTION, producer.transactional_id, request)
 
-    async def _asked(self, kind: int, key: str, request: Request[Outcome[T]]) -> T:
+    async def _asked(self, kind: int, key: str, request: Request[CodedAnswer[T]]) -> T:
         """Ask the coordinator of *key*; after most failures it is looked for anew."""
         client = await self._connected()
         try:
             if (kind, key) not in self._coordinators:
                 self._coordinators[kind, key] = await self._answered(client, client.coordinator_lookup(kind, key))
             asked = client.send(self._coordinators[kind, key], request, group=ConnectionGroup.COORDINATION)
-            answer: Outcome[T] = await self._answered(client, asked)
+            answer: CodedAnswer[T] = await self._answered(client, asked)
             _check(answer)
         except ConcurrentTransactions:
             raise
@@ -182,7 +182,7 @@ def _leader(client: AIOKafkaClient, tp: TopicPartition) -> int:
     return leader
 
 
-def _check(outcome: Outcome[Any]) -> None:
+def _check(outcome: CodedAnswer[Any]) -> None:
     """Raise the first error of an answer."""
     for code in outcome.codes:
         if code not in (0, OPERATION_NOT_ATTEMPTED):

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import requests
-from pipeline.kafka.requests import Appended, Outcome, ProducerId
+from pipeline.kafka.requests import Appended, CodedAnswer, ProducerId
 from pipeline.kafka.wire import Answer, Request
 from tests.conftest import KAFKA_JARS
 
@@ -138,7 +138,7 @@ ANSWERS: list[tuple[str, Request[Any], dict[str, Any], Any]] = [
         "InitProducerId",
         INIT,
         {"ThrottleTimeMs": 1, "ErrorCode": 2, "ProducerId": 3, "ProducerEpoch": 4},
-        Outcome([2], ProducerId("id-ä", 3, 4)),
+        CodedAnswer([2], ProducerId("id-ä", 3, 4)),
     ),
     (
         "AddPartitionsToTxn",
@@ -151,16 +151,16 @@ ANSWERS: list[tuple[str, Request[Any], dict[str, Any], Any]] = [
                 {"PartitionIndex": 1, "PartitionErrorCode": 55},
             ),
         },
-        Outcome([0, 55], None),
+        CodedAnswer([0, 55], None),
     ),
-    ("AddOffsetsToTxn", ADD_GROUP, {"ThrottleTimeMs": 1, "ErrorCode": 2}, Outcome([2], None)),
+    ("AddOffsetsToTxn", ADD_GROUP, {"ThrottleTimeMs": 1, "ErrorCode": 2}, CodedAnswer([2], None)),
     (
         "TxnOffsetCommit",
         COMMIT_OFFSETS,
         {"ThrottleTimeMs": 1, "Topics": by_partition("Partitions", {"PartitionIndex": 0, "ErrorCode": 25})},
-        Outcome([25], None),
+        CodedAnswer([25], None),
     ),
-    ("EndTxn", END, {"ThrottleTimeMs": 1, "ErrorCode": 51}, Outcome([51], None)),
+    ("EndTxn", END, {"ThrottleTimeMs": 1, "ErrorCode": 51}, CodedAnswer([51], None)),
     (
         "DescribeProducers",
         DESCRIBE,
@@ -179,7 +179,7 @@ ANSWERS: list[tuple[str, Request[Any], dict[str, Any], Any]] = [
                 },
             ),
         },
-        Outcome([0], {(A1, 9)}),
+        CodedAnswer([0], {(A1, 9)}),
     ),
 ]
 
