@@ -63,30 +63,30 @@ def produce(
 ) -> Request[dict[TopicPartition, Appended]]:
     """Append one batch to each partition, on all its replicas that are in sync."""
     shares = {tp: octets(batch) for tp, batch in batches.items()}
-    body = string(transactional_id) + _SETTINGS.pack(ACKS_ALL, timeout_ms) + topics(shares) + NO_TAGS
-    return Request(0, 9, body, _read_appended)
+    parts = [string(transactional_id), _SETTINGS.pack(ACKS_ALL, timeout_ms), *topics(shares), NO_TAGS]
+    return Request(0, 9, parts, _read_appended)
 
 
 def init_producer_id(producer: ProducerId, *, timeout_ms: int) -> Request[CodedAnswer[ProducerId]]:
     """Abort what the transactional id has open, and begin an epoch; *producer* names the one before, if it is known."""
-    body = string(producer.transactional_id) + _INIT.pack(timeout_ms, producer.id, producer.epoch) + NO_TAGS
+    parts = [string(producer.transactional_id), _INIT.pack(timeout_ms, producer.id, producer.epoch), NO_TAGS]
 
     def read(answer: Answer) -> CodedAnswer[ProducerId]:
         _, code, producer_id, epoch = answer.take(_INITED)
         return CodedAnswer([code], ProducerId(producer.transactional_id, producer_id, epoch))
 
-    return Request(22, 4, body, read)
+    return Request(22, 4, parts, read)
 
 
 def add_partitions(producer: ProducerId, tps: Collection[TopicPartition]) -> Request[CodedAnswer[None]]:
     """Let *tps* get the transaction's marker."""
-    shares = topics(dict.fromkeys(tps, b""), tagged=False)
-    return Request(24, 3, _packed(producer) + shares + NO_TAGS, _read_codes)
+    shares = topics(dict.fromkeys(tps, ()), tagged=False)
+    return Request(24, 3, [_packed(producer), *shares, NO_TAGS], _read_codes)
 
 
 def add_group(producer: ProducerId, group: str) -> Request[CodedAnswer[None]]:
     """Let *group*'s offsets get the transaction's marker."""
-    return Request(25, 3, _packed(producer) + string(group) + NO_TAGS, _read_code)
+    return Request(25, 3, [_packed(producer), string(group), NO_TAGS], _read_code)
 
 
 def commit_offsets(
@@ -94,30 +94,23 @@ def commit_offsets(
 ) -> Request[CodedAnswer[None]]:
     """Commit *positions* of *group* together with the transaction; no member of the group is named."""
     shares = {
-        tp: _POSITION.pack(position.offset, NO_LEADER_EPOCH) + string(position.metadata)
+        tp: (_POSITION.pack(position.offset, NO_LEADER_EPOCH), string(position.metadata))
         for tp, position in positions.items()
     }
-    body = (
-        string(producer.transactional_id)
-        + string(group)
-        + _MEMBER.pack(producer.id, producer.epoch, NO_GENERATION)
-        + string("")
-        + string(None)
-        + topics(shares)
-        + NO_TAGS
-    )
-    return Request(28, 3, body, _read_codes)
+    member = [_MEMBER.pack(producer.id, producer.epoch, NO_GENERATION), string(""), string(None)]
+    parts = [string(producer.transactional_id), string(group), *member, *topics(shares), NO_TAGS]
+    return Request(28, 3, parts, _read_codes)
 
 
 def end(producer: ProducerId, *, commit: bool) -> Request[CodedAnswer[None]]:
     """Commit or abort; the markers follow."""
-    body = string(producer.transactional_id) + _ID_END.pack(producer.id, producer.epoch, commit) + NO_TAGS
-    return Request(26, 3, body, _read_code)
+    parts = [string(producer.transactional_id), _ID_END.pack(producer.id, producer.epoch, commit), NO_TAGS]
+    return Request(26, 3, parts, _read_code)
 
 
 def describe_producers(tps: Collection[TopicPartition]) -> Request[CodedAnswer[set[tuple[TopicPartition, int]]]]:
     """Ask which producer ids have a transaction open in *tps* (KIP-664)."""
-    return Request(61, 0, topics(dict.fromkeys(tps, b""), tagged=False) + NO_TAGS, _read_open)
+    return Request(61, 0, [*topics(dict.fromkeys(tps, ()), tagged=False), NO_TAGS], _read_open)
 
 
 def _packed(producer: ProducerId) -> bytes:

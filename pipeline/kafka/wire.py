@@ -8,7 +8,7 @@ the same: a request is to it whatever has the methods of `Request`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -32,29 +32,28 @@ def uvarint(number: int) -> bytes:
     return bytes(packed)
 
 
-def octets(value: bytes) -> bytes:
-    """Pack compact bytes."""
-    return uvarint(len(value) + 1) + value
+def octets(value: bytes) -> tuple[bytes, bytes]:
+    """Pack compact bytes, without copying them."""
+    return uvarint(len(value) + 1), value
 
 
 def string(value: str | None) -> bytes:
     """Pack a compact string, or none."""
-    return b"\0" if value is None else octets(value.encode())
+    return b"\0" if value is None else b"".join(octets(value.encode()))
 
 
-def array(items: Iterable[bytes]) -> bytes:
-    """Pack an array of what is packed already."""
-    packed = list(items)
-    return uvarint(len(packed) + 1) + b"".join(packed)
-
-
-def topics(partitions: Mapping[TopicPartition, bytes], *, tagged: bool = True) -> bytes:
+def topics(partitions: Mapping[TopicPartition, Sequence[bytes]], *, tagged: bool = True) -> list[bytes]:
     """Pack what belongs to each partition, by topic: each with its number, and tags of its own if it is *tagged*."""
-    by_topic: dict[str, list[bytes]] = {}
-    end = NO_TAGS if tagged else b""
-    for tp, packed in partitions.items():
-        by_topic.setdefault(tp.topic, []).append(_CORRELATION.pack(tp.partition) + packed + end)
-    return array(string(topic) + array(items) + NO_TAGS for topic, items in by_topic.items())
+    by_topic: dict[str, list[TopicPartition]] = {}
+    for tp in partitions:
+        by_topic.setdefault(tp.topic, []).append(tp)
+    parts = [uvarint(len(by_topic) + 1)]
+    for topic, tps in by_topic.items():
+        parts += string(topic), uvarint(len(tps) + 1)
+        for tp in tps:
+            parts += _CORRELATION.pack(tp.partition), *partitions[tp], NO_TAGS if tagged else b""
+        parts.append(NO_TAGS)
+    return parts
 
 
 class Answer:
@@ -102,10 +101,16 @@ class Answer:
 
 
 class Request(Generic[T]):
-    """A packed request; *parse* reads its answer."""
+    """A packed request, in parts that are joined once; *parse* reads its answer."""
 
-    def __init__(self, key: int, version: int, body: bytes, parse: Callable[[Answer], T]) -> None:
-        self.key, self.version, self.body, self.parse = key, version, body, parse
+    def __init__(self, key: int, version: int, parts: Sequence[bytes], parse: Callable[[Answer], T]) -> None:
+        self.key, self.version, self.parts, self.parse = key, version, parts, parse
+        self._header = b""
+
+    @property
+    def body(self) -> bytes:
+        """All behind the header."""
+        return b"".join(self.parts)
 
     # What aiokafka's connection asks of a request.
 
@@ -117,13 +122,14 @@ class Request(Generic[T]):
         return self
 
     def build_request_header(self, correlation_id: int, client_id: str) -> _Packed:
-        """Pack the header, version 2."""
+        """Pack the header, version 2, which `encode` returns with the body: to add one to the other copies both."""
         name = client_id.encode()
-        return _Packed(_HEAD.pack(self.key, self.version, correlation_id, len(name)) + name + NO_TAGS)
+        self._header = _HEAD.pack(self.key, self.version, correlation_id, len(name)) + name + NO_TAGS
+        return _Packed(b"")
 
     def encode(self) -> bytes:
-        """Return the body."""
-        return self.body
+        """Return header and body."""
+        return b"".join((self._header, *self.parts))
 
     def parse_response_header(self, data: BytesIO) -> _ResponseHeader:
         """Read the header, version 1; its tags are left to `decode`."""
