@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -31,6 +32,8 @@ COORDINATORS_SECONDS_MAX = 5.0
 COORDINATOR_PAUSE_SECONDS = 0.2
 NO_SUCH = -1  # A generation that no group is in, and an id that no producer has: both count from 0.
 
+logger = structlog.get_logger()
+
 _REFUSED = (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 
 
@@ -42,18 +45,24 @@ async def require_permissions(kafka: KafkaSettings, group: str, transactional_id
     """
     Ask Kafka whether our user may use *group* and *transactional_ids*: a consumer that may not join says nothing.
 
+    What is missing is logged at once, and waited for, as not every broker knows at once what was granted.
+
     Raises:
         PermissionsError: it may not, and still not after MISSING_SECONDS_MAX.
         ClusterError: there is no coordinator to ask.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + MISSING_SECONDS_MAX
+    is_said = False
     while names := await refused(kafka, group, transactional_ids):
+        missing = [f"READ group {group}"] if group in names else []
+        missing += [f"WRITE transactional id {name}" for name in sorted(names - {group})]
+        what = f"our user may not {', '.join(missing)}: `vod-pipeline doctor` has the kafka-acls.sh commands"
         if loop.time() > deadline:
-            raise PermissionsError(
-                f"our user may not use {', '.join(sorted(names))} (READ the group, WRITE under the transactional ids): "
-                f"`vod-pipeline doctor` has the kafka-acls.sh commands"
-            )
+            raise PermissionsError(what)
+        if not is_said:
+            logger.warning("permissions_missing", message=what, seconds_max=MISSING_SECONDS_MAX)
+            is_said = True
         await asyncio.sleep(POLL_SECONDS)
 
 

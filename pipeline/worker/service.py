@@ -130,7 +130,8 @@ async def _stopped_or_crashed(built: WorkerApp, starting: asyncio.Task[None], st
         if starting.done():
             starting.result()
         if built.faust.crashed:
-            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {built.faust.crash_reason!r}")
+            reason = built.faust.crash_reason
+            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {reason!r}; see `vod-pipeline doctor`")
         waiting_since = None if built.is_member else waiting_since or time.monotonic()
         if waiting_since is not None and time.monotonic() - waiting_since > JOINING_SECONDS_MAX:
             crash(
