@@ -121,8 +121,8 @@ MUTANTS = (
     Mutant(
         "a chunk's count is written, not the sum",
         ACCEPT,
-        'b"%d" % number, NO_TIMESTAMP, []))\n    if tally',
-        'b"%d" % tally.get((window, code), 1), NO_TIMESTAMP, []))\n    if tally',
+        "_count_row(state, window, code, number))",
+        "_count_row(state, window, code, tally.get((window, code), 1)))",
     ),
     Mutant(
         "events are forgotten early",
@@ -150,8 +150,8 @@ MUTANTS = (
         "_advance(state, watermark, Decisions())",
     ),
     Mutant("what begins anew does not say its counts", METADATA, "policy, is_anew=True)", "policy)"),
-    Mutant("its clock is believed as before", REPORT, 'if known is None or value.get("anew"):', "if known is None:"),
-    Mutant("what ended does not end once more", REPORT, "        self.unended = sorted(self.counts)\n", ""),
+    Mutant("its clock is believed as before", REPORT, 'if value.get("anew"):', "if False:"),
+    Mutant("what ended does not end once more", REPORT, "self.unended = sorted(self.counts)", "pass"),
     Mutant("a lost offset is guessed one too far", STAGE, "resume=last + 1, last_body", "resume=last + 2, last_body"),
     Mutant("the totals are not committed", METADATA, '{"totals": totals}', '{"totals": {}}'),
     Mutant("what was accepted last is unnamed", METADATA, '"last_accepted": state.last,', '"last_accepted": UNKNOWN,'),

@@ -247,13 +247,16 @@ def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Cont
         changed[window, content.code] = counts[content.code] = counts.get(content.code, 0) + number
         decisions.deletions[content] += number
     for (window, code), number in changed.items():
-        key = pack_count_key(state.partition, window, code)
-        decisions.partial_counts.append((key, b"%d" % number, NO_TIMESTAMP, []))
+        decisions.partial_counts.append(_count_row(state, window, code, number))
     if tally:
         decisions.outcomes[OutcomeKey(Outcome.ACCEPTED)] += sum(tally.values())
     if duplicates:
         decisions.outcomes[OutcomeKey(Outcome.DUPLICATE)] += duplicates
     state.totals.update(decisions.outcomes)
+
+
+def _count_row(state: AcceptState, window: int, code: str, number: int) -> Row:
+    return pack_count_key(state.partition, window, code), b"%d" % number, NO_TIMESTAMP, []
 
 
 def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
@@ -270,7 +273,7 @@ def _write_watermark(state: AcceptState, decisions: Decisions) -> None:
         state.is_anew = False
         value["anew"] = True
         decisions.partial_counts += [
-            (pack_count_key(state.partition, window, code), b"%d" % count, NO_TIMESTAMP, [])
+            _count_row(state, window, code, count)
             for window, bucket in state.buckets.items()
             for code, count in bucket.counts.items()
         ]

@@ -108,9 +108,10 @@ class ReportState:
         self.dirty.add(window)
 
     def begin_anew(self, partition: int, watermark: Watermark) -> None:
-        """Take in what *partition* says of its time, which may have been further on: windows end once more."""
+        """Take in what *partition* says of its time; if that was further on, windows end once more."""
+        if watermark.at < self.watermarks.get(partition, watermark).at:
+            self.unended = sorted(self.counts)
         self.watermarks[partition] = watermark
-        self.unended = sorted(self.counts)
 
     def _remember(self, window: int) -> None:
         if window not in self.counts and window not in self.published:
@@ -137,10 +138,11 @@ def _is_complete(rate: WindowRate | None) -> bool:
 
 
 def _merge_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
-    said, known = Watermark(value["watermark"], value["expiry"]), state.watermarks.get(key.partition)
-    if known is None or value.get("anew"):
+    said = Watermark(value["watermark"], value["expiry"])
+    if value.get("anew"):
         state.begin_anew(key.partition, said)
     else:  # One that was decided on late may come behind its successors.
+        known = state.watermarks.get(key.partition, Watermark(NEVER, NEVER))
         state.watermarks[key.partition] = Watermark(max(known.at, said.at), max(known.expiry, said.expiry))
 
 
