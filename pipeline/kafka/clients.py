@@ -6,12 +6,13 @@ The names used here are the libraries' own; their versions are pinned, and check
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from socket import socket
 from typing import Any, cast
 
 import aiokafka.admin.client
 import aiokafka.client
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import BrokerResponseError, KafkaConnectionError, ProducerFenced, kafka_errors
@@ -52,6 +53,24 @@ class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka
 def is_closed_handle(error: BaseException) -> bool:
     """Whether uvloop refused to write to a connection just lost, by a RuntimeError where aiokafka expects OSError."""
     return isinstance(error, RuntimeError) and "handler is closed" in str(error)
+
+
+async def reach(client: AIOKafkaClient, topics: Collection[str]) -> None:
+    """
+    Connect *client*, and have it follow *topics*.
+
+    Raises:
+        KafkaError: no broker can be reached.
+    """
+    await client.bootstrap()
+    if not await client.set_topics(topics):
+        raise KafkaConnectionError("the brokers cannot be reached where they say they are")
+
+
+def leader_of(client: AIOKafkaClient, tp: TopicPartition) -> int | None:
+    """Return the broker that leads *tp*, as far as *client* knows; None: it has none."""
+    leader: int | None = client.cluster.leader_for_partition(tp)
+    return None if leader == -1 else leader  # -1: none is elected.
 
 
 async def close_client(client: AIOKafkaClient, *, seconds: float) -> None:

@@ -16,7 +16,6 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -26,7 +25,7 @@ from aiokafka.errors import (
 from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, RAW_MESSAGE_BYTES_MAX, RawRecord
 from pipeline.kafka import requests
 from pipeline.kafka.batches import Batches
-from pipeline.kafka.clients import close_client
+from pipeline.kafka.clients import close_client, leader_of, reach
 from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import KafkaSettings
 
@@ -84,10 +83,7 @@ class Producer:
             TimeoutError: that is not known after CONNECT_SECONDS_MAX.
         """
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            await self._client.bootstrap()
-            is_reached = await self._client.set_topics([self._topic])
-        if not is_reached:
-            raise KafkaConnectionError("the brokers cannot be reached where they say they are")
+            await reach(self._client, [self._topic])
         partitions = self._client.cluster.partitions_for_topic(self._topic)
         if not partitions:
             is_forbidden = self._topic in self._client.cluster.unauthorized_topics
@@ -178,8 +174,7 @@ class Producer:
         return self._leader(partition) is None
 
     def _leader(self, partition: int) -> int | None:
-        leader: int | None = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
-        return None if leader == -1 else leader  # -1: none is elected.
+        return leader_of(self._client, TopicPartition(self._topic, partition))
 
     async def _send(self, batches: _Round) -> _Round:
         """Send *batches* to their leaders, and return those that have to be sent again."""

@@ -1,5 +1,6 @@
 """
-The requests of all transactions of a process over one client: it has one connection to each broker, and one metadata.
+The requests of all transactions of a process over one client: it has one metadata, and to each broker a connection as a
+leader and one as a coordinator.
 
 Each method makes one attempt. What is worth another one, and what it says of the transaction, is for `transactions`.
 """
@@ -12,11 +13,11 @@ from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.errors import ConcurrentTransactions, KafkaConnectionError, KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.errors import ConcurrentTransactions, KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import requests
-from pipeline.kafka.clients import close_client
+from pipeline.kafka.clients import close_client, leader_of, reach
 from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, STOP_SECONDS
 from pipeline.kafka.requests import CodedAnswer, ProducerId
 from pipeline.kafka.wire import Request
@@ -133,9 +134,7 @@ class TransactionClient:
             if self._client is None:
                 client = AIOKafkaClient(**self._options, request_timeout_ms=REQUEST_TIMEOUT_MS)
                 try:
-                    await client.bootstrap()
-                    if not await client.set_topics(self._topics):
-                        raise KafkaConnectionError("the brokers cannot be reached where they say they are")
+                    await reach(client, self._topics)
                 except BaseException:
                     await close_client(client, seconds=STOP_SECONDS)
                     raise
@@ -176,8 +175,8 @@ class TransactionClient:
 
 
 def _leader(client: AIOKafkaClient, tp: TopicPartition) -> int:
-    leader: int | None = client.cluster.leader_for_partition(tp)
-    if leader is None or leader < 0:  # -1: none is elected.
+    leader = leader_of(client, tp)
+    if leader is None:
         raise LeaderNotAvailableError(f"{tp.topic}[{tp.partition}]")
     return leader
 
