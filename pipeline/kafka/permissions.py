@@ -9,7 +9,6 @@ no such ones. A new cluster makes its internal topics when the first coordinator
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -24,6 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
+from pipeline.core.contract import transactional_prefix
 from pipeline.kafka.required_topics import MISSING_SECONDS_MAX, POLL_SECONDS
 from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.service.settings import KafkaSettings, SettingsError
@@ -41,9 +41,14 @@ class PermissionsError(SettingsError):
     """Our user may not do what a worker does."""
 
 
-async def require_permissions(kafka: KafkaSettings, group: str, transactional_ids: Sequence[str]) -> None:
+def transactional_ids(kafka: KafkaSettings, group: str) -> list[str]:
+    """Return an id of each stage: what is granted for one partition is for all."""
+    return [f"{transactional_prefix(kafka.topics.raw, group, stage)}0" for stage in ("accept", "report")]
+
+
+async def require_permissions(kafka: KafkaSettings, group: str) -> None:
     """
-    Ask Kafka whether our user may use *group* and *transactional_ids*: a consumer that may not join says nothing.
+    Ask Kafka whether our user may use *group* and its `transactional_ids`: a consumer that may not join says nothing.
 
     What is missing is logged at once, and waited for, as not every broker knows at once what was granted.
 
@@ -54,7 +59,7 @@ async def require_permissions(kafka: KafkaSettings, group: str, transactional_id
     loop = asyncio.get_running_loop()
     deadline = loop.time() + MISSING_SECONDS_MAX
     is_said = False
-    while names := await refused(kafka, group, transactional_ids):
+    while names := await refused(kafka, group):
         missing = [f"READ group {group}"] if group in names else []
         missing += [f"WRITE transactional id {name}" for name in sorted(names - {group})]
         what = f"our user may not {', '.join(missing)}: `vod-pipeline doctor` has the kafka-acls.sh commands"
@@ -66,9 +71,9 @@ async def require_permissions(kafka: KafkaSettings, group: str, transactional_id
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def refused(kafka: KafkaSettings, group: str, transactional_ids: Sequence[str]) -> set[str]:
+async def refused(kafka: KafkaSettings, group: str) -> set[str]:
     """
-    Return which of *group* (to read as a member) and *transactional_ids* (to write under) our user may not use.
+    Return which of *group* (to read as a member) and its `transactional_ids` (to write under) our user may not use.
 
     Raises:
         ClusterError: there is no coordinator to ask.
@@ -80,7 +85,7 @@ async def refused(kafka: KafkaSettings, group: str, transactional_ids: Sequence[
             await client.bootstrap()
             if not await _may(client, CoordinationType.GROUP, group, HeartbeatRequest(group, NO_SUCH, "doctor")):
                 found.add(group)
-            for name in transactional_ids:
+            for name in transactional_ids(kafka, group):
                 end = EndTxnRequest(name, NO_SUCH, 0, transaction_result=False)
                 if not await _may(client, CoordinationType.TRANSACTION, name, end):
                     found.add(name)

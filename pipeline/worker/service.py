@@ -14,7 +14,6 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.core.contract import transactional_prefix
 from pipeline.kafka import KafkaError
 from pipeline.kafka.permissions import require_permissions
 from pipeline.kafka.required_topics import require_topics
@@ -85,10 +84,8 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
 async def _start(app: faust.App, settings: Settings) -> None:
     try:
         await require_topics(settings.kafka)
-        group, raw = settings.worker.group, settings.kafka.topics.raw
-        ids = [f"{transactional_prefix(raw, group, stage)}0" for stage in ("accept", "report")]
         with suppress(ClusterError):  # A group without coordinator may get one; what cannot be joined ends us later.
-            await require_permissions(settings.kafka, group, ids)
+            await require_permissions(settings.kafka, settings.worker.group)
         await app.start()
     except (KafkaError, OSError, TimeoutError) as error:
         crash(ExitCode.KAFKA_UNUSABLE, f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error!r}")

@@ -93,9 +93,8 @@ def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[CheckRe
 
 def _coordinated_permissions(settings: Settings) -> Iterator[CheckResult]:
     kafka, group = settings.kafka, settings.worker.group
-    ids = [f"{transactional_prefix(kafka.topics.raw, group, stage)}0" for stage in ("accept", "report")]
     try:
-        may_not = asyncio.run(permissions.refused(kafka, group, ids))
+        may_not = asyncio.run(permissions.refused(kafka, group))
     except ClusterError as error:
         fix = (
             "ask again: a new cluster first makes their internal topics; if that stays so, the brokers are fewer than "
@@ -107,7 +106,7 @@ def _coordinated_permissions(settings: Settings) -> Iterator[CheckResult]:
         what = f"user {_user(settings)} may not READ group {group}"
         yield fail("permissions", what, _grant(settings, ["READ"], f"--group {group}"))
     resource = f"--transactional-id {transactional_prefix(kafka.topics.raw, group)} --resource-pattern-type prefixed"
-    for name in ids:
+    for name in permissions.transactional_ids(kafka, group):
         if name in may_not:
             what = f"user {_user(settings)} may not WRITE transactional id {name}"
             yield fail("permissions", what, _grant(settings, ["WRITE"], resource))
