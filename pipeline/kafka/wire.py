@@ -107,11 +107,6 @@ class Request(Generic[T]):
         self.key, self.version, self.parts, self.parse = key, version, parts, parse
         self._header = b""
 
-    @property
-    def body(self) -> bytes:
-        """All behind the header."""
-        return b"".join(self.parts)
-
     # What aiokafka's connection asks of a request.
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Self:

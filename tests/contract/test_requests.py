@@ -275,11 +275,11 @@ def length(size: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "request_", "values"), REQUESTS, ids=[f"{name}-{len(request_.body)}" for name, request_, _ in REQUESTS]
+    ("name", "request_", "values"), REQUESTS, ids=[f"{name}-{len(request_.parts)}" for name, request_, _ in REQUESTS]
 )
 def test_a_broker_reads_what_we_mean(name: str, request_: Request[Any], values: dict[str, Any]) -> None:
     described = definition(f"{name}Request")
-    reading = Reading(request_.body, request_.version, structs_of(described))
+    reading = Reading(b"".join(request_.parts), request_.version, structs_of(described))
 
     assert reading.message(described["fields"]) == values
     assert reading.data == b""
