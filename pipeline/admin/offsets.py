@@ -56,4 +56,4 @@ def reset(settings: Settings, partition: int, to: Literal["earliest", "latest", 
         known = position.start if position.committed is None else position.committed
         offset = {"earliest": position.start, "latest": position.end, "committed": known}[to]
         cluster.set_committed(settings.worker.group, settings.kafka.topics.raw, partition, offset)
-    return found[partition]._replace(committed=offset)
+    return position._replace(committed=offset)
