@@ -43,6 +43,7 @@ from pipeline.audit.workers import audit_partitions
 from pipeline.kafka.tools.cluster import Bounds, connect
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.errors import OperatorError
+from pipeline.service.plain_text import counted
 from pipeline.service.settings import Settings
 
 ROWS_TIMEOUT_SECONDS = 5.0
@@ -103,7 +104,7 @@ def _scopes(
     logs = {topic: cluster.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
     for topic, bounds in logs.items():
         if len(bounds) != partitions:
-            raise AuditError(f"{topic} has {len(bounds)} partitions, and kafka.partitions is {partitions}")
+            raise AuditError(f"{topic} has {counted(len(bounds), 'partition')}, and kafka.partitions is {partitions}")
     starts = {} if since_ms is None else cluster.offsets_at(topics.raw, range(partitions), since_ms)
     ends = {} if until_ms is None else cluster.offsets_at(topics.raw, range(partitions), until_ms)
     scopes = []

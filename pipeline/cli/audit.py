@@ -20,7 +20,7 @@ from pipeline.audit import run as run_audit
 from pipeline.audit.findings import AuditReport
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
 from pipeline.service import settings as configuration
-from pipeline.service.plain_text import plain
+from pipeline.service.plain_text import counted, plain
 
 FINDINGS_SHOWN_MAX = 20
 
@@ -125,12 +125,10 @@ def _balance(report: AuditReport) -> Table:
 
 def _verdict(report: AuditReport) -> Text:
     balance = report.balance
-    waiting = f"; {balance.in_flight:,} raw records are in flight" if balance.in_flight else ""
-    pending = f"; {report.windows_pending:,} windows are still being reported" if report.windows_pending else ""
-    speed = f"{report.records:,} records read in {report.seconds:.1f} s"
+    waiting = f"; {counted(balance.in_flight, 'raw record')} in flight" if balance.in_flight else ""
+    pending = f"; {counted(report.windows_pending, 'window')} still being reported" if report.windows_pending else ""
+    speed = f"{counted(report.records, 'record')} read in {report.seconds:.1f} s"
     if report.agrees:
-        return Text(
-            f"They agree: {balance.received:,} raw records and {report.windows:,} windows{waiting}{pending} ({speed}).",
-            style="bold green",
-        )
+        same = f"{counted(balance.received, 'raw record')} and {counted(report.windows, 'window')}"
+        return Text(f"They agree: {same}{waiting}{pending} ({speed}).", style="bold green")
     return Text(f"They do not agree{waiting}{pending} ({speed}).", style="bold red")

@@ -186,7 +186,7 @@ def accept(state: AcceptState, records: Iterable[FetchedRecord], accepted: Rows)
         try:
             media_id, (at, suffix, window), content = read(record.key, record.value)
             if at > future or at < expiry:
-                raise _out_of_time(at, now, is_early=at > future)
+                raise _out_of_time(at, now, policy)
             seen = (buckets.get(window) or state.bucket_of(window)).seen
             event, fingerprint = media_id + suffix, content.fingerprint
             known = seen.get(event)
@@ -218,9 +218,13 @@ def _conclude(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, C
     _advance(state, state.policy.watermark(state.highest, state.stream_time), decisions)
 
 
-def _out_of_time(at: int, now: int, *, is_early: bool) -> RecordRefusedError:
-    reason = Reason.EVENT_TIME_IN_FUTURE if is_early else Reason.EVENT_TIME_EXPIRED
-    return refusal(reason, f"{format_time(at)} is {(at - now) / 1000:+.0f} s from the record's arrival")
+def _out_of_time(at: int, now: int, policy: TimePolicy) -> RecordRefusedError:
+    if at > now:
+        reason, where, by, limit = Reason.EVENT_TIME_IN_FUTURE, "after", at - now, policy.future
+    else:
+        reason, where, by, limit = Reason.EVENT_TIME_EXPIRED, "before", now - at, policy.horizon
+    seconds = f"{-(-by // 1000):,} s {where} the record's arrival, more than {limit // 1000:,} s"
+    return refusal(reason, f"{format_time(at)} is {seconds}")
 
 
 def _refuse(state: AcceptState, decisions: Decisions, record: FetchedRecord, outcome: Ignored | Rejected) -> None:
