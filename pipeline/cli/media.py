@@ -17,6 +17,7 @@ from pipeline.admin.reconciliation import Answer, Standing
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Bar, Config, err, time_of
 from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
+from pipeline.service.plain_text import counted
 
 Since = Annotated[
     str | None,
@@ -99,7 +100,8 @@ def reconcile(
     with Bar("records") as bar:
         reconciliation.reconcile(settings, wanted, since_ms=since_ms, progress=bar.show)
         total = bar.print_lines(lines())
-    err.print(f"{total:,} ids: {', '.join(f'{counts[answer]:,} {answer}' for answer in Answer if counts[answer])}")
+    said = ", ".join(f"{counts[answer]:,} {answer}" for answer in Answer if counts[answer])
+    err.print(f"{counted(total, 'id')}: {said}")
     if any(answer.is_missing for answer in counts):
         sys.exit(FAILURE_EXIT_CODE)
 

@@ -1,4 +1,4 @@
-"""What `--since` and its like take."""
+"""What the options and arguments take that several commands have, and which mistakes are the command line's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.cli.terminal import time_of
 
 
@@ -38,3 +40,11 @@ def test_a_distance_is_one_from_now(text: str, seconds: int) -> None:
 def test_what_is_neither_is_refused_with_the_option(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="--since"):
         time_of(text, "--since")
+
+
+@pytest.mark.parametrize("media_id", ["", "x" * 257, "\udcff"])
+def test_an_id_that_no_event_can_have_is_a_mistake_of_the_command_line(media_id: str) -> None:
+    done = CliRunner().invoke(app, ["find", media_id])
+
+    assert done.exit_code == 2
+    assert "MEDIA_ID" in done.stderr
