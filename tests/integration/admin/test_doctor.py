@@ -9,9 +9,11 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 from kafka.admin import (
     ACL,
     ACLOperation,
@@ -24,7 +26,9 @@ from kafka.admin import (
 
 from pipeline.admin.doctor import Finding, Level
 from pipeline.admin.doctor.kafka import examine
+from pipeline.admin.reconciliation import reconcile as ask_media
 from pipeline.admin.topics.apply import reconcile
+from pipeline.kafka.tools.cluster import ForbiddenError
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
@@ -197,6 +201,28 @@ def test_a_missing_permission_is_named(guarded: Guarded, revoked: str, what: str
     assert fix.startswith("kafka-acls.sh ")
     assert "--allow-principal User:pipeline --operation " in fix
     eventually(guarded.found, seconds=60)
+
+
+@pytest.mark.parametrize("revoked", ["accepted_read", "group_read"])
+def test_a_question_about_media_that_may_not_be_asked_is_refused(guarded: Guarded, revoked: str) -> None:
+    """With a line that says so, and not with a report that nothing is there."""
+    settings = guarded.settings
+    with closing(KafkaProducer(bootstrap_servers=guarded.secured.kafka.bootstrap_servers)) as producer:
+        producer.send(settings.kafka.topics.accepted, b"{}", key=b"a").get(10)
+
+    def asked() -> list[str]:
+        try:
+            ask_media(settings, {b"a": None}, since_ms=None, progress=lambda done, total: None)
+        except ForbiddenError as error:
+            return [] if "uthoriz" in str(error) and len(str(error)) < 350 else [str(error)]
+        return ["not yet refused"]
+
+    guarded.revoke(getattr(guarded, revoked))
+    try:
+        eventually(asked, seconds=60)
+    finally:
+        guarded.grant(getattr(guarded, revoked))
+        eventually(guarded.found, seconds=60)
 
 
 @pytest.mark.parametrize("is_described", [False, True])
