@@ -40,21 +40,21 @@ class MediaError(OperatorError):
 
 
 class Found(NamedTuple):
-    """A record of a media. `at` is its timestamp, ms since the epoch; `says` what the topic's records tell."""
+    """A record of a media. `at_ms` is its timestamp, since the epoch; `says` what the topic's records tell."""
 
     topic: str
     partition: int
     offset: int
-    at: int
+    at_ms: int
     says: dict[str, str | int]
 
 
 class Failure(NamedTuple):
-    """A deletion that VOD reported as failed; `at` is its EventTime, ms since the epoch."""
+    """A deletion that VOD reported as failed; `at_ms` is its EventTime, since the epoch."""
 
     partition: int
     offset: int
-    at: int
+    at_ms: int
     code: str
     media_id: str
     media_type: str
@@ -123,7 +123,7 @@ def failures(kafka: KafkaSettings, *, since_ms: int | None, code: str | None, pr
                 yield Failure(
                     partition=record.partition,
                     offset=record.offset,
-                    at=record.timestamp,
+                    at_ms=record.timestamp,
                     code=decision.code,
                     **{name: event.get(field, "") for name, field in _FIELDS.items()},
                 )

@@ -30,7 +30,7 @@ class IdsError(SettingsError):
     """The file is not one of ids, one a line; the message names the line."""
 
 
-class Answer(StrEnum):
+class MediaAnswer(StrEnum):
     """What became of an id."""
 
     DONE = "done"
@@ -42,23 +42,23 @@ class Answer(StrEnum):
     @property
     def is_missing(self) -> bool:
         """Whether there is no outcome."""
-        return self in (Answer.UNDECIDED, Answer.NO_CALLBACK)
+        return self in (MediaAnswer.UNDECIDED, MediaAnswer.NO_CALLBACK)
 
 
 class Standing(NamedTuple):
     """
     What is known of an id.
 
-    `rank` and `at` (ms since the epoch) say which of two counts; `why` is an ErrorCode or a reason.
+    `rank` and `at_ms` (since the epoch) say which of two counts; `why` is an ErrorCode or a reason.
     """
 
     rank: int
-    at: int
-    answer: Answer
+    at_ms: int
+    answer: MediaAnswer
     why: str
 
 
-_RANKS = {Answer.UNDECIDED: 0, Answer.REJECTED: 1, Answer.FAILED: 2, Answer.DONE: 2}
+_RANKS = {MediaAnswer.UNDECIDED: 0, MediaAnswer.REJECTED: 1, MediaAnswer.FAILED: 2, MediaAnswer.DONE: 2}
 
 # By MediaId in UTF-8, in the file's order; None: nothing of it was found.
 Standings = dict[bytes, Standing | None]
@@ -129,33 +129,35 @@ def take(ids: Standings, found: Iterable[tuple[bytes | None, Standing]]) -> None
     for media_id, standing in found:
         if media_id in ids:
             known = ids[media_id]
-            if known is None or (standing.rank, standing.at) >= (known.rank, known.at):
+            if known is None or (standing.rank, standing.at_ms) >= (known.rank, known.at_ms):
                 ids[media_id] = standing
 
 
 def answers(ids: Standings) -> Iterator[tuple[str, Standing]]:
     """Yield each id with what became of it, in the file's order."""
-    missing = Standing(-1, -1, Answer.NO_CALLBACK, "")
+    missing = Standing(-1, -1, MediaAnswer.NO_CALLBACK, "")
     for media_id, standing in ids.items():
         yield media_id.decode(), standing or missing
 
 
-def standing(answer: Answer, at: int, why: str = "") -> Standing:
+def standing(answer: MediaAnswer, at_ms: int, why: str = "") -> Standing:
     """Return a standing with its rank; codes and reasons repeat, so each is kept once."""
-    return Standing(_RANKS[answer], at, answer, sys.intern(why))
+    return Standing(_RANKS[answer], at_ms, answer, sys.intern(why))
 
 
 def _accepted(record: Any) -> tuple[bytes | None, Standing]:
     decision = decision_of(record)
     if decision is None:
-        return None, standing(Answer.UNDECIDED, record.timestamp)
-    return record.key, standing(Answer.FAILED if decision.code else Answer.DONE, record.timestamp, decision.code)
+        return None, standing(MediaAnswer.UNDECIDED, record.timestamp)
+    return record.key, standing(
+        MediaAnswer.FAILED if decision.code else MediaAnswer.DONE, record.timestamp, decision.code
+    )
 
 
 def _rejected(record: Any) -> tuple[bytes | None, Standing]:
     why = text_of(record.headers, HEADER_REASON)
-    return media_id_of(record.value or b""), standing(Answer.REJECTED, record.timestamp, why)
+    return media_id_of(record.value or b""), standing(MediaAnswer.REJECTED, record.timestamp, why)
 
 
 def _waiting(record: Any) -> tuple[bytes | None, Standing]:
-    return record.key, standing(Answer.UNDECIDED, record.timestamp)
+    return record.key, standing(MediaAnswer.UNDECIDED, record.timestamp)

@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import audit as ops_audit
-from pipeline.audit.findings import Report
+from pipeline.audit import run as run_audit
+from pipeline.audit.findings import AuditReport
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Bar, Config, out, time_of
 from pipeline.service import settings as configuration
 from pipeline.service.plain_text import plain
@@ -42,7 +42,7 @@ def audit(
         raise typer.BadParameter("--from is not before --to")
     settings = configuration.load(config)
     with Bar("raw records") as bar:
-        report = ops_audit.run(settings, since=since_ms, until=until_ms, progress=bar.show)
+        report = run_audit(settings, since_ms=since_ms, until_ms=until_ms, progress=bar.show)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
     else:
@@ -51,7 +51,7 @@ def audit(
         sys.exit(FAILURE_EXIT_CODE)
 
 
-def shown(report: Report) -> RenderableType:
+def shown(report: AuditReport) -> RenderableType:
     """Return the report for people: the balance, the first findings, the verdict in one line."""
     findings = report.findings
     lines: list[RenderableType] = [_balance(report)]
@@ -67,7 +67,7 @@ def shown(report: Report) -> RenderableType:
     return Group(*lines)
 
 
-def _balance(report: Report) -> Table:
+def _balance(report: AuditReport) -> Table:
     balance = report.balance
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     table.add_column("raw records", "accounted for")
@@ -87,7 +87,7 @@ def _balance(report: Report) -> Table:
     return table
 
 
-def _verdict(report: Report) -> Text:
+def _verdict(report: AuditReport) -> Text:
     balance = report.balance
     waiting = f"; {balance.in_flight:,} raw records are in flight" if balance.in_flight else ""
     pending = f"; {report.windows_pending:,} windows are still being reported" if report.windows_pending else ""

@@ -13,7 +13,7 @@ import typer
 
 from pipeline.admin import media, reconciliation
 from pipeline.admin.media import MediaError
-from pipeline.admin.reconciliation import Answer, Standing
+from pipeline.admin.reconciliation import MediaAnswer, Standing
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Bar, Config, err, time_of
 from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
@@ -90,7 +90,7 @@ def reconcile(
     """
     since_ms, settings = time_of(since, "--since"), configuration.load(config)
     wanted = reconciliation.read_ids(ids)
-    counts: Counter[Answer] = Counter()
+    counts: Counter[MediaAnswer] = Counter()
 
     def lines() -> Iterator[str]:
         for media_id, standing in reconciliation.answers(wanted):
@@ -100,23 +100,23 @@ def reconcile(
     with Bar("records") as bar:
         reconciliation.reconcile(settings, wanted, since_ms=since_ms, progress=bar.show)
         total = bar.print_lines(lines())
-    said = ", ".join(f"{counts[answer]:,} {answer}" for answer in Answer if counts[answer])
+    said = ", ".join(f"{counts[answer]:,} {answer}" for answer in MediaAnswer if counts[answer])
     err.print(f"{counted(total, 'id')}: {said}")
     if any(answer.is_missing for answer in counts):
         sys.exit(FAILURE_EXIT_CODE)
 
 
 def _found(found: media.Found, *, as_json: bool) -> str:
-    place = {"topic": found.topic, "partition": found.partition, "offset": found.offset, "time": _time(found.at)}
+    place = {"topic": found.topic, "partition": found.partition, "offset": found.offset, "time": _time(found.at_ms)}
     if as_json:
         return json.dumps({**place, **found.says})
     says = "  ".join(f"{name}={value}" for name, value in found.says.items())
-    return f"{found.topic}[{found.partition}]  {found.offset}  {_time(found.at)}  {says}"
+    return f"{found.topic}[{found.partition}]  {found.offset}  {_time(found.at_ms)}  {says}"
 
 
 def _failure(failure: media.Failure, *, as_json: bool) -> str:
     fields: dict[str, Any] = {
-        "time": _time(failure.at),
+        "time": _time(failure.at_ms),
         "error_code": failure.code,
         "media_id": failure.media_id,
         "media_type": failure.media_type,
@@ -129,10 +129,10 @@ def _failure(failure: media.Failure, *, as_json: bool) -> str:
 
 
 def _answer(media_id: str, standing: Standing, *, as_json: bool) -> str:
-    when = None if standing.answer == Answer.NO_CALLBACK else _time(standing.at)
+    when = None if standing.answer == MediaAnswer.NO_CALLBACK else _time(standing.at_ms)
     if not as_json:
         return "  ".join(filter(None, (media_id, standing.answer, standing.why, when)))
-    why = {Answer.FAILED: {"error_code": standing.why}, Answer.REJECTED: {"reason": standing.why}}
+    why = {MediaAnswer.FAILED: {"error_code": standing.why}, MediaAnswer.REJECTED: {"reason": standing.why}}
     return json.dumps({"media_id": media_id, "answer": standing.answer, **why.get(standing.answer, {}), "time": when})
 
 

@@ -55,7 +55,7 @@ OTHER_EVENT_TYPES = frozenset(
 MediaId = Annotated[str, StringConstraints(min_length=1, max_length=MEDIA_ID_LETTERS_MAX)]
 
 
-# A TypedDict and not a model: validated in 1.1 us instead of 1.7, and the body itself stays the record.
+# A TypedDict and not a model: it is validated faster, and the body itself stays the record.
 @with_config(ConfigDict(extra="allow", strict=True))
 class DeleteMediaComplete(TypedDict):
     """One deletion, as VOD announces it. Unknown fields are allowed and kept."""
@@ -66,7 +66,7 @@ class DeleteMediaComplete(TypedDict):
     MediaType: Literal["video", "image", "attached"]
     DeleteType: Literal["all", "mezzanine", "stream"]
     MediaId: MediaId
-    # fail_fast: a body of 30,000 wrong JobIds would else cost an error each, 80 ms in all.
+    # fail_fast: a body of 30,000 wrong JobIds would else cost an error each.
     JobIds: NotRequired[str | Annotated[list[str], Field(fail_fast=True)]]
     ErrorCode: NotRequired[Annotated[str, StringConstraints(max_length=128)]]
     ErrorMessage: NotRequired[str]

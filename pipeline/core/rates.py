@@ -107,6 +107,11 @@ class ReportState:
         self.counts[window][partition, code] = number
         self.dirty.add(window)
 
+    def begin_anew(self, partition: int, watermark: Watermark) -> None:
+        """Take in what *partition* says of its time, which may have been further on: windows end once more."""
+        self.watermarks[partition] = watermark
+        self.unended = sorted(self.counts)
+
     def _remember(self, window: int) -> None:
         if window not in self.counts and window not in self.published:
             heappush(self.by_age, window)
@@ -132,9 +137,11 @@ def _is_complete(rate: WindowRate | None) -> bool:
 
 
 def _merge_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
-    # The highest ever said: after a lost offset commit a partition may start over with a lower one.
-    known = state.watermarks.get(key.partition, Watermark(NEVER, NEVER))
-    state.watermarks[key.partition] = Watermark(max(known.at, value["watermark"]), max(known.expiry, value["expiry"]))
+    said, known = Watermark(value["watermark"], value["expiry"]), state.watermarks.get(key.partition)
+    if known is None or value.get("anew"):
+        state.begin_anew(key.partition, said)
+    else:  # One that was decided on late may come behind its successors.
+        state.watermarks[key.partition] = Watermark(max(known.at, said.at), max(known.expiry, said.expiry))
 
 
 def restore_row(state: ReportState, value: bytes) -> None:

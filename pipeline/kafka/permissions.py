@@ -23,14 +23,38 @@ from aiokafka.errors import (
 from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 
+from pipeline.kafka.required_topics import MISSING_SECONDS_MAX, POLL_SECONDS
 from pipeline.kafka.tools.cluster import ClusterError
-from pipeline.service.settings import KafkaSettings
+from pipeline.service.settings import KafkaSettings, SettingsError
 
 COORDINATORS_SECONDS_MAX = 5.0
 COORDINATOR_PAUSE_SECONDS = 0.2
 NO_SUCH = -1  # A generation that no group is in, and an id that no producer has: both count from 0.
 
 _REFUSED = (GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
+
+
+class PermissionsError(SettingsError):
+    """Our user may not do what a worker does."""
+
+
+async def require_permissions(kafka: KafkaSettings, group: str, transactional_ids: Sequence[str]) -> None:
+    """
+    Ask Kafka whether our user may use *group* and *transactional_ids*: a consumer that may not join says nothing.
+
+    Raises:
+        PermissionsError: it may not, and still not after MISSING_SECONDS_MAX.
+        ClusterError: there is no coordinator to ask.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + MISSING_SECONDS_MAX
+    while names := await refused(kafka, group, transactional_ids):
+        if loop.time() > deadline:
+            raise PermissionsError(
+                f"our user may not use {', '.join(sorted(names))} (READ the group, WRITE under the transactional ids): "
+                f"`vod-pipeline doctor` has the kafka-acls.sh commands"
+            )
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def refused(kafka: KafkaSettings, group: str, transactional_ids: Sequence[str]) -> set[str]:

@@ -14,8 +14,11 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
+from pipeline.core.contract import transactional_prefix
 from pipeline.kafka import KafkaError
+from pipeline.kafka.permissions import require_permissions
 from pipeline.kafka.required_topics import require_topics
+from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.service.certificates import in_use
 from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
 from pipeline.service.metrics.worker import WorkerMetrics
@@ -75,12 +78,17 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         collecting.cancel()
         starting.cancel()
         await built.faust.stop()
+        await built.transactions.close()
     logger.info("worker_stopped")
 
 
 async def _start(app: faust.App, settings: Settings) -> None:
     try:
         await require_topics(settings.kafka)
+        group, raw = settings.worker.group, settings.kafka.topics.raw
+        ids = [f"{transactional_prefix(raw, group, stage)}0" for stage in ("accept", "report")]
+        with suppress(ClusterError):  # A group without coordinator may get one; what cannot be joined ends us later.
+            await require_permissions(settings.kafka, group, ids)
         await app.start()
     except (KafkaError, OSError, TimeoutError) as error:
         crash(ExitCode.KAFKA_UNUSABLE, f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error!r}")

@@ -9,11 +9,10 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer
 from kafka.admin import (
     ACL,
     ACLOperation,
@@ -24,26 +23,25 @@ from kafka.admin import (
     ResourceType,
 )
 
-from pipeline.admin.doctor import Finding, Level
+from pipeline.admin.doctor import CheckResult, Level
 from pipeline.admin.doctor.kafka import examine
-from pipeline.admin.reconciliation import reconcile as ask_media
 from pipeline.admin.topics.apply import reconcile
-from pipeline.kafka.tools.cluster import ForbiddenError
+from pipeline.cli.terminal import USAGE_EXIT_CODE
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
 from tests.harness.ports import free_port
 from tests.harness.secured_kafka import PASSWORD, USER, SecuredKafka
+from tests.harness.worker import WorkerProcess
 from tests.waiting import eventually
 
 AUTHORIZER = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
 }
-pytestmark = pytest.mark.timeout(240)
 
 
-def bad(settings: Settings) -> list[Finding]:
+def bad(settings: Settings) -> list[CheckResult]:
     return [finding for finding in examine(settings) if finding.level is not Level.OK]
 
 
@@ -79,7 +77,7 @@ def test_kafka_that_is_away_is_one_finding_within_seconds() -> None:
 
     assert [(finding.check, finding.level) for finding in findings] == [("kafka", Level.FAIL)]
     assert f"{findings[0].what} {findings[0].fix}".count("kafka.bootstrap_servers") == 1
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_the_command_says_all_as_json_and_its_exit_code_is_that_of_the_failures(settings: Settings) -> None:
@@ -140,8 +138,8 @@ class Guarded:
         self.group_read = acl(ResourceType.GROUP, "vod-pipeline", operation.READ)
         self.ids = acl(ResourceType.TRANSACTIONAL_ID, f"{topics.raw}-vod-pipeline-", operation.WRITE, is_prefix=True)
         self.cluster = acl(ResourceType.CLUSTER, "kafka-cluster", operation.DESCRIBE)
-        rest = [acl(ResourceType.TOPIC, topics.raw, operation.READ)]
-        rest += [acl(ResourceType.TOPIC, topics.accepted, operation.WRITE)]
+        self.raw_read = acl(ResourceType.TOPIC, topics.raw, operation.READ)
+        rest = [self.raw_read, acl(ResourceType.TOPIC, topics.accepted, operation.WRITE)]
         for name in (topics.rejected, topics.partial_counts):
             rest += [acl(ResourceType.TOPIC, name, each) for each in (operation.READ, operation.WRITE)]
         rest += [
@@ -170,7 +168,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     with SecuredKafka(KAFKA_JARS, tmp_path_factory.mktemp("guarded"), extra=AUTHORIZER).running() as secured:
         built = Guarded(secured)
         try:
-            eventually(built.found, seconds=60)
+            eventually(built.found)
             yield built
         finally:
             built.admin.close()
@@ -193,36 +191,14 @@ def test_a_missing_permission_is_named(guarded: Guarded, revoked: str, what: str
     expected = ("permissions", Level.FAIL, what.format(raw=topics.raw, accepted=topics.accepted))
     guarded.revoke(getattr(guarded, revoked))
     try:
-        eventually(lambda: guarded.found(expected), seconds=60)
+        eventually(lambda: guarded.found(expected))
         fix = next(finding.fix for finding in bad(guarded.settings) if finding.check == "permissions")
     finally:
         guarded.grant(getattr(guarded, revoked))
 
     assert fix.startswith("kafka-acls.sh ")
     assert "--allow-principal User:pipeline --operation " in fix
-    eventually(guarded.found, seconds=60)
-
-
-@pytest.mark.parametrize("revoked", ["accepted_read", "group_read"])
-def test_a_question_about_media_that_may_not_be_asked_is_refused(guarded: Guarded, revoked: str) -> None:
-    """With a line that says so, and not with a report that nothing is there."""
-    settings = guarded.settings
-    with closing(KafkaProducer(bootstrap_servers=guarded.secured.kafka.bootstrap_servers)) as producer:
-        producer.send(settings.kafka.topics.accepted, b"{}", key=b"a").get(10)
-
-    def asked() -> list[str]:
-        try:
-            ask_media(settings, {b"a": None}, since_ms=None, progress=lambda done, total: None)
-        except ForbiddenError as error:
-            return [] if "uthoriz" in str(error) and len(str(error)) < 350 else [str(error)]
-        return ["not yet refused"]
-
-    guarded.revoke(getattr(guarded, revoked))
-    try:
-        eventually(asked, seconds=60)
-    finally:
-        guarded.grant(getattr(guarded, revoked))
-        eventually(guarded.found, seconds=60)
+    eventually(guarded.found)
 
 
 @pytest.mark.parametrize("is_described", [False, True])
@@ -239,35 +215,65 @@ def test_a_transactional_id_that_may_only_be_described_is_not_enough(guarded: Gu
             lambda: guarded.found(
                 *[("permissions", Level.FAIL, f"user pipeline may not WRITE transactional id {name}") for name in ids]
             ),
-            seconds=60,
         )
     finally:
         guarded.grant(guarded.ids)
         guarded.revoke(describe)
 
-    eventually(guarded.found, seconds=60)
+    eventually(guarded.found)
 
 
 def test_a_topic_that_may_not_be_seen_is_missing_or_hidden(guarded: Guarded) -> None:
     name = guarded.settings.kafka.topics.failure_rates
     guarded.revoke(*guarded.rates)
     try:
-        eventually(lambda: guarded.found(("topics", Level.FAIL, f"{name} is missing")), seconds=60)
+        eventually(lambda: guarded.found(("topics", Level.FAIL, f"{name} is missing")))
     finally:
         guarded.grant(*guarded.rates)
 
-    eventually(guarded.found, seconds=60)
+    eventually(guarded.found)
 
 
 def test_without_the_clusters_permission_the_clock_is_not_fully_known(guarded: Guarded) -> None:
     guarded.revoke(guarded.cluster)
     try:
         what = "that it is not ahead is not known: our user may not describe the cluster"
-        eventually(lambda: guarded.found(("clock", Level.WARN, what)), seconds=60)
+        eventually(lambda: guarded.found(("clock", Level.WARN, what)))
     finally:
         guarded.grant(guarded.cluster)
 
-    eventually(guarded.found, seconds=60)
+    eventually(guarded.found)
+
+
+def test_a_worker_that_may_not_read_raw_says_so_and_can_be_stopped(guarded: Guarded, tmp_path: Path) -> None:
+    worker = WorkerProcess(guarded.settings, tmp_path)
+    worker.environ.update(guarded.secured.environ("SCRAM-SHA-512"))
+    guarded.revoke(guarded.raw_read)
+    try:
+        eventually(lambda: [] if guarded.found() else ["not yet revoked"])
+        with worker:
+            eventually(lambda: [] if "TopicAuthorizationFailedError" in worker.log.read_text() else [worker.tail()])
+            code = worker.terminate()
+    finally:
+        guarded.grant(guarded.raw_read)
+
+    assert code == 0, worker.tail()
+    eventually(guarded.found)
+
+
+def test_a_worker_that_may_not_use_its_group_says_so_and_ends(guarded: Guarded, tmp_path: Path) -> None:
+    worker = WorkerProcess(guarded.settings, tmp_path)
+    worker.environ.update(guarded.secured.environ("SCRAM-SHA-512"))
+    guarded.revoke(guarded.group_read)
+    try:
+        eventually(lambda: [] if guarded.found() else ["not yet revoked"])
+        with worker:
+            code = worker.wait()
+    finally:
+        guarded.grant(guarded.group_read)
+    assert code == USAGE_EXIT_CODE, worker.tail()
+    assert "our user may not use vod-pipeline" in worker.log.read_text()
+    eventually(guarded.found)
 
 
 def test_a_wrong_password_is_the_only_finding_and_names_the_setting(guarded: Guarded) -> None:
@@ -291,4 +297,4 @@ def test_a_kafka_that_stands_still_is_found_within_seconds(settings: Settings, k
         kafka.resume()
 
     assert [(finding.check, finding.level) for finding in findings] == [("kafka", Level.FAIL)]
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.admin import reconciliation
-from pipeline.admin.reconciliation import Answer, IdsError, answers, read_ids, standing, take
+from pipeline.admin.reconciliation import IdsError, MediaAnswer, answers, read_ids, standing, take
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DONE, FAILED = standing(Answer.DONE, 10), standing(Answer.FAILED, 20, "InternalError")
-REJECTED = standing(Answer.REJECTED, 30, "conflict")
-UNDECIDED = standing(Answer.UNDECIDED, 40)
+DONE, FAILED = standing(MediaAnswer.DONE, 10), standing(MediaAnswer.FAILED, 20, "InternalError")
+REJECTED = standing(MediaAnswer.REJECTED, 30, "conflict")
+UNDECIDED = standing(MediaAnswer.UNDECIDED, 40)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_newest_acceptance_counts_in_whichever_order_they_are_found(
 
 def test_the_newest_rejection_counts_and_any_before_what_waits() -> None:
     ids: reconciliation.Standings = {b"a": None}
-    newer = standing(Answer.REJECTED, 31, "event_time_expired")
+    newer = standing(MediaAnswer.REJECTED, 31, "event_time_expired")
 
     take(ids, [(b"a", newer), (b"a", UNDECIDED), (b"a", REJECTED), (b"other", DONE), (None, DONE)])
 
@@ -104,7 +104,7 @@ def test_the_newest_rejection_counts_and_any_before_what_waits() -> None:
 def test_of_two_with_one_time_the_one_that_was_accepted_later_counts() -> None:
     ids: reconciliation.Standings = {b"a": None}
 
-    take(ids, [(b"a", standing(Answer.FAILED, 10, "x")), (b"a", DONE)])
+    take(ids, [(b"a", standing(MediaAnswer.FAILED, 10, "x")), (b"a", DONE)])
 
     assert ids == {b"a": DONE}
 
@@ -117,4 +117,4 @@ def test_what_nothing_was_found_of_had_no_callback() -> None:
         ("b", "failed", "InternalError"),
         ("c", "undecided", ""),
     ]
-    assert [answer for answer in Answer if answer.is_missing] == ["undecided", "no_callback"]
+    assert [answer for answer in MediaAnswer if answer.is_missing] == ["undecided", "no_callback"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.deduplication import from_metadata, to_metadata
+from pipeline.core.offset_metadata import from_metadata, to_metadata
 from tests.builders import body
 from tests.harness.accept import ELEVEN, NOON, POLICY, details_of, new_state, outs, raw, reasons_of, run
 
