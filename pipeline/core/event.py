@@ -19,6 +19,7 @@ from pipeline.core.outcome import Ignored, Reason, Rejected
 
 EVENT_TYPE = "DeleteMediaComplete"
 BODY_BYTES_MAX = 64 * 1024  # What MNS can carry, too.
+MEDIA_ID_LETTERS_MAX = 256
 UNKNOWN_CODE = "unknown"
 CONTENTS_CACHED_MAX = 8192
 CONTENT_LETTERS_MAX = 1024  # Of what is cached: a body's 64 KiB can become 260 KiB of text, and hardly come again.
@@ -51,7 +52,7 @@ OTHER_EVENT_TYPES = frozenset(
     }
 )
 
-MediaId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+MediaId = Annotated[str, StringConstraints(min_length=1, max_length=MEDIA_ID_LETTERS_MAX)]
 
 
 # A TypedDict and not a model: it is validated faster, and the body itself stays the record.

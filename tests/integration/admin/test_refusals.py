@@ -18,6 +18,7 @@ from pipeline.local.kafka import LocalKafka
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.harness.admin import admin_of
+from tests.harness.commands import IDS
 from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ ASKING: dict[str, tuple[str, ...]] = {
     "topics migrate": ("--old-prefix", "old."),
     "audit": (),
     "rates": (),
+    "find": ("a",),
+    "failures": (),
+    "reconcile": ("--ids", str(IDS)),
 }
 
 
@@ -80,7 +84,9 @@ def test_each_command_says_that_what_listens_does_not_answer_as_it_is_asked(
     gc.collect()
 
 
-@pytest.mark.parametrize("command", ["offsets show", "rejected list", "rates", "topics migrate"])
+@pytest.mark.parametrize(
+    "command", ["offsets show", "rejected list", "rates", "topics migrate", "find", "failures", "reconcile"]
+)
 def test_each_command_says_that_a_topic_is_not_there(
     fresh_settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -108,7 +114,7 @@ def test_looking_makes_no_topic(tmp_path: Path, kafka: LocalKafka, monkeypatch: 
     monkeypatch.setenv("VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS", broker.bootstrap_servers)
 
     with broker:
-        for command in sorted(ASKING.keys() - {"audit"}):
+        for command in sorted(ASKING.keys() - {"audit", "reconcile"}):
             CliRunner().invoke(app, [*command.split(), *ASKING[command]])
         with closing(admin_of(settings)) as admin:
             found = [topic["name"] for topic in admin.describe_topics() if topic["name"].startswith("vod-")]
