@@ -30,6 +30,7 @@ from pipeline.kafka.murmur2 import partitions_of
 from pipeline.kafka.tools.cluster import Bounds, Cluster, connect
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.errors import OperatorError
+from pipeline.service.plain_text import counted
 from pipeline.service.settings import KafkaSettings
 
 Progress = Callable[[int, int], None]
@@ -137,7 +138,7 @@ def bounds_of(cluster: Cluster, topic: str, since_ms: int | None) -> dict[int, B
     """
     bounds, partitions = cluster.bounds(topic), cluster.kafka.partitions
     if len(bounds) != partitions:
-        raise MediaError(f"{topic} has {len(bounds)} partitions, and kafka.partitions is {partitions}")
+        raise MediaError(f"{topic} has {counted(len(bounds), 'partition')}, and kafka.partitions is {partitions}")
     if since_ms is None:
         return bounds
     starts = cluster.offsets_at(topic, bounds, since_ms)
