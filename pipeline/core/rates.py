@@ -138,7 +138,8 @@ def _is_complete(rate: WindowRate | None) -> bool:
 
 
 def _merge_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
-    said = Watermark(value["watermark"], value["expiry"])
+    # Nothing comes before the expiry either, whatever was read: a partition may have had no event so far.
+    said = Watermark(max(value["watermark"], value["expiry"]), value["expiry"])
     if value.get("anew"):
         state.begin_anew(key.partition, said)
     else:  # One that was decided on late may come behind its successors.

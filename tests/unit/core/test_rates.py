@@ -74,6 +74,15 @@ def test_partitions_add_up_and_a_count_replaces_the_one_before() -> None:
     assert numbers(report(new_state(2), counts, now=NOW)) == [(None, 1, 8, False, 0, 0), ("X", 1, 8, False, 0, 0)]
 
 
+def test_a_window_that_has_expired_is_complete_though_a_partition_had_no_event() -> None:
+    """It had a rejected record only, so its watermark is unknown; the window is dropped, and its row stays as it is."""
+    late = NOON + 60 * MINUTE
+
+    rows = report(new_state(2), [count(3), mark(late, expiry=late), mark(NEVER, partition=1, expiry=late)], now=NOW)
+
+    assert numbers(rows) == [(None, 0, 3, True, 0, 0)]
+
+
 class Unwalked(dict[int, Any]):
     """Windows that are looked up, and never walked through."""
 
