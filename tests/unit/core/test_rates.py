@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.contract import pack_watermark_key
 from pipeline.core.rate_rows import FailureRateRow
 from pipeline.core.rates import WindowRate, merge_counts
 from pipeline.core.windows import NEVER
@@ -81,6 +82,31 @@ def test_a_window_that_has_expired_is_complete_though_a_partition_had_no_event()
     rows = report(new_state(2), [count(3), mark(late, expiry=late), mark(NEVER, partition=1, expiry=late)], now=NOW)
 
     assert numbers(rows) == [(None, 0, 3, True, 0, 0)]
+
+
+def test_a_window_that_waits_for_its_interval_ends_once_more_where_a_partition_begins_anew() -> None:
+    """Its row is written while the watermark lies before its end again."""
+    state, end = new_state(), NOON + MINUTE
+    began_anew = Record(pack_watermark_key(0), json.dumps({"watermark": NOON, "expiry": NEVER, "anew": True}).encode())
+
+    written = [
+        report(state, records, now=NOW + after)
+        for records, after in (
+            ([count(1)], 0),
+            ([count(2), mark(end)], 1),
+            ([began_anew], 2),
+            ([], 1000),
+            ([mark(end)], 2000),
+        )
+    ]
+
+    assert [numbers(rows) for rows in written] == [
+        [(None, 0, 1, False, 0, 0)],
+        [],
+        [],
+        [(None, 0, 2, False, 0, 0)],
+        [(None, 0, 2, True, 0, 0)],
+    ]
 
 
 class Unwalked(dict[int, Any]):
