@@ -236,6 +236,19 @@ def test_the_demonstration_goes_on_when_its_own_kafka_ends(up_alone: Up) -> None
     os.close(source)
 
 
+def test_an_interrupt_ends_the_demonstration(up: Up) -> None:
+    source, output = os.pipe()
+    process = up.start("--demo", "--rate", "50", output=output)
+    read_until(source, b"Failure rates by event time")
+
+    process.send_signal(signal.SIGINT)
+
+    assert b"stopped" in read_until(source, b"stopped")
+    until_gone(up)
+    assert process.returncode == 0
+    os.close(source)
+
+
 @pytest.mark.parametrize("is_ready", [True, False], ids=["when all is ready", "in the middle of the start"])
 def test_its_parts_end_with_it_however_it_ends(up: Up, is_ready: bool) -> None:
     source, output = os.pipe()
