@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # The tests' own clients do what the product's do.
 lenient_decoding.install()
 clients.install()
+
+# Set in the shell, it would hide from every test that a command does not flush what it writes to a pipe.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 KAFKA_JARS = Path(__file__).parent.parent / ".local" / "kafka-jars"
 

@@ -6,7 +6,10 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +32,7 @@ from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.local.load import Summary
 
@@ -72,14 +75,15 @@ def up(
                 if demo:
                     plan = Plan(rate=rate, seconds=seconds, **DEMO_SHARES, seed=int(time.time()))
                     at = local.on_kafka_of(parts, settings)
-                    summary, report = demonstration.run(at, callback_of(settings), plan, console)
+                    with _watched((kafka, *parts), console):
+                        summary, report = demonstration.run(at, callback_of(settings), plan, console)
                     console.print(_sent(summary))
                     console.print("A request that repeats one of the same second is answered, and not published again.")
                     console.print(audit.shown(report))
                     if summary.lost_total or not report.agrees:
                         sys.exit(FAILURE_EXIT_CODE)
                 else:
-                    _watch((kafka, *parts), console)
+                    _watch((kafka, *parts), console, threading.Event())
         except KeyboardInterrupt:
             echo("stopped")
 
@@ -159,13 +163,26 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
 
 
-def _watch(parts: Sequence[local.UsedKafka | local.Part], console: Console) -> None:
-    while True:
+def _watch(parts: Sequence[local.UsedKafka | local.Part], console: Console, stop: threading.Event) -> None:
+    """Start again what ends of *parts*, until *stop* is set."""
+    while not stop.wait(local.POLL_SECONDS):
         for part in parts:
             line = part.restart_if_exited()
             if line:
                 console.print(line, style="yellow", markup=False)
-        time.sleep(local.POLL_SECONDS)
+
+
+@contextmanager
+def _watched(parts: Sequence[local.UsedKafka | local.Part], console: Console) -> Iterator[None]:
+    """Do so in the context, which it leaves as soon as none of them is being started."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(_watch, parts, console, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+            watching.result()  # What ends again and again is the cause of what failed in the context.
 
 
 def _show_where(settings: Settings, parts: tuple[local.Part, ...], config: Path | None, console: Console) -> None:

@@ -37,6 +37,11 @@ async def require(kafka: KafkaSettings) -> None:
         raise AccessError(line)
 
 
+def user_of(kafka: KafkaSettings) -> str:
+    """Return the name of our user as permissions have it, or what stands for it where a certificate says it."""
+    return kafka.username or "(by certificate)" if kafka.security_protocol != "PLAINTEXT" else "ANONYMOUS"
+
+
 def require_now(kafka: KafkaSettings) -> None:
     """Do the same as `require`, for a program without an event loop."""
     if kafka.security_protocol != "PLAINTEXT":

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from rich.console import Console
 from rich.progress import Progress
@@ -49,7 +50,8 @@ def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Con
     stop = threading.Event()
     width = settings.worker.window_seconds * 1000
     rates = follow(settings.kafka, since_ms=started_ms - started_ms % width)
-    with ThreadPoolExecutor(1) as threads:
+    # Closed here: an interrupt keeps it until the interpreter ends, where its client waits for a thread that is gone.
+    with closing(rates), ThreadPoolExecutor(1) as threads:
         showing = threads.submit(show, rates, console, stop=stop, above=progress)
         try:
             summary = send(settings, callback, plan, lambda done: progress.update(task, completed=done))

@@ -23,7 +23,7 @@ from pipeline.service.plain_text import plain
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from rich.console import Console, RenderableType
 
@@ -122,7 +122,9 @@ def _printable(code: str) -> Text:
     return Text(plain(code), no_wrap=True, overflow="ellipsis")
 
 
-def follow(kafka: KafkaSettings, *, since_ms: int = 0, is_once: bool = False) -> Iterator[list[FailureRateRow]]:
+def follow(
+    kafka: KafkaSettings, *, since_ms: int = 0, is_once: bool = False
+) -> Generator[list[FailureRateRow], None, None]:
     """
     Yield the rows of failure-rates as they come, in lists that may be empty.
 

@@ -46,6 +46,11 @@ class UpError(OperatorError):
     """The product can't run."""
 
 
+def _recent(started_at: Iterable[float]) -> int:
+    """Return how many of these starts count: what failed long ago must not end what works since."""
+    return sum(time.monotonic() - at < RESTARTS_WINDOW_SECONDS for at in started_at)
+
+
 @dataclass(slots=True)
 class Part:
     """
@@ -97,8 +102,7 @@ class Part:
         code = self.process.poll() if self.process else None
         if code is None:
             return None
-        recent = [at for at in self.started_at if time.monotonic() - at < RESTARTS_WINDOW_SECONDS]
-        if code == USAGE_EXIT_CODE or len(recent) > RESTARTS_MAX:
+        if code == USAGE_EXIT_CODE or _recent(self.started_at) > RESTARTS_MAX:
             message = f"the {self.name} ended with {code}: {self.last_log_line()} (all of it: {self.log})"
             if self.is_essential:
                 raise UpError(message)
@@ -198,8 +202,7 @@ class UsedKafka:
         """
         if self.local is None or self.local.is_running:
             return None
-        recent = [at for at in self.started_at if time.monotonic() - at < RESTARTS_WINDOW_SECONDS]
-        if len(recent) >= RESTARTS_MAX:
+        if _recent(self.started_at) >= RESTARTS_MAX:
             raise UpError(f"the local Kafka ends again and again: see {self.local.log}")
         self.started_at.append(time.monotonic())
         self.local.restart()

@@ -17,7 +17,7 @@ from pipeline.admin.topics.contract import contract
 from pipeline.admin.topics.diff import ChangeConfig, CreateTopic, Problem
 from pipeline.core.contract import transactional_prefix
 from pipeline.kafka import permissions
-from pipeline.kafka.access import AccessError
+from pipeline.kafka.access import AccessError, user_of
 from pipeline.kafka.tools.cluster import Cluster, ClusterError, UnreachableError, connect
 from pipeline.service.settings import Settings
 
@@ -87,7 +87,7 @@ def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[CheckRe
     for name, topic in cluster.topics([spec.name for spec in contract(settings)]).items():
         missing = sorted({"READ", "WRITE"} - topic.operations)
         if missing:
-            what = f"user {_user(settings)} may not {' or '.join(missing)} topic {name}"
+            what = f"user {user_of(settings.kafka)} may not {' or '.join(missing)} topic {name}"
             yield fail("permissions", what, _grant(settings, missing, f"--topic {name}"))
 
 
@@ -103,12 +103,12 @@ def _coordinated_permissions(settings: Settings) -> Iterator[CheckResult]:
         yield fail("permissions", f"group and transactions could not be asked for: {error}", fix)
         return
     if group in may_not:
-        what = f"user {_user(settings)} may not READ group {group}"
+        what = f"user {user_of(settings.kafka)} may not READ group {group}"
         yield fail("permissions", what, _grant(settings, ["READ"], f"--group {group}"))
     resource = f"--transactional-id {transactional_prefix(kafka.topics.raw, group)} --resource-pattern-type prefixed"
     for name in permissions.transactional_ids(kafka, group):
         if name in may_not:
-            what = f"user {_user(settings)} may not WRITE transactional id {name}"
+            what = f"user {user_of(settings.kafka)} may not WRITE transactional id {name}"
             yield fail("permissions", what, _grant(settings, ["WRITE"], resource))
 
 
@@ -151,17 +151,9 @@ def _clock_by_raw(cluster: Cluster, settings: Settings) -> CheckResult:
     return warn("clock", "that it is not ahead is not known: our user may not describe the cluster", grant)
 
 
-def _user(settings: Settings) -> str:
-    return (
-        settings.kafka.username or "(by certificate)"
-        if settings.kafka.security_protocol != "PLAINTEXT"
-        else "ANONYMOUS"
-    )
-
-
 def _grant(settings: Settings, operations: list[str], resource: str) -> str:
     named = " ".join(f"--operation {operation.capitalize()}" for operation in operations)
     return (
         f"kafka-acls.sh --bootstrap-server {settings.kafka.bootstrap_servers} --add"
-        f" --allow-principal User:{_user(settings)} {named} {resource}"
+        f" --allow-principal User:{user_of(settings.kafka)} {named} {resource}"
     )

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
-from kafka.errors import AuthorizationError, KafkaError, NoError, RetriableError, UnknownBrokerIdError, for_code
+from kafka.errors import (
+    AuthorizationError,
+    KafkaError,
+    NoError,
+    RetriableError,
+    TopicAuthorizationFailedError,
+    UnknownBrokerIdError,
+    for_code,
+)
 from kafka.protocol.broker_version_data import BrokerVersionData
 from kafka.structs import OffsetAndMetadata
 
@@ -220,11 +228,17 @@ class Cluster:
             raise ClusterError(f"Kafka refused ({answer.__name__}): stop every worker of {group} first")
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
-        found = self.topics([topic]).get(topic)
-        if found is None:
+        (found,) = self._ask(self._admin.describe_topics, [topic])
+        if found["error_code"] == TopicAuthorizationFailedError.errno:
+            # Kafka answers so whether there is one or not: what may not be seen is not given away.
+            user = access.user_of(self.kafka)
+            raise ForbiddenError(
+                f"user {user} may not DESCRIBE topic {topic}, if there is one: see vod-pipeline doctor"
+            )
+        if found["error_code"]:
             servers = self.kafka.bootstrap_servers
             raise ClusterError(f"there is no topic {topic} on {servers}: see vod-pipeline topics plan")
-        return [TopicPartition(topic, partition) for partition in range(found.partitions)]
+        return [TopicPartition(topic, partition) for partition in range(len(found["partitions"]))]
 
     def _offsets(
         self, tps: Sequence[TopicPartition], spec: int, isolation_level: str = READ_UNCOMMITTED

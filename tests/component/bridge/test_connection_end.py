@@ -153,3 +153,38 @@ async def test_bytes_that_trickle_in_do_not_prolong_a_deadline() -> None:
         wired.connection.check(1000 + second)
 
     assert statuses(wired.wire.written) == [408]
+
+
+async def test_a_request_has_its_own_time_and_not_that_of_the_pause_before_it() -> None:
+    wired = Wired()
+    await wired.deliver(post(BODY))
+    wired.connection.check(1000)
+    await wired.deliver(post(BODY)[:-4])
+    wired.connection.check(1001)
+    wired.connection.check(1011)
+
+    assert statuses(wired.wire.written) == [200, 408]
+
+
+async def test_a_client_that_stops_reading_in_a_pause_has_the_time_of_a_request() -> None:
+    wired = Wired()
+    await wired.deliver(post(BODY))
+    wired.connection.check(1000)
+    wired.connection.pause_writing()
+    wired.connection.check(1001)
+    wired.connection.check(1011)
+
+    assert wired.wire.is_aborted
+
+
+async def test_one_that_reads_again_has_the_time_of_a_pause() -> None:
+    wired = Wired()
+    await wired.deliver(post(BODY))
+    wired.connection.pause_writing()
+    wired.connection.check(1000)
+    wired.connection.resume_writing()
+    wired.connection.check(1009)
+    wired.connection.check(1011)
+
+    assert not wired.wire.is_aborted
+    assert not wired.wire.is_closing()

@@ -48,7 +48,7 @@ def invisible(settings: Settings) -> list[str]:
 
 @pytest.fixture(scope="module")
 def looking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings whose user may see the topics, and read none of them; accepted holds a record."""
+    """Settings whose user may see their topics, read none, and not see `hidden`; accepted holds a record."""
     with SecuredKafka(KAFKA_JARS, tmp_path_factory.mktemp("rights"), extra=AUTHORIZER).running() as secured:
         prefix = f"rights-{uuid.uuid4().hex[:8]}."
         settings = load(None, {**secured.environ("SCRAM-SHA-512"), "VOD_PIPELINE_KAFKA__TOPIC_PREFIX": prefix})
@@ -60,8 +60,24 @@ def looking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
             see = ACL(f"User:{USER}", "*", ACLOperation.DESCRIBE, ACLPermissionType.ALLOW, topics)
             assert admin.create_acls([see])["failed"] == []
+            admin.create_topics({"hidden": {"num_partitions": 1, "replication_factor": 1}})
         eventually(lambda: invisible(settings))
         yield settings
+
+
+@pytest.mark.parametrize("topic", ["hidden", "nowhere"])
+def test_a_topic_that_may_not_be_seen_is_not_said_to_be_missing(looking: Settings, topic: str) -> None:
+    """Kafka's answer is the same whether there is one or not."""
+    with connect(looking.kafka) as cluster, pytest.raises(ForbiddenError) as caught:
+        cluster.bounds(topic)
+
+    assert str(caught.value) == f"user {USER} may not DESCRIBE topic {topic}, if there is one: see vod-pipeline doctor"
+
+
+def test_a_topic_that_may_be_seen_is_said_to_be_missing(looking: Settings) -> None:
+    missing = f"{looking.kafka.topic_prefix}nothing"
+    with connect(looking.kafka) as cluster, pytest.raises(ClusterError, match=f"there is no topic {missing} on "):
+        cluster.bounds(missing)
 
 
 def test_a_topic_that_may_not_be_read_is_named(looking: Settings) -> None:

@@ -26,7 +26,6 @@ def reconcile(settings: Settings, tmp_path: Path) -> Callable[[int], subprocess.
         """Ask for so many ids, of which nothing is known."""
         file = tmp_path / "ids.txt"
         file.write_text("".join(f"{number}\n" for number in range(ids)))
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         environ = {
             "VOD_PIPELINE_CONFIG": os.devnull,
             "VOD_PIPELINE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
@@ -35,7 +34,7 @@ def reconcile(settings: Settings, tmp_path: Path) -> Callable[[int], subprocess.
         }
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline", "reconcile", "--ids", str(file)],
-            env={**inherited, **environ},
+            env={**os.environ, **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

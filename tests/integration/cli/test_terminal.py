@@ -243,6 +243,23 @@ def test_the_rates_that_are_there_can_be_had_in_a_pipe(environ: dict[str, str], 
         assert done.stdout.count("100.00%") == 2
 
 
+def test_rows_that_are_followed_are_in_the_pipe_at_once(environ: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "rates", "--json"],
+        cwd=tmp_path,
+        env={**environ, "PYTHONPATH": str(Path(pipeline.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            row = json.loads(process.stdout.readline())
+        finally:
+            process.kill()
+
+    assert (row["error_code"], row["failures"]) == (HOSTILE, 1)
+
+
 def test_a_body_in_a_pipe_is_what_was_sent_byte_for_byte(environ: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "rejected", "show", "0:0"],

@@ -219,6 +219,36 @@ def test_its_own_kafka_is_started_again_and_given_up_where_that_does_not_help(up
     os.close(source)
 
 
+def test_the_demonstration_goes_on_when_its_own_kafka_ends(up_alone: Up) -> None:
+    """What is not in raw by then waits in the spool; the audit finds all of it."""
+    up = up_alone
+    source, output = os.pipe()
+    process = up.start("--kafka-port", str(free_pair()), "--demo", "--seconds", "10", "--rate", "50", output=output)
+    read_until(source, b"Failure rates by event time")
+
+    os.kill(up.kafka(), signal.SIGKILL)
+
+    printed = read_until(source, b"stopping Kafka")
+    until_gone(up)
+    printed += os.read(source, 65_536)
+    assert b"the local Kafka ended and was started again" in printed
+    assert process.returncode == 0, printed.decode()
+    os.close(source)
+
+
+def test_an_interrupt_ends_the_demonstration(up: Up) -> None:
+    source, output = os.pipe()
+    process = up.start("--demo", "--rate", "50", output=output)
+    read_until(source, b"Failure rates by event time")
+
+    process.send_signal(signal.SIGINT)
+
+    assert b"stopped" in read_until(source, b"stopped")
+    until_gone(up)
+    assert process.returncode == 0
+    os.close(source)
+
+
 @pytest.mark.parametrize("is_ready", [True, False], ids=["when all is ready", "in the middle of the start"])
 def test_its_parts_end_with_it_however_it_ends(up: Up, is_ready: bool) -> None:
     source, output = os.pipe()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -221,12 +222,26 @@ def test_without_the_live_page_the_rest_goes_on_and_it_is_said_once() -> None:
     assert part.restart_if_exited() is None
 
 
-def test_a_page_that_ends_again_and_again_is_given_up() -> None:
-    """As an essential part is, but without ending the others."""
+@pytest.mark.parametrize(("ago", "is_given_up"), [(0.0, True), (55.0, True), (61.0, False)])
+def test_a_page_that_ends_again_and_again_is_given_up(ago: float, is_given_up: bool) -> None:
+    """As an essential part is, but without ending the others: at the sixth end in a minute."""
     part = ended(is_essential=False, name="--help")  # Ends with 0.
+    part.started_at += [time.monotonic() - ago] * (RESTARTS_MAX - 1)
 
     assert part.restart_if_exited() == "the --help ended with 0 and was started again"
     assert part.process is not None
     part.process.wait(60)
-    part.started_at += [time.monotonic()] * (RESTARTS_MAX - 1)
-    assert "goes on without it" in (part.restart_if_exited() or "")
+    assert ("goes on without it" in (part.restart_if_exited() or "")) == is_given_up
+    stop([part], lambda line: None)
+
+
+@pytest.mark.parametrize(("ago", "is_given_up"), [(55.0, True), (61.0, False)])
+def test_a_kafka_that_ended_long_ago_is_started_again(ago: float, is_given_up: bool) -> None:
+    kafka = Ending()
+    starts = [time.monotonic() - ago] * RESTARTS_MAX
+    used = UsedKafka("127.0.0.1:9", cast("LocalKafka", kafka), starts)
+
+    with pytest.raises(UpError) if is_given_up else nullcontext():
+        used.restart_if_exited()
+
+    assert kafka.restarts == (0 if is_given_up else 1)
