@@ -22,9 +22,10 @@ from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.bridge.replies import FAILED, NOT_TAKEN, REFUSED, TAKEN, Reply
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial
+from pipeline.service.entries import CallbackSettings, by_target
 from pipeline.service.errors import SettingsError
 from pipeline.service.metrics.bridge import BridgeAnswer, BridgeMetrics
-from pipeline.service.settings import BridgeSettings, CallbackSettings, by_target
+from pipeline.service.settings import BridgeSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -25,8 +25,8 @@ from pipeline.bridge.mns_client import MnsClient
 from pipeline.bridge.publisher import Source
 from pipeline.core.event import media_id_of
 from pipeline.service.backoff import Backoff
+from pipeline.service.entries import MnsSettings
 from pipeline.service.metrics.mns import MnsMetrics, MnsProblem, MnsStep
-from pipeline.service.settings import MnsSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -18,8 +18,9 @@ from prometheus_client import CollectorRegistry
 from pipeline.bridge.connection import Connection, Timeouts
 from pipeline.bridge.handler import Handler
 from pipeline.bridge.listener import Listener
+from pipeline.service.entries import CallbackSettings
 from pipeline.service.metrics.bridge import BridgeMetrics
-from pipeline.service.settings import BridgeSettings, CallbackSettings
+from pipeline.service.settings import BridgeSettings
 from pipeline.service.web import listen
 from tests.harness.publisher import FakePublisher
 from tests.waiting import until

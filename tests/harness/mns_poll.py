@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.mns_poller import MnsPoller, PollPolicy
+from pipeline.service.entries import MnsSettings
 from pipeline.service.metrics.mns import MnsMetrics
-from pipeline.service.settings import MnsSettings
 from tests.harness.mns import MnsEmulator
 from tests.harness.publisher import FakePublisher
 

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, PublishError, SpoolFailedError
 from pipeline.bridge.server import _warn_of_unsigned
 from pipeline.core.signature import sign
-from pipeline.service.settings import BridgeSettings, CallbackSettings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings
 from tests.harness.bridge_server import Wired, head, statuses
 
 KEY = "Sesame4711"

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 from pipeline.service.web import ListenError, listen
 from tests.harness.ports import free_port
 from tests.waiting import until
