@@ -42,7 +42,7 @@ class RecordPublisher(Protocol):
     """What the handler needs of a Publisher."""
 
     def publish(
-        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, entry: bytes, received_at_ms: int
     ) -> asyncio.Future[StoredIn]: ...
 
 
@@ -178,7 +178,7 @@ class Handler:
                 return durable, True, headers, now
         try:
             durable = self._publisher.publish(
-                media_id_of(admitted), admitted, source=_HTTP, received_at_ms=int(now * 1000)
+                media_id_of(admitted), admitted, source=_HTTP, entry=callback.entry, received_at_ms=int(now * 1000)
             )
         except OverloadedError as error:
             return self._not_taken(error, headers, client, now)

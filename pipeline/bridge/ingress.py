@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NewType
+from urllib.parse import urlsplit
 
 import httptools
 
@@ -82,7 +83,29 @@ def admit_head(
             authentic = callback
         else:
             denial = denial or found
+    if authentic is not None and not authentic.auth_keys:
+        authentic = named_by(headers.get(b"host", b""), callbacks) or callbacks[0]
     return authentic or denial or Refusal.NOT_FOUND
+
+
+def named_by(host: bytes, callbacks: tuple[Callback, ...]) -> Callback | None:
+    """
+    Return the one of *callbacks*, which share a path, whose URL has the host of a request; None if it is not just one.
+
+    A signature says more: it covers the URL. Where there is none, a proxy that sets a Host of its own leaves no more
+    than the path.
+    """
+    if len(callbacks) == 1:
+        return callbacks[0]
+    found = [callback for callback in callbacks if _has_host(callback.url, host.lower())]
+    return found[0] if len(found) == 1 else None
+
+
+def _has_host(url: str, host: bytes) -> bool:
+    parts = urlsplit(url)
+    port = ":443" if parts.scheme == "https" else ":80"  # Is left out by those who connect to it.
+    authority = parts.netloc.rpartition("@")[2].lower().removesuffix(port)
+    return host.removesuffix(port.encode()) == authority.encode()
 
 
 def admit_body(policy: Policy, body: bytes) -> AdmittedBody | Refusal:

@@ -42,7 +42,7 @@ class Publish(Protocol):
     """What makes a record safe: `Publisher.publish`."""
 
     def __call__(
-        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, entry: bytes, received_at_ms: int
     ) -> asyncio.Future[StoredIn]: ...
 
 
@@ -243,8 +243,8 @@ class MnsPoller:
         if len(body) > BODY_BYTES_MAX:
             logger.error("mns_body_cut", queue=self.name, message_id=message.message_id, body_bytes=len(body))
             key, body = None, body[:BODY_BYTES_MAX]
-        received_at_ms = int(self._clock() * 1000)
-        return self._publish(key, AdmittedBody(body), source=Source.MNS, received_at_ms=received_at_ms)
+        entry, received_at_ms = self._settings.name.encode(), int(self._clock() * 1000)
+        return self._publish(key, AdmittedBody(body), source=Source.MNS, entry=entry, received_at_ms=received_at_ms)
 
     async def _delete(self, client: MnsClient, messages: Sequence[Message]) -> None:
         """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""

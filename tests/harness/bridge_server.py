@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from pipeline.bridge.connection import Connection, Timeouts
 from pipeline.bridge.handler import Handler
@@ -79,9 +80,11 @@ class Server(FakePublisher):
         self._tls = tls
         self._send_buffer_bytes = send_buffer_bytes
         callbacks = (
-            CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
-            CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
-            CallbackSettings.model_validate({"url": "https://www.example.com/secret?token=1", "auth_keys": []}),
+            CallbackSettings(name="open", url="http://x/vod"),
+            CallbackSettings(
+                name="signed", url="https://www.example.com/your/callback", auth_keys=(SecretStr("test123"),)
+            ),
+            CallbackSettings(name="secret", url="https://www.example.com/secret?token=1"),
         )
         # No request is remembered unless a test is about it: what a request comes to must not depend on the one before.
         bridge = BridgeSettings(**{"callbacks": callbacks, "replay_cache_bytes": 0, **settings})

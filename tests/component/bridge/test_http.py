@@ -32,7 +32,7 @@ async def test_an_authentic_callback_is_published_verbatim_and_answered_200() ->
     server = Server()
 
     assert await ask(server, post(BODY)) == OK
-    assert server.records == [(b"abc", BODY, b"http", RECEIVED_AT_MS)]
+    assert server.records == [(b"abc", BODY, b"http", RECEIVED_AT_MS, b"signed")]
     assert server.counted() == {"published": 1}
 
 
@@ -132,7 +132,7 @@ async def test_what_has_no_media_id_is_published_without_a_key(body: bytes) -> N
     server = Server()
 
     assert await ask(server, post(body)) == OK
-    assert server.records == [(None, body, b"http", RECEIVED_AT_MS)]
+    assert server.records == [(None, body, b"http", RECEIVED_AT_MS, b"signed")]
 
 
 async def test_a_configured_query_is_part_of_the_path() -> None:

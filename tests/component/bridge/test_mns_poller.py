@@ -17,14 +17,14 @@ async def test_a_message_is_published_and_deleted(emulator: MnsEmulator) -> None
     """Raw JSON and Base64 alike, with the MediaId as the key, in one request for many."""
     emulator.put("q", BODY, base64.b64encode(OTHER.encode()).decode())
     before = int(emulator.now() * 1000)
-    async with Poll(emulator) as poll:
+    async with Poll(emulator, queue=queue_settings(emulator, name="shanghai")) as poll:
         await poll.until_empty()
 
-    assert [record[:3] for record in poll.taken.records] == [
-        (b"a", BODY.encode(), b"mns"),
-        (b"b", OTHER.encode(), b"mns"),
+    assert [(*record[:3], record[4]) for record in poll.taken.records] == [
+        (b"a", BODY.encode(), b"mns", b"shanghai"),
+        (b"b", OTHER.encode(), b"mns", b"shanghai"),
     ]
-    assert all(before <= received_at <= emulator.now() * 1000 for *_, received_at in poll.taken.records)
+    assert all(before <= record[3] <= emulator.now() * 1000 for record in poll.taken.records)
     assert emulator.requests[:2] == [
         "GET /queues/q/messages?numOfMessages=16&waitseconds=30",
         "DELETE /queues/q/messages",
@@ -235,7 +235,7 @@ async def test_poison_is_published_without_a_key_and_deleted(
         await poll.until_empty()
 
     assert sorted(poll.taken.bodies) == sorted([BODY.encode(), published, OTHER.encode()])
-    assert {key for key, body, _, _ in poll.taken.records if body == published} == {None}
+    assert {key for key, body, *_ in poll.taken.records if body == published} == {None}
     assert poll.pauses.seconds == []
 
 

@@ -108,7 +108,7 @@ async def test_what_another_number_of_bridges_left_is_published(settings: Settin
     """A single bridge had its spool in the directory itself, and one of three had the third."""
     for folder in (bridge.spool, bridge.spool / "3"):
         with contextlib.closing(Spool(folder, bytes_max=1 << 20)) as spool:
-            spool.append([(b"key", folder.name.encode(), b"http", 1)])
+            spool.append([(b"key", folder.name.encode(), b"http", 1, b"")])
     await bridge.start()
 
     async def are_published() -> bool:
