@@ -56,12 +56,9 @@ def admit_head(
             a request authentic but a right signature; what a proxy appends to the sender's is not the sender's.
         now: The receiver's clock, seconds since the epoch.
     """
-    callbacks = policy.callbacks.get(target)
-    if callbacks is None:
-        by_url = _by_url(policy.callbacks, target)
-        if isinstance(by_url, Refusal):
-            return by_url
-        callbacks = by_url
+    callbacks = policy.callbacks.get(target) or _by_url(policy.callbacks, target)
+    if isinstance(callbacks, Refusal):
+        return callbacks
     if method != b"POST":
         return Refusal.METHOD_NOT_ALLOWED
     length = headers.get(b"content-length")
@@ -86,6 +83,15 @@ def admit_head(
     if authentic is not None and not authentic.auth_keys:
         authentic = named_by(headers.get(b"host", b""), callbacks) or callbacks[0]
     return authentic or denial or Refusal.NOT_FOUND
+
+
+def entry_of(policy: Policy, target: bytes, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the entry that a head which is not admitted is for; empty if it is for none, or for one of several."""
+    callbacks = policy.callbacks.get(target) or _by_url(policy.callbacks, target)
+    if isinstance(callbacks, Refusal):
+        return b""
+    callback = named_by(headers.get(b"host", b""), callbacks)
+    return callback.entry if callback else b""
 
 
 def named_by(host: bytes, callbacks: tuple[Callback, ...]) -> Callback | None:

@@ -109,6 +109,11 @@ class MnsSettings(EntrySettings):
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
+    def labels(self) -> tuple[str, str]:
+        """What its metrics are counted under: `entry` and `queue`."""
+        return self.name, self.queue
+
+    @property
     def account(self) -> str:
         """The public endpoint's host and port: whose queue this is, and in which region."""
         return _INTERNAL.sub("", urlsplit(self.endpoint).netloc.lower())

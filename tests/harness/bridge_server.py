@@ -116,13 +116,37 @@ class Server(FakePublisher):
         """Return the outcomes counted, without the zeros."""
         return self._samples("vod_pipeline_bridge_requests_total", "outcome")
 
+    def counted_by_entry(self) -> Counter[str]:
+        """Return how many requests were counted for each entry, likewise."""
+        return self._samples("vod_pipeline_bridge_requests_total", "entry")
+
     def denied(self) -> Counter[str]:
         """Return the reasons of denials, likewise."""
         return self._samples("vod_pipeline_bridge_denials_total", "reason")
 
+    def denied_by_entry(self) -> Counter[str]:
+        """Return how many denials were counted for each entry, likewise."""
+        return self._samples("vod_pipeline_bridge_denials_total", "entry")
+
     def _samples(self, name: str, label: str) -> Counter[str]:
         samples = [sample for metric in self.registry.collect() for sample in metric.samples if sample.name == name]
-        return Counter({sample.labels[label]: int(sample.value) for sample in samples if sample.value})
+        found: Counter[str] = Counter()
+        for sample in samples:
+            if sample.value:
+                found[sample.labels[label]] += int(sample.value)
+        return found
+
+
+async def ask(server: Server, *requests: bytes) -> bytes:
+    """Send each request on a connection of its own, one after the other, and return all answers."""
+    received = b""
+    async with server.serve() as port:
+        for request in requests:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            received += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            writer.close()
+    return received
 
 
 class Wire(asyncio.Transport):

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pipeline.service.settings import Settings
 
 CONNECTIONS = 40
-PUBLISHED = 'vod_pipeline_bridge_requests_total{outcome="published"}'
+PUBLISHED = 'vod_pipeline_bridge_requests_total{entry="vod.example.com",outcome="published"}'
 DRAINED = "vod_pipeline_spool_drained_records_total"
-SPOOLED = 'vod_pipeline_bridge_requests_total{outcome="spooled"}'
+SPOOLED = 'vod_pipeline_bridge_requests_total{entry="vod.example.com",outcome="spooled"}'
 
 
 @pytest.fixture
