@@ -87,6 +87,8 @@ def test_what_was_rejected_is_listed_shown_and_replayed(judged: Settings, monkey
     assert set(found) == {Reason.CONFLICT, Reason.INVALID_JSON, Reason.INVALID_FIELD}
     assert f"│ {found[Reason.INVALID_JSON].id} │" in listed.stdout
     assert f"│ {conflict.id} │" not in listed.stdout
+    assert "│ mns  │ shanghai │ invalid_json │" in listed.stdout
+    assert "shanghai" in shown.stderr
     assert "1 rejected in the last 24 hours" in listed.stdout
     assert BODIES[b"conflict"].decode() in shown.stdout
     assert "1 are in" in replayed.stdout
