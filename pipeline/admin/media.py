@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pipeline.core.contract import (
     HEADER_DECISION,
     HEADER_DETAIL,
+    HEADER_ENTRY,
     HEADER_REASON,
     HEADER_SOURCE,
     Decision,
@@ -179,14 +180,14 @@ def _tellers(topics: Topics) -> dict[str, Callable[[Any], dict[str, str | int]]]
 
 
 def _raw(record: Any) -> dict[str, str | int]:
-    return {"source": text_of(record.headers, HEADER_SOURCE)}
+    return {"source": text_of(record.headers, HEADER_SOURCE), **_entry(record)}
 
 
 def _accepted(record: Any) -> dict[str, str | int]:
     decision = decision_of(record)
     if decision is None:
         return {"outcome": "not the worker's: see vod-pipeline audit"}
-    says: dict[str, str | int] = {"raw_offset": decision.raw_offset, "outcome": "failed" if decision.code else "done"}
+    says = {**_entry(record), "raw_offset": decision.raw_offset, "outcome": "failed" if decision.code else "done"}
     if decision.code:
         says |= {"error_code": decision.code, "error_message": _event(record).get("ErrorMessage", "")}
     return says
@@ -194,11 +195,18 @@ def _accepted(record: Any) -> dict[str, str | int]:
 
 def _rejected(record: Any) -> dict[str, str | int]:
     return {
+        **_entry(record),
         "id": (record.key or b"").decode(errors="replace"),  # As `rejected show` takes it.
         "outcome": "rejected",
         "reason": text_of(record.headers, HEADER_REASON),
         "detail": text_of(record.headers, HEADER_DETAIL),
     }
+
+
+def _entry(record: Any) -> dict[str, str | int]:
+    """Return which entry of the settings it came by, in each topic: raw holds it for a shorter time than the others."""
+    entry = text_of(record.headers, HEADER_ENTRY)
+    return {"entry": entry} if entry else {}
 
 
 def _event(record: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.core.contract import (
     HEADER_DETAIL,
+    HEADER_ENTRY,
     HEADER_REASON,
     HEADER_SOURCE,
     Headers,
@@ -46,6 +47,8 @@ class RejectedRecord:
     received_at_ms: int | None
     """When the bridge took it; None if another program wrote it."""
     source: str
+    entry: str
+    """The entry of the settings that it came by; "" if its headers do not say."""
     reason: str
     detail: str
     body: bytes | None
@@ -115,6 +118,7 @@ def _rejected(record: Any) -> RejectedRecord:
         rejected_from_ms=record.timestamp,
         received_at_ms=received_at_of(record.headers),
         source=(header(record.headers, HEADER_SOURCE) or b"").decode(errors="replace"),
+        entry=(header(record.headers, HEADER_ENTRY) or b"").decode(errors="replace"),
         reason=(header(record.headers, HEADER_REASON) or b"").decode(errors="replace"),
         detail=(header(record.headers, HEADER_DETAIL) or b"").decode(errors="replace"),
         body=record.value,

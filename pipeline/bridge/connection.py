@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Count a client that is gone too early; what was handed on is counted once it is durable."""
         if self._admitted is not None:
-            self._handler.note_gone()
+            self._handler.note_gone(self._admitted[0])
         self._stop_reading()
         self._reader.close()
         self._forget(self)
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
             self._end_with(self._handler.fail(error))
         else:
             if unreadable is not None and unreadable is not Unreadable.STOPPED:
-                self._end_with(self._handler.refuse(_OUTCOMES[unreadable]))
+                self._refuse(_OUTCOMES[unreadable])
         if self._reader.target or self._admitted is not None:
             self._await_rest()
         answers = self._answers
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         assert self._admitted is not None  # Its head has arrived.
         answers = self._answers
         if len(answers) > PIPELINED_MAX:
-            self._end_with(self._handler.refuse(BridgeAnswer.OVERLOADED))
+            self._refuse(BridgeAnswer.OVERLOADED)
             raise StoppedError
         callback, headers = self._admitted
         self._admitted = None
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             outcome = BridgeAnswer.BODY_TIMEOUT if self.state is BODY else BridgeAnswer.HEAD_TIMEOUT
-            self._end_with(self._handler.refuse(outcome))
+            self._refuse(outcome)
             self.answer()
 
     def _seconds(self) -> float:
@@ -254,6 +254,11 @@ class Connection(asyncio.Protocol):
                 self._read_on()
 
     # Ending.
+
+    def _refuse(self, outcome: BridgeAnswer) -> None:
+        """Refuse the request that is arriving; if its head was admitted, it is known what for."""
+        entry = self._admitted[0].entry if self._admitted is not None else b""
+        self._end_with(self._handler.refuse(outcome, entry))
 
     def _end_with(self, reply: Reply) -> None:
         """Let *reply*, to the request that is arriving, be the last one."""

@@ -16,15 +16,16 @@ import structlog
 
 from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, SpoolFailedError
-from pipeline.bridge.ingress import AdmittedBody, Policy, Refusal, admit_body, admit_head
+from pipeline.bridge.ingress import AdmittedBody, Policy, Refusal, admit_body, admit_head, entry_of
 from pipeline.bridge.publisher import Source
 from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.bridge.replies import FAILED, NOT_TAKEN, REFUSED, TAKEN, Reply
 from pipeline.core.event import media_id_of
 from pipeline.core.signature import Callback, Denial
+from pipeline.service.entries import CallbackSettings, by_target
 from pipeline.service.errors import SettingsError
 from pipeline.service.metrics.bridge import BridgeAnswer, BridgeMetrics
-from pipeline.service.settings import BridgeSettings, CallbackSettings, by_target
+from pipeline.service.settings import BridgeSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -41,7 +42,7 @@ class RecordPublisher(Protocol):
     """What the handler needs of a Publisher."""
 
     def publish(
-        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, entry: bytes, received_at_ms: int
     ) -> asyncio.Future[StoredIn]: ...
 
 
@@ -53,8 +54,8 @@ class Waiter(Protocol):
 
 
 # A callback that was handed on: the future of its durability, whether that is of an equal request before it, its
-# headers, and when it was received. A plain tuple, as one is made for every callback.
-Pending = tuple[asyncio.Future[StoredIn], bool, Headers, float]
+# headers, when it was received, and its entry. A plain tuple, as one is made for every callback.
+Pending = tuple[asyncio.Future[StoredIn], bool, Headers, float, bytes]
 
 
 _OUTCOMES = {
@@ -103,8 +104,9 @@ class Handler:
         self._bursts = Bursts(settings.bodies_per_signature_max)
         self._metrics = metrics
         metrics.replay_cache_bytes.set_function(lambda: self._recent.bytes)
-        self._counts = {outcome: metrics.requests.labels(outcome.value).inc for outcome in BridgeAnswer}
-        self._published = 0  # Not counted yet: all that one batch answers are counted at once.
+        self._counts: dict[bytes, dict[BridgeAnswer, Callable[..., None]]] = {}
+        self._show_entries(settings.callbacks)
+        self._published: dict[bytes, int] = {}  # Not counted yet: all that one batch answers are counted at once.
         self._waiters: dict[asyncio.Future[StoredIn], list[Waiter]] = {}
 
     @property
@@ -119,7 +121,17 @@ class Handler:
 
     def use(self, callbacks: Iterable[CallbackSettings]) -> None:
         """Serve *callbacks*, with their keys, from the next request on."""
+        callbacks = tuple(callbacks)
+        self._show_entries(callbacks)
         self._policy = replace(self._policy, callbacks=by_target(callbacks))
+
+    def _show_entries(self, callbacks: Iterable[CallbackSettings]) -> None:
+        """Count for *callbacks*, too; those before them may have requests in flight."""
+        names = ["", *(callback.name for callback in callbacks)]
+        self._metrics.show_entries(names)
+        for name in names:
+            counts = {outcome: self._metrics.requests.labels(outcome.value, name).inc for outcome in BridgeAnswer}
+            self._counts[name.encode()] = counts
 
     def require_no_less(self, callbacks: Iterable[CallbackSettings]) -> None:
         """
@@ -143,15 +155,16 @@ class Handler:
         verdict = admit_head(self._policy, method=method, target=target, headers=headers, now=now)
         if isinstance(verdict, Callback):
             if self._bodies >= self._bodies_max:
-                return self.refuse(BridgeAnswer.OVERLOADED)
+                return self.refuse(BridgeAnswer.OVERLOADED, verdict.entry)
             self._bodies += 1
             return verdict
+        entry = entry_of(self._policy, target, headers)
         if isinstance(verdict, Refusal):
-            return self.refuse(_OUTCOMES[verdict])
+            return self.refuse(_OUTCOMES[verdict], entry)
         if isinstance(verdict, Denial):
-            self._metrics.denials.labels(verdict.value).inc()
-            logger.warning("callback_denied", reason=verdict.value, **_identity(headers, client, now))
-            return self.refuse(BridgeAnswer.DENIED)
+            self._metrics.denials.labels(verdict.value, entry.decode()).inc()
+            logger.warning("callback_denied", reason=verdict.value, **_identity(entry, headers, client, now))
+            return self.refuse(BridgeAnswer.DENIED, entry)
         assert_never(verdict)
 
     def abandon(self) -> None:
@@ -161,29 +174,30 @@ class Handler:
     def publish(self, callback: Callback, headers: Headers, body: bytes, client: Client) -> Pending | Reply:
         """Hand on the body of a request that was admitted for *callback*."""
         self._bodies -= 1
+        entry = callback.entry
         admitted = admit_body(self._policy, body)
         if not isinstance(admitted, bytes):
-            return self.refuse(_OUTCOMES[admitted])
+            return self.refuse(_OUTCOMES[admitted], entry)
         now = self._clock()
         request = None
         if callback.auth_keys:  # Without keys a timestamp proves nothing, and may be as long as a head.
             request = headers[b"x-vod-timestamp"], admitted
             if self._bursts.add(headers[b"x-vod-signature"], now):
-                self._metrics.bursts.inc()
+                self._metrics.bursts.labels(entry.decode()).inc()
                 hint = "a stolen signature, or a very large deletion"
-                logger.warning("signature_burst", hint=hint, **_identity(headers, client, now))
+                logger.warning("signature_burst", hint=hint, **_identity(entry, headers, client, now))
             durable = self._recent.get(request)
             if durable is not None:
-                return durable, True, headers, now
+                return durable, True, headers, now, entry
         try:
             durable = self._publisher.publish(
-                media_id_of(admitted), admitted, source=_HTTP, received_at_ms=int(now * 1000)
+                media_id_of(admitted), admitted, source=_HTTP, entry=entry, received_at_ms=int(now * 1000)
             )
         except OverloadedError as error:
-            return self._not_taken(error, headers, client, now)
+            return self._not_taken(error, entry, headers, client, now)
         if request is not None:
             self._recent.add(request, durable)
-        return durable, False, headers, now
+        return durable, False, headers, now, entry
 
     def answer_when(self, durable: asyncio.Future[StoredIn], waiter: Waiter) -> None:
         """Have *waiter* answer once *durable* is done: all that wait for it in one go, which costs each far less."""
@@ -200,26 +214,27 @@ class Handler:
             except Exception as error:  # noqa: BLE001  # One's must not keep the others from their answers.
                 self.fail(error)
                 waiter.abort()
-        self._counts[BridgeAnswer.PUBLISHED](self._published)
-        self._published = 0
+        for entry, number in self._published.items():
+            self._counts[entry][BridgeAnswer.PUBLISHED](number)
+        self._published.clear()
 
     def reply(self, pending: Pending, client: Client) -> Reply:
         """Return the reply to what is *pending*, once that is done."""
-        durable, is_repeated, headers, received_at = pending
+        durable, is_repeated, headers, received_at, entry = pending
         error = durable.exception()
         if error is not None:
-            return self._not_taken(error, headers, client, received_at)
+            return self._not_taken(error, entry, headers, client, received_at)
         if is_repeated:
-            self._counts[BridgeAnswer.REPEATED]()
+            self._counts[entry][BridgeAnswer.REPEATED]()
         elif durable.result() is StoredIn.SPOOL:
-            self._counts[BridgeAnswer.SPOOLED]()
+            self._counts[entry][BridgeAnswer.SPOOLED]()
         else:
-            self._published += 1
+            self._published[entry] = self._published.get(entry, 0) + 1
         return TAKEN
 
-    def refuse(self, outcome: BridgeAnswer) -> Reply:
-        """Count a request that is refused as *outcome*, and return the reply, which closes its connection."""
-        self._counts[outcome]()
+    def refuse(self, outcome: BridgeAnswer, entry: bytes = b"") -> Reply:
+        """Count a request for *entry* that is refused as *outcome*; return the reply, which closes its connection."""
+        self._counts[entry][outcome]()
         return REFUSED[outcome]
 
     def fail(self, error: BaseException) -> Reply:
@@ -227,27 +242,31 @@ class Handler:
         logger.error("request_failed", exc_info=error)
         return FAILED
 
-    def note_gone(self) -> None:
-        """Count a client that is gone before the body of its admitted request was complete."""
-        self._counts[BridgeAnswer.CLIENT_GONE]()
+    def note_gone(self, callback: Callback) -> None:
+        """Count a client that is gone before the body of its request, admitted for *callback*, was complete."""
+        self._counts[callback.entry][BridgeAnswer.CLIENT_GONE]()
 
-    def _not_taken(self, error: BaseException, headers: Headers, client: Client, received_at: float) -> Reply:
+    def _not_taken(
+        self, error: BaseException, entry: bytes, headers: Headers, client: Client, received_at: float
+    ) -> Reply:
         outcome = _FAILURES[type(error)]
-        self._counts[outcome]()
-        logger.warning("callback_not_taken", outcome=outcome.value, **_identity(headers, client, received_at))
+        self._counts[entry][outcome]()
+        logger.warning("callback_not_taken", outcome=outcome.value, **_identity(entry, headers, client, received_at))
         return NOT_TAKEN
 
 
-def _identity(headers: Headers, client: Client, now: float) -> dict[str, object]:
+def _identity(entry: bytes, headers: Headers, client: Client, now: float) -> dict[str, object]:
     """
     Return what names a request in the log: nothing of its path, signature or body, each of which may be a secret.
 
+    `entry` is the name of what it was for, "" if that is not known;
     `request_id` is the X-Request-Id of the proxy in front, else who is connected and when; `received_at_ms` is the
     header `received-at` of its record, if it has one.
     """
     received_at_ms = int(now * 1000)
+    named: dict[str, object] = {"entry": entry.decode(), "received_at_ms": received_at_ms}
     given = headers.get(b"x-request-id", b"")
     if _REQUEST_ID.fullmatch(given):
-        return {"request_id": given.decode(), "received_at_ms": received_at_ms}
+        return {"request_id": given.decode(), **named}
     host, port = client or ("unknown", 0)
-    return {"request_id": f"{host}:{port}-{received_at_ms}", "received_at_ms": received_at_ms}
+    return {"request_id": f"{host}:{port}-{received_at_ms}", **named}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NewType
+from urllib.parse import urlsplit
 
 import httptools
 
@@ -55,12 +56,9 @@ def admit_head(
             a request authentic but a right signature; what a proxy appends to the sender's is not the sender's.
         now: The receiver's clock, seconds since the epoch.
     """
-    callbacks = policy.callbacks.get(target)
-    if callbacks is None:
-        by_url = _by_url(policy.callbacks, target)
-        if isinstance(by_url, Refusal):
-            return by_url
-        callbacks = by_url
+    callbacks = policy.callbacks.get(target) or _by_url(policy.callbacks, target)
+    if isinstance(callbacks, Refusal):
+        return callbacks
     if method != b"POST":
         return Refusal.METHOD_NOT_ALLOWED
     length = headers.get(b"content-length")
@@ -82,7 +80,38 @@ def admit_head(
             authentic = callback
         else:
             denial = denial or found
+    if authentic is not None and not authentic.auth_keys:
+        authentic = named_by(headers.get(b"host", b""), callbacks) or callbacks[0]
     return authentic or denial or Refusal.NOT_FOUND
+
+
+def entry_of(policy: Policy, target: bytes, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the entry that a head which is not admitted is for; empty if it is for none, or for one of several."""
+    callbacks = policy.callbacks.get(target) or _by_url(policy.callbacks, target)
+    if isinstance(callbacks, Refusal):
+        return b""
+    callback = named_by(headers.get(b"host", b""), callbacks)
+    return callback.entry if callback else b""
+
+
+def named_by(host: bytes, callbacks: tuple[Callback, ...]) -> Callback | None:
+    """
+    Return the one of *callbacks*, which share a path, whose URL has the host of a request; None if it is not just one.
+
+    A signature says more: it covers the URL. Where there is none, a proxy that sets a Host of its own leaves no more
+    than the path.
+    """
+    if len(callbacks) == 1:
+        return callbacks[0]
+    found = [callback for callback in callbacks if _has_host(callback.url, host.lower())]
+    return found[0] if len(found) == 1 else None
+
+
+def _has_host(url: str, host: bytes) -> bool:
+    parts = urlsplit(url)
+    port = ":443" if parts.scheme == "https" else ":80"  # Is left out by those who connect to it.
+    authority = parts.netloc.rpartition("@")[2].lower().removesuffix(port)
+    return host.removesuffix(port.encode()) == authority.encode()
 
 
 def admit_body(policy: Policy, body: bytes) -> AdmittedBody | Refusal:

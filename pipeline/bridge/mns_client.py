@@ -20,8 +20,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, T
 from yarl import URL
 
 from pipeline.bridge.mns_answers import Message, MnsError, kept_of, messages_of
+from pipeline.service.entries import MnsSettings
 from pipeline.service.metrics.mns import MnsProblem
-from pipeline.service.settings import MnsSettings
 
 VERSION = "2015-06-06"
 NAMESPACE = "http://mns.aliyuncs.com/doc/v1/"

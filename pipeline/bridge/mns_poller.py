@@ -25,8 +25,8 @@ from pipeline.bridge.mns_client import MnsClient
 from pipeline.bridge.publisher import Source
 from pipeline.core.event import media_id_of
 from pipeline.service.backoff import Backoff
+from pipeline.service.entries import MnsSettings
 from pipeline.service.metrics.mns import MnsMetrics, MnsProblem, MnsStep
-from pipeline.service.settings import MnsSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class Publish(Protocol):
     """What makes a record safe: `Publisher.publish`."""
 
     def __call__(
-        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, entry: bytes, received_at_ms: int
     ) -> asyncio.Future[StoredIn]: ...
 
 
@@ -87,9 +87,10 @@ async def polling(
         ExceptionGroup: a poller met a bug of ours; the context's body is cancelled.
     """
     async with asyncio.TaskGroup() as group:
-        pollers = [MnsPoller(queue, publish, metrics, policy=policy) for queue in queues]
-        for poller in pollers:
-            group.create_task(poller.run(), name=f"mns-{poller.name}")
+        pollers = []
+        for queue in queues:
+            pollers.append(MnsPoller(queue, publish, metrics, policy=policy))
+            group.create_task(pollers[-1].run(), name=f"mns-{queue.name}")
         try:
             yield
         finally:
@@ -114,12 +115,13 @@ class MnsPoller:
         Args:
             settings: The queue.
             publish: Makes a record safe. It raises OverloadedError at once, or its future fails with a PublishError.
-            metrics: Counts messages and errors under the queue's name.
+            metrics: Counts messages and errors under the names of the entry and of the queue.
             policy: Batch, waiting and retries.
             clock: Now, in seconds since the epoch.
             pause: Waits between two polls; default: until the time is over or the poller is stopped.
         """
-        self.name = settings.queue
+        self._labels = settings.labels
+        self._logger = logger.bind(entry=settings.name, queue=settings.queue)
         self._settings = settings
         self._publish = publish
         self._metrics = metrics
@@ -129,7 +131,7 @@ class MnsPoller:
         self._stop = asyncio.Event()
         self._backoff = Backoff(policy.retry_seconds_min, policy.retry_seconds_max)
         self._remembered: dict[str, None] = {}
-        metrics.remembered.labels(self.name).set_function(lambda: len(self._remembered))
+        metrics.remembered.labels(*self._labels).set_function(lambda: len(self._remembered))
 
     def stop(self) -> None:
         """Receive no more; what was received is still published and deleted before `run` returns."""
@@ -152,11 +154,10 @@ class MnsPoller:
                 # To receive on would only use up what the queue's own dead-letter policy counts.
                 return self._backoff.fail()
         except MnsError as error:
-            self._metrics.errors.labels(self.name, error.problem.value).inc()
+            self._metrics.errors.labels(*self._labels, error.problem.value).inc()
             pause_seconds = self._backoff.fail(is_lasting=error.problem in LASTING)
-            logger.warning(
+            self._logger.warning(
                 "mns_request_failed",
-                queue=self.name,
                 problem=error.problem.value,
                 detail=str(error),
                 retry_seconds=round(pause_seconds, 1),
@@ -202,7 +203,7 @@ class MnsPoller:
     def _after_nothing(self, waited_seconds: float) -> float:
         if self._stop.is_set() or waited_seconds >= self._policy.floor_seconds:
             return 0
-        self._metrics.early.labels(self.name).inc()
+        self._metrics.early.labels(*self._labels).inc()
         return self._policy.floor_seconds - waited_seconds
 
     async def _publish_all(self, messages: Iterable[Message]) -> list[Message]:
@@ -229,22 +230,26 @@ class MnsPoller:
                 spooled += durable.result() is StoredIn.SPOOL
                 if message.enqueued_at_ms is not None:
                     waited_seconds = self._clock() - message.enqueued_at_ms / 1000
-                    self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
+                    self._metrics.waited_seconds.labels(*self._labels).observe(max(0, waited_seconds))
         self._count(MnsStep.PUBLISHED, len(safe) - spooled)
         self._count(MnsStep.SPOOLED, spooled)
         self._count(MnsStep.NOT_PUBLISHED, refused)
         if refused:
-            logger.warning("mns_not_published", queue=self.name, messages=refused)
+            self._logger.warning("mns_not_published", messages=refused)
         return safe
 
     def _start_publishing(self, message: Message) -> asyncio.Future[StoredIn]:
         body = body_of(message.text)
         key = media_id_of(body)
         if len(body) > BODY_BYTES_MAX:
-            logger.error("mns_body_cut", queue=self.name, message_id=message.message_id, body_bytes=len(body))
+            self._logger.error(
+                "mns_body_cut",
+                message_id=message.message_id,
+                body_bytes=len(body),
+            )
             key, body = None, body[:BODY_BYTES_MAX]
-        received_at_ms = int(self._clock() * 1000)
-        return self._publish(key, AdmittedBody(body), source=Source.MNS, received_at_ms=received_at_ms)
+        entry, received_at_ms = self._settings.name.encode(), int(self._clock() * 1000)
+        return self._publish(key, AdmittedBody(body), source=Source.MNS, entry=entry, received_at_ms=received_at_ms)
 
     async def _delete(self, client: MnsClient, messages: Sequence[Message]) -> None:
         """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""
@@ -266,11 +271,15 @@ class MnsPoller:
         self._count(MnsStep.DELETED, len(deleted))
         self._count(MnsStep.NOT_DELETED, len(messages) - len(deleted))
         if kept:
-            logger.warning("mns_not_deleted", queue=self.name, messages=len(kept), codes=sorted(set(kept.values())))
+            self._logger.warning(
+                "mns_not_deleted",
+                messages=len(kept),
+                codes=sorted(set(kept.values())),
+            )
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     def _count(self, step: MnsStep, number: int) -> None:
-        self._metrics.messages.labels(self.name, step.value).inc(number)
+        self._metrics.messages.labels(*self._labels, step.value).inc(number)

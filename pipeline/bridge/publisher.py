@@ -114,7 +114,7 @@ class Publisher:
         return [self._sender.refusal or f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
 
     def publish(
-        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, entry: bytes, received_at_ms: int
     ) -> asyncio.Future[StoredIn]:
         """
         Take a record for publication.
@@ -123,6 +123,7 @@ class Publisher:
             key: The record's key; None: any partition.
             body: The record's value, verbatim.
             source: Header: which way the record came.
+            entry: Header: the name of the callback's or the queue's entry in the settings; empty: none.
             received_at_ms: Header: when, in ms since the epoch.
 
         Returns:
@@ -142,7 +143,7 @@ class Publisher:
             else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
                 self._loop.call_soon(self._fail, batch, AckTimeoutError(), batch.records)
         self._in_flight += 1
-        batch.records.append((key, body, source._value_, received_at_ms))
+        batch.records.append((key, body, source._value_, received_at_ms, entry))
         if len(batch.records) == REQUEST_RECORDS_MIN:
             self._sender.wake.set()
         return batch.acked

@@ -78,7 +78,7 @@ async def serve(
     bridge = settings.bridge
     _require_source(bridge)
     _warn_of_unsigned(bridge)
-    metrics, mns_metrics = BridgeMetrics(registry), MnsMetrics(registry, [entry.queue for entry in bridge.mns])
+    metrics, mns_metrics = BridgeMetrics(registry), MnsMetrics(registry, [entry.labels for entry in bridge.mns])
     publisher = _publisher(settings, metrics, find_left_behind)
     handler = Handler(bridge, publisher, metrics, clock=time.time)
 
@@ -182,7 +182,7 @@ def _connections_max() -> int:
 
 
 def _warn_of_unsigned(bridge: BridgeSettings) -> None:
-    for number, callback in enumerate(bridge.callbacks):
+    for callback in bridge.callbacks:
         if not callback.auth_keys:
-            # By its number: the path may be the secret that unsigned callbacks rely on.
-            logger.warning("callback_unsigned", entry=f"bridge.callbacks.{number}")
+            # By its name: the path may be the secret that unsigned callbacks rely on.
+            logger.warning("callback_unsigned", entry=callback.name)

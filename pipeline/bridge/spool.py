@@ -34,9 +34,13 @@ ROW_BYTES = 64  # What SQLite keeps of a row beside its key and its body, roughl
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key BLOB, body BLOB NOT NULL, source BLOB NOT NULL, received_at_ms INTEGER NOT NULL
+    key BLOB, body BLOB NOT NULL, source BLOB NOT NULL, received_at_ms INTEGER NOT NULL,
+    entry BLOB NOT NULL DEFAULT x''
 )
 """
+# A spool of before there was an entry has rows without one.
+_ADD_ENTRY = "ALTER TABLE records ADD COLUMN entry BLOB NOT NULL DEFAULT x''"
+_COLUMNS = "key, body, source, received_at_ms, entry"
 _COUNT = f"SELECT count(*), coalesce(sum(length(body) + coalesce(length(key), 0) + {ROW_BYTES}), 0) FROM records"  # noqa: S608
 _OLDEST = "SELECT received_at_ms FROM records ORDER BY id LIMIT 1"
 
@@ -94,17 +98,17 @@ class Spool:
             SpoolFullError: they would not fit.
             SpoolError: the disk failed; what was there before is still there.
         """
-        size = sum(len(key or b"") + len(body) + ROW_BYTES for key, body, _, _ in records)
+        size = sum(len(key or b"") + len(body) + ROW_BYTES for key, body, *_ in records)
         if self._bytes + size > self._bytes_max:
             raise SpoolFullError(f"the spool {self.directory} is full ({self._bytes} of {self._bytes_max} bytes)")
         with self._transaction() as database:
-            database.executemany("INSERT INTO records (key, body, source, received_at_ms) VALUES (?, ?, ?, ?)", records)
+            database.executemany(f"INSERT INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", records)  # noqa: S608
         self._records += len(records)
         self._bytes += size
 
     def oldest(self, count: int, *, after: int = 0, bytes_max: int = sys.maxsize) -> list[tuple[int, RawRecord]]:
         """Return the records with an id above *after*, in order: *count* and *bytes_max* at most, but one always."""
-        query = "SELECT id, key, body, source, received_at_ms FROM records WHERE id > ? ORDER BY id LIMIT ?"
+        query = f"SELECT id, {_COLUMNS} FROM records WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608
         found: list[tuple[int, RawRecord]] = []
         try:
             for row in self._database.execute(query, (after, count)):
@@ -210,6 +214,8 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
         for statement in ("PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
             database.execute(statement)
         database.execute(_SCHEMA)
+        if "entry" not in [column[1] for column in database.execute("PRAGMA table_info(records)")]:
+            database.execute(_ADD_ENTRY)
         records, size = database.execute(_COUNT).fetchone()
     except sqlite3.Error:
         database.close()

@@ -46,10 +46,11 @@ def show_list(
             total += 1
             yield record
 
-    table = Table("id", "in raw since", "from", "reason", "detail")
+    table = Table("id", "in raw since", "from", "entry", "reason", "detail")
     for record in rejected.newest(seen(), last):
         when = _time(record.rejected_from_ms)
-        table.add_row(*(_plain(text) for text in (record.id, when, record.source, record.reason, record.detail)))
+        shown = (record.id, when, record.source, record.entry, record.reason, record.detail)
+        table.add_row(*(_plain(text) for text in shown))
     if total:
         out.print(table)
     out.print(f"{total:,} rejected in the last {hours:g} hours" + (f", {last} shown" if total > last else ""))
@@ -70,6 +71,7 @@ def show_one(
     table.add_row("in raw since", _time(record.rejected_from_ms))
     table.add_row("received", "-" if record.received_at_ms is None else _time(record.received_at_ms))
     table.add_row("from", _plain(record.source or "-"))
+    table.add_row("entry", _plain(record.entry or "-"))
     table.add_row("reason", _plain(record.reason))
     table.add_row("detail", _plain(record.detail))
     err.print(table)

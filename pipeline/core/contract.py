@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 HEADER_SOURCE = "source"
 HEADER_RECEIVED_AT = "received-at"
+HEADER_ENTRY = "entry"
 HEADER_RAW_OFFSET = "raw-offset"
 HEADER_REASON = "reason"
 HEADER_DETAIL = "detail"
@@ -43,8 +44,9 @@ Headers = Sequence[tuple[str, bytes]]
 Row = tuple[bytes | None, bytes | None, int, list[tuple[str, bytes]]]
 
 
-# Key, body, source and time of receipt in ms: a plain tuple, as one is made for every request.
-RawRecord = tuple[bytes | None, bytes, bytes, int]
+# Key, body, source, time of receipt in ms, and the name of the entry it came by (empty: not known): a plain tuple, as
+# one is made for every request.
+RawRecord = tuple[bytes | None, bytes, bytes, int, bytes]
 
 
 class Rows(Protocol):

@@ -36,6 +36,8 @@ class Callback:
 
     url: str
     auth_keys: tuple[str, ...]
+    entry: bytes = b""
+    """The name of its entry in the settings, as its events carry it."""
 
 
 def sign(url: str, timestamp: str, auth_key: str) -> str:

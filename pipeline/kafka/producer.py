@@ -22,7 +22,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, RAW_MESSAGE_BYTES_MAX, RawRecord
+from pipeline.core.contract import HEADER_ENTRY, HEADER_RECEIVED_AT, HEADER_SOURCE, RAW_MESSAGE_BYTES_MAX, RawRecord
 from pipeline.kafka import requests
 from pipeline.kafka.batches import Batches
 from pipeline.kafka.clients import close_client, leader_of, reach
@@ -137,11 +137,11 @@ class Producer:
 
     def _partitions_of(self, records: Sequence[RawRecord]) -> list[int]:
         """Return the partition of each of *records*: its key's, or the next one's turn."""
-        found = partitions_of([key for key, _, _, _ in records if key is not None], self._partitions)
+        found = partitions_of([key for key, *_ in records if key is not None], self._partitions)
         if len(found) == len(records):
             return found
         keyed = iter(found)
-        return [self._next_turn() if key is None else next(keyed) for key, _, _, _ in records]
+        return [self._next_turn() if key is None else next(keyed) for key, *_ in records]
 
     def _next_turn(self) -> int:
         self._turn = (self._turn + 1) % self._partitions
@@ -150,11 +150,11 @@ class Producer:
     def _rounds(self, records: Sequence[RawRecord], partitions: Sequence[int]) -> Iterator[_Round]:
         """Pack *records* into batches, none larger than a topic takes; a request takes one batch a partition."""
         filling: dict[int, Batches] = {}
-        for (key, body, source, received_at_ms), partition in zip(records, partitions, strict=True):
+        for (key, body, source, received_at_ms, entry), partition in zip(records, partitions, strict=True):
             if partition not in filling:
                 tp = TopicPartition(self._topic, partition)
                 filling[partition] = Batches(tp, bytes_max=RAW_MESSAGE_BYTES_MAX, is_transactional=False)
-            filling[partition].append((key, body, received_at_ms, _headers(source, received_at_ms)))
+            filling[partition].append((key, body, received_at_ms, _headers(source, received_at_ms, entry)))
         for number in range(max(len(filled.batches) for filled in filling.values())):
             yield {
                 partition: filled.batches[number].build()
@@ -224,5 +224,6 @@ def _places(partitions: Sequence[int], passed_over: set[int]) -> list[int]:
 
 
 @lru_cache(maxsize=16)  # What arrives within a millisecond shares them.
-def _headers(source: bytes, received_at_ms: int) -> list[tuple[str, bytes]]:
-    return [(HEADER_SOURCE, source), (HEADER_RECEIVED_AT, b"%d" % received_at_ms)]
+def _headers(source: bytes, received_at_ms: int, entry: bytes) -> list[tuple[str, bytes]]:
+    headers = [(HEADER_SOURCE, source), (HEADER_RECEIVED_AT, b"%d" % received_at_ms)]
+    return [*headers, (HEADER_ENTRY, entry)] if entry else headers

@@ -19,7 +19,8 @@ from pipeline.kafka.tools.cluster import connect
 from pipeline.local.load import Summary, Target, simulate
 from pipeline.local.rates_table import follow, show
 from pipeline.local.simulator import Plan
-from pipeline.service.settings import CallbackSettings, Settings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import Settings
 
 DECIDED_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.2

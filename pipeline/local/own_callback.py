@@ -6,7 +6,8 @@ import secrets
 import shlex
 from pathlib import Path
 
-from pipeline.service.settings import CallbackSettings, Settings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import Settings
 
 DATA = Path(".local")
 KEY_FILE = DATA / "auth-key"

@@ -9,22 +9,22 @@ key, a missing file or a wrong unit stops the start with one line that names it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.core.contract import OUTPUT_RETENTION_SECONDS, Topics
 from pipeline.core.rejection_limit import RejectionLimitPolicy
-from pipeline.core.signature import Callback
 from pipeline.core.windows import TimePolicy
+from pipeline.service.entries import CallbackSettings, MnsSettings, by_target, with_names
 from pipeline.service.errors import SettingsError as SettingsError  # noqa: PLC0414  # All others take it from here.
 from pipeline.service.probe import url_of
 from pipeline.service.settings_source import CONFIG_VARIABLE, read_environment, read_file
 from pipeline.service.tls import KafkaSecurity, Section, ServerCertificate
-from pipeline.service.values import BrowserHost, Host, HttpUrl, Servers, Token
+from pipeline.service.values import BrowserHost, Host, Servers
 
 DEFAULT_CONFIG = Path("config/pipeline.toml")
 MNS_HORIZON_SECONDS_MIN = 7 * 86_400 + 3600  # A queue keeps a message for 7 days at most; an hour for clocks.
@@ -53,62 +53,6 @@ class KafkaSettings(KafkaSecurity):
     def client_options(self) -> dict[str, Any]:
         """Connection options, understood alike by aiokafka and kafka-python."""
         return {"bootstrap_servers": self.bootstrap_servers.split(","), **self.connection_options()}
-
-
-class CallbackSettings(Section):
-    """One callback URL, exactly as it is configured in VOD, and the keys that may sign it."""
-
-    url: Annotated[HttpUrl, Field(max_length=256)]
-    """The URL to the letter as it is configured in VOD, which signs it; its path is served."""
-    auth_keys: tuple[Token, ...] = ()
-    """The keys that may sign, such as a new and an old one; none: unsigned requests are accepted."""
-
-    @property
-    def path(self) -> str:
-        """The path (and query, if the URL has one) under which requests for this callback arrive."""
-        parts = urlsplit(self.url)
-        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-    @property
-    def callback(self) -> Callback:
-        return Callback(url=self.url, auth_keys=tuple(key.get_secret_value() for key in self.auth_keys))
-
-
-def by_target(callbacks: Iterable[CallbackSettings]) -> dict[bytes, tuple[Callback, ...]]:
-    """
-    Return the callbacks that a request's target may be meant for: several URLs can have one path.
-
-    A request is authentic if any of them does not deny it. Of one target either all have keys, or none: the settings
-    (`_are_unambiguous`) see to that.
-    """
-    found: dict[bytes, tuple[Callback, ...]] = {}
-    for entry in callbacks:
-        target = entry.path.encode()
-        found[target] = (*found.get(target, ()), entry.callback)
-    return found
-
-
-class MnsSettings(Section):
-    """One MNS queue that VOD writes its callbacks to, and the credentials that may read it."""
-
-    endpoint: HttpUrl
-    """The account's endpoint, such as https://<account>.mns.<region>.aliyuncs.com; the internal one will do."""
-    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,255}$")]  # Old queues have up to 256 characters.
-    """The queue's name."""
-    access_key_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")]
-    """The key that may receive and delete the queue's messages."""
-    access_key_secret: Token
-    """The secret of access_key_id; best from a file."""
-    security_token: Token | None = None
-    """The token of an STS key; it is read at the start, so the next one needs a restart."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _is_an_origin(cls, endpoint: str) -> str:
-        parts = urlsplit(endpoint)
-        if parts.username is not None or parts.path not in ("", "/") or parts.query:
-            raise ValueError("scheme, host and port only: the queue has a key of its own")
-        return f"{parts.scheme}://{parts.netloc}"
 
 
 class BridgeSettings(ServerCertificate):
@@ -160,15 +104,22 @@ class BridgeSettings(ServerCertificate):
                 raise ValueError(
                     "of two entries with one path only one has auth_keys: what it refuses, the other would take"
                 )
-        return callbacks
+        return with_names(callbacks)
 
     @field_validator("mns")
     @classmethod
     def _are_different_queues(cls, mns: tuple[MnsSettings, ...]) -> tuple[MnsSettings, ...]:
-        # Two long polls of one queue only take turns, and the metrics of both would carry one label.
-        if len({entry.queue for entry in mns}) < len(mns):
+        # Two long polls of one queue only take turns.
+        if len({(entry.account, entry.queue) for entry in mns}) < len(mns):
             raise ValueError("two entries name the same queue")
-        return mns
+        return with_names(mns)
+
+    @model_validator(mode="after")
+    def _have_names_of_their_own(self) -> Self:
+        for name, count in Counter(entry.name for entry in (*self.callbacks, *self.mns)).items():
+            if count > 1:
+                raise ValueError(f"two entries of callbacks and mns have the name {name}")
+        return self
 
     @property
     def base_url(self) -> str:

@@ -31,7 +31,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, KafkaSettings, Settings
 from pipeline.service.web import listen
 from tests.bench.worker import cpu_seconds
 from tests.harness.ports import free_port

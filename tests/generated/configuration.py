@@ -1,4 +1,4 @@
-"""docs/configuration.md: every setting, from the models in pipeline/service/settings.py."""
+"""docs/configuration.md: every setting, from the models in pipeline/service."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ RULES = """
 - With an entry in `bridge.mns` it is at least 608400: a queue may keep a message for 7 days, and an hour is for
   clocks and handling.
 - Two entries of `bridge.callbacks` have different URLs; they may share a path, and each URL is then tried with its own
-  keys. Two of `bridge.mns` name different queues.
+  keys. Two of `bridge.mns` are different queues: of one name only if their accounts or regions differ.
+- An entry of either list has a `name` that no other has. It is shown in logs, metrics and commands, so the default has
+  nothing of a URL's path in it. Where two defaults would be equal, and where one would have more than 64 characters, it
+  ends with eight digits of a hash of the entry; `vod-pipeline config show` says which.
 - `kafka.sasl_mechanism`, `username` and `password` come together with `SASL_SSL` or `SASL_PLAINTEXT`, and `ca_file`,
   `certificate_file`, `key_file` and `key_password` with `SSL` or `SASL_SSL`. What the protocol makes no use of is
   refused.
@@ -61,7 +64,7 @@ def page() -> str:
     schema = Settings.model_json_schema()
     sections = (part for name in schema["properties"] for part in _section(schema, name))
     return joined(
-        notice("pipeline/service/settings.py and pipeline/service/tls.py"),
+        notice("settings.py, entries.py and tls.py of pipeline/service"),
         "# Configuration",
         INTRODUCTION,
         *sections,

@@ -21,8 +21,9 @@ Alerts, recording rules, dashboards and logs are in [operating](operating.md#wat
 
 A counter is shown with `_total`, a histogram as `_bucket`, `_sum` and `_count`. Every value that a label can have is
 listed where the set is closed, and each such series is shown as 0 from the start. `error_code` is closed by number:
-the first 50 codes that a worker sees keep their name, and later ones are `other`. Series of a partition end when it
-moves to another worker.
+the first 50 codes that a worker sees keep their name, and later ones are `other`. `entry` is the `name` of an entry of
+`bridge.callbacks` or `bridge.mns`, and empty where none is known: a path that is not served, a head that is no HTTP.
+Series of a partition end when it moves to another worker.
 
 `vod_pipeline_records_total` is exactly once, as the records are: it is committed in the transaction that writes them,
 and a worker's successor goes on where it ended. The balance is `vod_pipeline_received_records_total` = the sum of
@@ -32,7 +33,7 @@ and a worker's successor goes on where it ended. The balance is `vod_pipeline_re
 """
 
 SUFFIXES = {"counter": "_total"}
-OPEN_LABELS = frozenset({"partition", "queue", "subject", "generation", "python"})  # Others' values.
+OPEN_LABELS = frozenset({"partition", "entry", "queue", "subject", "generation", "python"})  # Others' values.
 
 
 class _Recording(CollectorRegistry):
@@ -68,7 +69,7 @@ def _worker(registry: CollectorRegistry) -> None:
 _SECTIONS: dict[str, Callable[[CollectorRegistry], object]] = {
     "Every service": _process,
     "Bridge": BridgeMetrics,
-    "MNS queues": lambda registry: MnsMetrics(registry, ["queue"]),
+    "MNS queues": lambda registry: MnsMetrics(registry, [("entry", "queue")]),
     "Worker": _worker,
     "Python and the process": show_process,
 }

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 
 from pipeline.bridge.connection import Connection, Timeouts
 from pipeline.bridge.handler import Handler
 from pipeline.bridge.listener import Listener
+from pipeline.service.entries import CallbackSettings
 from pipeline.service.metrics.bridge import BridgeMetrics
-from pipeline.service.settings import BridgeSettings, CallbackSettings
+from pipeline.service.settings import BridgeSettings
 from pipeline.service.web import listen
 from tests.harness.publisher import FakePublisher
 from tests.waiting import until
@@ -78,9 +80,11 @@ class Server(FakePublisher):
         self._tls = tls
         self._send_buffer_bytes = send_buffer_bytes
         callbacks = (
-            CallbackSettings.model_validate({"url": "http://x/vod", "auth_keys": []}),
-            CallbackSettings.model_validate({"url": "https://www.example.com/your/callback", "auth_keys": ["test123"]}),
-            CallbackSettings.model_validate({"url": "https://www.example.com/secret?token=1", "auth_keys": []}),
+            CallbackSettings(name="open", url="http://x/vod"),
+            CallbackSettings(
+                name="signed", url="https://www.example.com/your/callback", auth_keys=(SecretStr("test123"),)
+            ),
+            CallbackSettings(name="secret", url="https://www.example.com/secret?token=1"),
         )
         # No request is remembered unless a test is about it: what a request comes to must not depend on the one before.
         bridge = BridgeSettings(**{"callbacks": callbacks, "replay_cache_bytes": 0, **settings})
@@ -112,13 +116,37 @@ class Server(FakePublisher):
         """Return the outcomes counted, without the zeros."""
         return self._samples("vod_pipeline_bridge_requests_total", "outcome")
 
+    def counted_by_entry(self) -> Counter[str]:
+        """Return how many requests were counted for each entry, likewise."""
+        return self._samples("vod_pipeline_bridge_requests_total", "entry")
+
     def denied(self) -> Counter[str]:
         """Return the reasons of denials, likewise."""
         return self._samples("vod_pipeline_bridge_denials_total", "reason")
 
+    def denied_by_entry(self) -> Counter[str]:
+        """Return how many denials were counted for each entry, likewise."""
+        return self._samples("vod_pipeline_bridge_denials_total", "entry")
+
     def _samples(self, name: str, label: str) -> Counter[str]:
         samples = [sample for metric in self.registry.collect() for sample in metric.samples if sample.name == name]
-        return Counter({sample.labels[label]: int(sample.value) for sample in samples if sample.value})
+        found: Counter[str] = Counter()
+        for sample in samples:
+            if sample.value:
+                found[sample.labels[label]] += int(sample.value)
+        return found
+
+
+async def ask(server: Server, *requests: bytes) -> bytes:
+    """Send each request on a connection of its own, one after the other, and return all answers."""
+    received = b""
+    async with server.serve() as port:
+        for request in requests:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            received += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            writer.close()
+    return received
 
 
 class Wire(asyncio.Transport):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def record(number: int) -> RawRecord:
-    return b"key", b"%d" % number, b"http", number
+    return b"key", b"%d" % number, b"http", number, b""
 
 
 def partition_of(record: RawRecord) -> int:

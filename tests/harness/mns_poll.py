@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.mns_poller import MnsPoller, PollPolicy
+from pipeline.service.entries import MnsSettings
 from pipeline.service.metrics.mns import MnsMetrics
-from pipeline.service.settings import MnsSettings
 from tests.harness.mns import MnsEmulator
 from tests.harness.publisher import FakePublisher
 
@@ -50,10 +50,11 @@ class Poll:
         self.pauses = Pauses(pauses)
         self.registry = CollectorRegistry()
         queue = how.pop("queue", None) or queue_settings(emulator)
+        self.labels = dict(zip(("entry", "queue"), queue.labels, strict=True))
         self.poller = MnsPoller(
             queue,
             self.taken.publish,
-            MnsMetrics(self.registry, [queue.queue]),
+            MnsMetrics(self.registry, [queue.labels]),
             policy=PollPolicy(**how),
             pause=None if real_pauses else self.pauses,
             clock=emulator.now,
@@ -79,14 +80,19 @@ class Poll:
         await self.until(lambda: not self.emulator.messages("q"))
 
     def count(self, step: str) -> float | None:
-        return self.registry.get_sample_value("vod_pipeline_mns_messages_total", {"queue": "q", "step": step})
+        return self.registry.get_sample_value("vod_pipeline_mns_messages_total", {**self.labels, "step": step})
 
     def errors(self, reason: str) -> float | None:
-        return self.registry.get_sample_value("vod_pipeline_mns_errors_total", {"queue": "q", "reason": reason})
+        return self.registry.get_sample_value("vod_pipeline_mns_errors_total", {**self.labels, "reason": reason})
 
 
 def queue_settings(emulator: MnsEmulator, **changes: str) -> MnsSettings:
-    entry = {"queue": "q", "access_key_id": "LTAI5t", "access_key_secret": "s3cret", "endpoint": emulator.endpoint}
+    entry = {
+        "queue": "q",
+        "access_key_id": "LTAI5t",
+        "access_key_secret": "s3cret",
+        "endpoint": emulator.endpoint,
+    }
     return MnsSettings.model_validate(entry | changes)
 
 

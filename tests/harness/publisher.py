@@ -9,6 +9,7 @@ from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import OverloadedError
 from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Source
+from pipeline.core.contract import RawRecord
 from tests.waiting import until
 
 
@@ -21,7 +22,7 @@ class FakePublisher:
     """
 
     def __init__(self) -> None:
-        self.records: list[tuple[bytes | None, bytes, bytes, int]] = []
+        self.records: list[RawRecord] = []
         self.ack = asyncio.Event()
         self.ack.set()
         self.error: Exception | None = None
@@ -32,13 +33,13 @@ class FakePublisher:
         self._publishing: set[asyncio.Future[StoredIn]] = set()
 
     def publish(
-        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, entry: bytes, received_at_ms: int
     ) -> asyncio.Future[StoredIn]:
         """Be the publisher's."""
         error = self.errors.get(body)
         if isinstance(refusal := error or self.error, OverloadedError):
             raise refusal
-        self.records.append((key, body, source.value, received_at_ms))
+        self.records.append((key, body, source.value, received_at_ms, entry))
         self.before()
         publishing = asyncio.ensure_future(self._durable(error, is_spooled=body in self.spooled))
         self._publishing.add(publishing)
@@ -54,7 +55,7 @@ class FakePublisher:
     @property
     def bodies(self) -> list[bytes]:
         """What was published."""
-        return [body for _, body, _, _ in self.records]
+        return [body for _, body, *_ in self.records]
 
     async def until(self, number: int) -> None:
         """Wait for so many records."""

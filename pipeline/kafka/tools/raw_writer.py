@@ -8,7 +8,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
+from pipeline.core.contract import HEADER_ENTRY, HEADER_RECEIVED_AT, HEADER_SOURCE, Headers
 from pipeline.core.event import media_id_of
 from pipeline.kafka.tools.cluster import ClusterError, connect
 from pipeline.kafka.tools.refusals import cause_of
@@ -48,7 +48,7 @@ def write_raw(
                 kept = [
                     (name, value)
                     for name, value in headers
-                    if name in (HEADER_SOURCE, HEADER_RECEIVED_AT) and value is not None
+                    if name in (HEADER_SOURCE, HEADER_RECEIVED_AT, HEADER_ENTRY) and value is not None
                 ]
                 body = body or b""  # noqa: PLW2901  # As good as none.
                 sent.append(producer.send(kafka.topics.raw, value=body, key=media_id_of(body), headers=kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
@@ -38,13 +39,16 @@ class BridgeMetrics(Table):
 
     requests = counter(
         "vod_pipeline_bridge_requests",
-        "Requests by how they ended; anything but published is an event VOD may give up on, or not VOD at all.",
+        "Requests by how they ended, and the entry they were for, if that is known; anything but published is an event "
+        "VOD may give up on, or not VOD at all.",
         "outcome",
+        "entry",
     )
     denials = counter(
         "vod_pipeline_bridge_denials",
         "Requests answered 403 by reason; a rise after a key change means VOD still signs with a key we dropped.",
         "reason",
+        "entry",
     )
     publish_seconds = histogram(
         "vod_pipeline_bridge_publish_seconds",
@@ -121,6 +125,7 @@ class BridgeMetrics(Table):
     bursts = counter(
         "vod_pipeline_bridge_signature_bursts",
         "Signatures that came with more than bridge.bodies_per_signature_max bodies in a second: stolen, perhaps.",
+        "entry",
     )
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -128,10 +133,16 @@ class BridgeMetrics(Table):
         self._spools: dict[Path, tuple[int, int | None]] = {}
         for reason in ("full", "disk"):
             self.spool_failures.labels(reason)
-        for answer in BridgeAnswer:
-            self.requests.labels(answer.value)
-        for denial in Denial:
-            self.denials.labels(denial.value)
+        self.show_entries(("",))
+
+    def show_entries(self, entries: Iterable[str]) -> None:
+        """Show 0 for all that comes by *entries*, until something does; "" is what no entry is known of."""
+        for entry in entries:
+            for answer in BridgeAnswer:
+                self.requests.labels(answer.value, entry)
+            for denial in Denial:
+                self.denials.labels(denial.value, entry)
+            self.bursts.labels(entry)
 
     def show_spool(self, directory: Path, *, records: int, oldest_ms: int | None) -> None:
         """Show what waits in the spool in *directory*, together with what waits in all others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from prometheus_client import CollectorRegistry
@@ -43,40 +43,46 @@ class MnsMetrics(Table):
         "vod_pipeline_mns_messages",
         "Messages by step; received is the sum of published, spooled, repeated (came again, although safe, and are "
         "only deleted) and not_published (come again); not_deleted: safe, but come again, too.",
+        "entry",
         "queue",
         "step",
     )
     errors = counter(
         "vod_pipeline_mns_errors",
         "Requests to MNS that failed; denied and no_queue last: compare the settings.",
+        "entry",
         "queue",
         "reason",
     )
     early = counter(
         "vod_pipeline_mns_early_answers",
         "Long polls that MNS ended at once without a message; a rise means others poll the queue as well.",
+        "entry",
         "queue",
     )
     remembered = gauge(
         "vod_pipeline_mns_remembered_messages",
         "Messages that are safe but not deleted, remembered to be deleted unread when they come again; of more than "
         "4,096 the oldest are forgotten, and published a second time.",
+        "entry",
         "queue",
     )
     waited_seconds = histogram(
         "vod_pipeline_mns_waited_seconds",
         "From a message entering its queue to its record being safe; a rise means the bridge was away, or Kafka.",
+        "entry",
         "queue",
         buckets=WAITED_BUCKETS,
     )
 
-    def __init__(self, registry: CollectorRegistry, queues: Iterable[str]) -> None:
+    def __init__(self, registry: CollectorRegistry, queues: Iterable[Sequence[str]]) -> None:
+        """*queues*: the name of each entry, and its queue's, which another region may have, too."""
         super().__init__(registry)
-        for queue in queues:
+        for entry, queue in queues:
             for step in MnsStep:
-                self.messages.labels(queue, step.value)
+                self.messages.labels(entry, queue, step.value)
             for problem in MnsProblem:
-                self.errors.labels(queue, problem.value)
-            self.early.labels(queue)
-            self.remembered.labels(queue)
-            self.waited_seconds.labels(queue)
+                self.errors.labels(entry, queue, problem.value)
+            self.early.labels(entry, queue)
+            self.remembered.labels(entry, queue)
+            self.waited_seconds.labels(entry, queue)

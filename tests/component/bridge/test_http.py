@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, PublishError, SpoolFailedError
-from tests.harness.bridge_server import OK, SIGNED, Server, head, post, statuses
+from tests.harness.bridge_server import OK, SIGNED, Server, ask, head, post, statuses
 from tests.waiting import until
 
 BODY = b'{ "MediaId" : "abc", "Extra":"\xc3\xa9" }\n'
@@ -16,23 +16,11 @@ CACHE_BYTES = 1 << 20
 WRONG = b"x-vod-timestamp: 1519375990\r\nx-vod-signature: " + b"0" * 32 + b"\r\n"
 
 
-async def ask(server: Server, *requests: bytes) -> bytes:
-    """Send each request on a connection of its own, one after the other, and return all answers."""
-    received = b""
-    async with server.serve() as port:
-        for request in requests:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(request)
-            received += await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
-            writer.close()
-    return received
-
-
 async def test_an_authentic_callback_is_published_verbatim_and_answered_200() -> None:
     server = Server()
 
     assert await ask(server, post(BODY)) == OK
-    assert server.records == [(b"abc", BODY, b"http", RECEIVED_AT_MS)]
+    assert server.records == [(b"abc", BODY, b"http", RECEIVED_AT_MS, b"signed")]
     assert server.counted() == {"published": 1}
 
 
@@ -120,7 +108,7 @@ async def test_too_many_bodies_under_one_signature_are_counted_once_and_still_ta
     server = Server(bodies_per_signature_max=3)
 
     assert await ask(server, *[post(b'{"MediaId":"%d"}' % number) for number in range(6)]) == OK * 6
-    assert server.registry.get_sample_value("vod_pipeline_bridge_signature_bursts_total") == 1
+    assert server.registry.get_sample_value("vod_pipeline_bridge_signature_bursts_total", {"entry": "signed"}) == 1
     assert len(server.records) == 6
 
 
@@ -132,7 +120,7 @@ async def test_what_has_no_media_id_is_published_without_a_key(body: bytes) -> N
     server = Server()
 
     assert await ask(server, post(body)) == OK
-    assert server.records == [(None, body, b"http", RECEIVED_AT_MS)]
+    assert server.records == [(None, body, b"http", RECEIVED_AT_MS, b"signed")]
 
 
 async def test_a_configured_query_is_part_of_the_path() -> None:

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, PublishError, SpoolFailedError
 from pipeline.bridge.server import _warn_of_unsigned
 from pipeline.core.signature import sign
-from pipeline.service.settings import BridgeSettings, CallbackSettings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings
 from tests.harness.bridge_server import Wired, head, statuses
 
 KEY = "Sesame4711"
@@ -63,6 +64,7 @@ async def test_a_callback_that_is_answered_503_is_logged_with_its_outcome(error:
             "event": "callback_not_taken",
             "log_level": "warning",
             "outcome": outcome,
+            "entry": "www.example.com",
             "request_id": "203.0.113.7:40312-1519375990500",
             "received_at_ms": 1519375990500,
         }
@@ -104,14 +106,14 @@ async def test_no_line_holds_a_path_a_signature_or_a_body() -> None:
     assert not any(secret in text for secret in (*SECRETS, SIGNATURE[::-1]))
 
 
-def test_a_callback_without_keys_is_named_by_its_number() -> None:
+def test_a_callback_without_keys_is_named_as_its_events_are() -> None:
     """Its path may be the secret that it relies on."""
     urls = ["https://www.example.com/path-secret/1", "https://www.example.com/path-secret/2?token=body-secret"]
     callbacks = (
         CallbackSettings.model_validate({"url": urls[0], "auth_keys": [KEY]}),
-        CallbackSettings.model_validate({"url": urls[1], "auth_keys": []}),
+        CallbackSettings.model_validate({"name": "b", "url": urls[1], "auth_keys": []}),
     )
     with capture_logs() as events:
         _warn_of_unsigned(BridgeSettings(callbacks=callbacks))
 
-    assert events == [{"event": "callback_unsigned", "log_level": "warning", "entry": "bridge.callbacks.1"}]
+    assert events == [{"event": "callback_unsigned", "log_level": "warning", "entry": "b"}]

@@ -17,14 +17,16 @@ async def test_a_message_is_published_and_deleted(emulator: MnsEmulator) -> None
     """Raw JSON and Base64 alike, with the MediaId as the key, in one request for many."""
     emulator.put("q", BODY, base64.b64encode(OTHER.encode()).decode())
     before = int(emulator.now() * 1000)
-    async with Poll(emulator) as poll:
+    async with Poll(emulator, queue=queue_settings(emulator, name="shanghai")) as poll:
         await poll.until_empty()
 
-    assert [record[:3] for record in poll.taken.records] == [
-        (b"a", BODY.encode(), b"mns"),
-        (b"b", OTHER.encode(), b"mns"),
+    assert poll.labels == {"entry": "shanghai", "queue": "q"}
+    assert poll.count("deleted") == 2
+    assert [(*record[:3], record[4]) for record in poll.taken.records] == [
+        (b"a", BODY.encode(), b"mns", b"shanghai"),
+        (b"b", OTHER.encode(), b"mns", b"shanghai"),
     ]
-    assert all(before <= received_at <= emulator.now() * 1000 for *_, received_at in poll.taken.records)
+    assert all(before <= record[3] <= emulator.now() * 1000 for record in poll.taken.records)
     assert emulator.requests[:2] == [
         "GET /queues/q/messages?numOfMessages=16&waitseconds=30",
         "DELETE /queues/q/messages",
@@ -40,7 +42,7 @@ async def test_the_time_a_message_waited_is_measured_from_its_queue(emulator: Mn
     async with Poll(emulator) as poll:
         await poll.until_empty()
 
-    waited = poll.registry.get_sample_value("vod_pipeline_mns_waited_seconds_sum", {"queue": "q"})
+    waited = poll.registry.get_sample_value("vod_pipeline_mns_waited_seconds_sum", {"entry": "", "queue": "q"})
     assert waited is not None
     assert 3600 <= waited < 3630
 
@@ -52,7 +54,7 @@ async def test_a_message_that_does_not_say_since_when_it_waited_is_not_measured(
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode()]
-    assert poll.registry.get_sample_value("vod_pipeline_mns_waited_seconds_count", {"queue": "q"}) == 0
+    assert poll.registry.get_sample_value("vod_pipeline_mns_waited_seconds_count", {"entry": "", "queue": "q"}) == 0
 
 
 async def test_an_sts_token_is_sent_with_its_key(emulator: MnsEmulator) -> None:
@@ -128,14 +130,14 @@ async def test_a_deletion_that_failed_in_part_is_made_up_for_unread(emulator: Mn
     emulator.keep(OTHER, "InternalError")
     async with Poll(emulator) as poll:
         await poll.until(lambda: emulator.messages("q") == [OTHER] and len(emulator.requests) == 3)
-        remembered = poll.registry.get_sample_value("vod_pipeline_mns_remembered_messages", {"queue": "q"})
+        remembered = poll.registry.get_sample_value("vod_pipeline_mns_remembered_messages", {"entry": "", "queue": "q"})
         emulator.advance(30)
         await poll.until_empty()
 
     assert poll.taken.bodies == [BODY.encode(), OTHER.encode()]
     assert [poll.count(step) for step in ("published", "repeated", "not_deleted", "deleted")] == [2, 1, 1, 2]
     assert remembered == 1
-    assert poll.registry.get_sample_value("vod_pipeline_mns_remembered_messages", {"queue": "q"}) == 0
+    assert poll.registry.get_sample_value("vod_pipeline_mns_remembered_messages", {"entry": "", "queue": "q"}) == 0
 
 
 async def test_a_deletion_that_failed_whole_is_made_up_for_unread(emulator: MnsEmulator) -> None:
@@ -235,7 +237,7 @@ async def test_poison_is_published_without_a_key_and_deleted(
         await poll.until_empty()
 
     assert sorted(poll.taken.bodies) == sorted([BODY.encode(), published, OTHER.encode()])
-    assert {key for key, body, _, _ in poll.taken.records if body == published} == {None}
+    assert {key for key, body, *_ in poll.taken.records if body == published} == {None}
     assert poll.pauses.seconds == []
 
 
@@ -281,7 +283,7 @@ async def test_an_immediate_empty_answer_is_followed_by_a_pause(emulator: MnsEmu
 
     assert len(poll.pauses.seconds) == 3
     assert all(0.5 < seconds <= 1 for seconds in poll.pauses.seconds)
-    assert poll.registry.get_sample_value("vod_pipeline_mns_early_answers_total", {"queue": "q"}) == 3
+    assert poll.registry.get_sample_value("vod_pipeline_mns_early_answers_total", {"entry": "", "queue": "q"}) == 3
 
 
 async def test_an_empty_long_poll_is_followed_by_the_next_at_once(emulator: MnsEmulator) -> None:

@@ -230,8 +230,8 @@ async def test_what_was_received_before_a_stop_is_published_and_deleted(emulator
 @contextlib.asynccontextmanager
 async def two_queues(emulator: MnsEmulator, taken: FakePublisher) -> AsyncIterator[CollectorRegistry]:
     registry = CollectorRegistry()
-    queues = [queue_settings(emulator, queue=queue) for queue in ("one", "two")]
-    async with polling(queues, taken.publish, MnsMetrics(registry, ["one", "two"])):
+    queues = [queue_settings(emulator, queue=queue, name=f"of-{queue}") for queue in ("one", "two")]
+    async with polling(queues, taken.publish, MnsMetrics(registry, [("of-one", "one"), ("of-two", "two")])):
         yield registry
 
 
@@ -245,7 +245,7 @@ async def test_a_poller_that_is_cancelled_leaves_the_publishers_futures_alone(em
         return shared
 
     emulator.put("q", BODY)
-    poller = MnsPoller(queue_settings(emulator), publish, MnsMetrics(CollectorRegistry(), ["q"]))
+    poller = MnsPoller(queue_settings(emulator), publish, MnsMetrics(CollectorRegistry(), [("", "q")]))
     running = asyncio.create_task(poller.run())
     await published.wait()
     running.cancel()

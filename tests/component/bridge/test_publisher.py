@@ -41,7 +41,7 @@ async def publishing(spooler: Spooler | None, metrics: BridgeMetrics) -> AsyncIt
 
 def publish(publisher: Publisher, number: int) -> asyncio.Future[StoredIn]:
     body = AdmittedBody(b"%d" % number + b"x" * 1000)
-    return publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0)
+    return publisher.publish(b"key", body, source=Source.HTTP, entry=b"", received_at_ms=0)
 
 
 async def test_a_disk_that_hangs_is_a_failing_one_and_holds_nothing(
@@ -117,12 +117,12 @@ async def test_what_comes_while_a_batch_is_in_flight_joins_the_next_one(monkeypa
     publisher = Publisher(kafka, "raw", BridgeMetrics(registry), ack_timeout_seconds=600, in_flight_max=10)
     await publisher.start()
     body = AdmittedBody(b"")
-    acks = [publisher.publish(b"first", body, source=Source.HTTP, received_at_ms=0)]
+    acks = [publisher.publish(b"first", body, source=Source.HTTP, entry=b"", received_at_ms=0)]
     async with asyncio.timeout(60):
         while not Holding.sent:  # noqa: ASYNC110  # What is waited for has no event.
             await asyncio.sleep(0)
         assert registry.get_sample_value("vod_pipeline_bridge_kafka_requests") == 1
-        acks.append(publisher.publish(b"second", body, source=Source.HTTP, received_at_ms=0))
+        acks.append(publisher.publish(b"second", body, source=Source.HTTP, entry=b"", received_at_ms=0))
         Holding.let_go.set()
         await asyncio.wait(acks)
     await publisher.stop()

@@ -104,25 +104,25 @@ def mns() -> list[Builder[Panel]]:
     return [
         lines(
             "Messages a second, by step",
-            q(rate("vod_pipeline_mns_messages_total", by="queue, step"), "{{queue}} {{step}}"),
+            q(rate("vod_pipeline_mns_messages_total", by="entry, step"), "{{entry}} {{step}}"),
             unit="ops", span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_messages"),
         ),
         lines(
             "Failed requests a second",
-            q(rate("vod_pipeline_mns_errors_total", by="queue, reason"), "{{queue}} {{reason}}"),
+            q(rate("vod_pipeline_mns_errors_total", by="entry, reason"), "{{entry}} {{reason}}"),
             unit="reqps", limits=warn(0.1), span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_errors"),
         ),
         lines(
-            "Time in the queue", *quantiles("vod_pipeline_mns_waited_seconds", by="queue"),
+            "Time in the queue", *quantiles("vod_pipeline_mns_waited_seconds", by="entry"),
             unit="s", limits=warn(60, 3600), span=5, anchor="messageskept",
             says=meaning("vod_pipeline_mns_waited_seconds"),
         ),
         lines(
-            "Polls answered early", q(rate("vod_pipeline_mns_early_answers_total", by="queue"), "{{queue}}"),
+            "Polls answered early", q(rate("vod_pipeline_mns_early_answers_total", by="entry"), "{{entry}}"),
             unit="ops", span=5, anchor="queuefailing", says=meaning("vod_pipeline_mns_early_answers"),
         ),
         lines(
-            "Safe, not deleted", q(f"sum by (queue) ({of('vod_pipeline_mns_remembered_messages')})", "{{queue}}"),
+            "Safe, not deleted", q(f"sum by (entry) ({of('vod_pipeline_mns_remembered_messages')})", "{{entry}}"),
             unit="short", limits=warn(2048, 4096), span=4, anchor="messageskept",
             says=meaning("vod_pipeline_mns_remembered_messages"),
         ),

@@ -124,7 +124,7 @@ def catalogue() -> dict[str, str]:
     """Return every metric of the product (without _total and the like) with its sentence."""
     registry = CollectorRegistry()
     BridgeMetrics(registry)
-    MnsMetrics(registry, ["queue"])
+    MnsMetrics(registry, [("entry", "queue")])
     WorkerMetrics(registry)
     ProcessMetrics(registry, started_at=0, certificates={})
     show_ready(registry, list)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 B = 'job="bridge",instance="bridge:8081"'
 W = 'job="worker",instance="worker:8082"'
 W2 = 'job="worker",instance="worker-2:8082"'
-Q = f'{B},queue="q"'
+A = f'{B},entry="a"'
+Q = f'{A},queue="q"'
 
 UP_BRIDGE, UP_WORKER = f"up{{{B}}}", f"up{{{W}}}"
 STARTED = f"vod_pipeline_started_timestamp_seconds{{{W}}}"
-PUBLISHED = f'vod_pipeline_bridge_requests_total{{{B},outcome="published"}}'
-OVERLOADED = f'vod_pipeline_bridge_requests_total{{{B},outcome="overloaded"}}'
-DENIALS = f'vod_pipeline_bridge_denials_total{{{B},reason="signature_wrong"}}'
+PUBLISHED = f'vod_pipeline_bridge_requests_total{{{A},outcome="published"}}'
+OVERLOADED = f'vod_pipeline_bridge_requests_total{{{A},outcome="overloaded"}}'
+DENIALS = f'vod_pipeline_bridge_denials_total{{{A},reason="signature_wrong"}}'
 SPOOL = f"vod_pipeline_spool_records{{{B}}}"
 SPOOL_BYTES = f"vod_pipeline_spool_bytes{{{B}}}"
 LEFT_BEHIND = f"vod_pipeline_spools_left_behind{{{B}}}"
@@ -38,9 +39,9 @@ REOPENED = f'vod_pipeline_failed_transactions_total{{{W},stage="accept"}}'
 SUCCESSES = f'vod_pipeline_deletions_total{{{W},status="success",error_code=""}}'
 
 
-DENIED = f'vod_pipeline_bridge_requests_total{{{B},outcome="denied"}}'
-NOT_FOUND = f'vod_pipeline_bridge_requests_total{{{B},outcome="not_found"}}'
-BURSTS = f"vod_pipeline_bridge_signature_bursts_total{{{B}}}"
+DENIED = f'vod_pipeline_bridge_requests_total{{{A},outcome="denied"}}'
+NOT_FOUND = f'vod_pipeline_bridge_requests_total{{{A},outcome="not_found"}}'
+BURSTS = f"vod_pipeline_bridge_signature_bursts_total{{{A}}}"
 RELOAD = f"vod_pipeline_bridge_reload_refused{{{B}}}"
 RECONNECTS = f"vod_pipeline_bridge_reconnects_total{{{B}}}"
 REFUSALS = f"vod_pipeline_bridge_kafka_refusals_total{{{B}}}"

@@ -107,14 +107,20 @@ QUEUES = [
         "the queue refuses our key",
         11,
         {mns_errors("denied"): "0x5 0+1x20"},
-        fires("QueueRefused", "Queue q refused 5 requests in 5 minutes: denied.", queue="q", reason="denied"),
+        fires(
+            "QueueRefused",
+            "Queue q of entry a refused 5 requests in 5 minutes: denied.",
+            entry="a",
+            queue="q",
+            reason="denied",
+        ),
     ),
     Story("it refused one request", 10, {mns_errors("denied"): "0x5 1x20"}),
     Story(
         "requests to the queue fail",
         25,
         {mns_errors("network"): "0x5 0+1x20"},
-        fires("QueueFailing", "15 requests to queue q failed in 15 minutes.", queue="q"),
+        fires("QueueFailing", "15 requests to queue q of entry a failed in 15 minutes.", entry="a", queue="q"),
     ),
     Story("five failed", 25, {mns_errors("network"): "0x5 0+0.3333x20"}),
     Story(
@@ -122,7 +128,11 @@ QUEUES = [
         30,
         {mns_messages("not_published"): "0x5 0+1x30"},
         fires(
-            "MessagesKept", "10 messages of queue q were not_published in 10 minutes.", queue="q", step="not_published"
+            "MessagesKept",
+            "10 messages of queue q of entry a were not_published in 10 minutes.",
+            entry="a",
+            queue="q",
+            step="not_published",
         ),
     ),
     Story("for a minute they were not", 14, {mns_messages("not_published"): "0x5 9x30"}),

@@ -100,8 +100,9 @@ class Pipeline(NamedTuple):
 
 def write_raw(settings: Settings, bodies: list[tuple[str, bytes]]) -> None:
     producer = KafkaProducer(**settings.kafka.client_options())
+    headers = [("source", b"http"), ("entry", b"shanghai")]
     for media_id, value in bodies:
-        producer.send(settings.kafka.topics.raw, value=value, key=media_id.encode(), headers=[("source", b"http")])
+        producer.send(settings.kafka.topics.raw, value=value, key=media_id.encode(), headers=headers)
     producer.flush()
     producer.close()
 
@@ -162,18 +163,18 @@ def test_find_shows_every_record_of_an_id_with_what_was_decided_and_why(decided:
 
     assert (run.code, run.error) == (0, "")
     assert partition == partitions_of([b"done"], 4)[0]
-    assert [record["source"] for record in raw] == ["http"] * 4
+    assert [(record["source"], record["entry"]) for record in raw] == [("http", "shanghai")] * 4
     assert (accepted["time"], accepted["outcome"], accepted["raw_offset"]) == (OLD, "done", raw[0]["offset"])
-    assert (rejected["outcome"], rejected["reason"]) == ("rejected", "conflict")
-    assert rejected["id"] == f"{partition}:{raw[2]['offset']}"
-    assert rejected["detail"] == f"another event of this MediaId at {OLD} is known"
+    why = f"another event of this MediaId at {OLD} is known"
+    assert (rejected["outcome"], rejected["reason"], rejected["detail"]) == ("rejected", "conflict", why)
+    assert (rejected["entry"], rejected["id"]) == ("shanghai", f"{partition}:{raw[2]['offset']}")
 
 
 def test_find_shows_a_line_for_people(decided: Pipeline) -> None:
     place = f"{decided.topics.accepted}[{partitions_of([b'failed'], 4)[0]}]  "
     (accepted,) = (line for line in decided.run("find", "failed").lines if line.startswith(place))
 
-    assert f"  {NEW}  raw_offset=" in accepted
+    assert f"  {NEW}  entry=shanghai  raw_offset=" in accepted
     assert accepted.endswith("  outcome=failed  error_code=InternalError  error_message=The video\\nis gone: 視頻")
 
 

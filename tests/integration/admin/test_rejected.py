@@ -53,7 +53,7 @@ def write(settings: Settings, bodies: list[bytes]) -> None:
     producer = KafkaProducer(**settings.kafka.client_options())
     for value in bodies:
         media_id = json.loads(value)["MediaId"].encode() if value.startswith(b'{"') else b"none"
-        headers = [("source", b"mns"), ("received-at", b"1700000000000")]
+        headers = [("source", b"mns"), ("received-at", b"1700000000000"), ("entry", b"shanghai")]
         producer.send(settings.kafka.topics.raw, value=value, key=media_id, headers=headers)
     producer.flush()
     producer.close()
@@ -87,14 +87,16 @@ def test_what_was_rejected_is_listed_shown_and_replayed(judged: Settings, monkey
     assert set(found) == {Reason.CONFLICT, Reason.INVALID_JSON, Reason.INVALID_FIELD}
     assert f"│ {found[Reason.INVALID_JSON].id} │" in listed.stdout
     assert f"│ {conflict.id} │" not in listed.stdout
+    assert "│ mns  │ shanghai │ invalid_json │" in listed.stdout
+    assert "shanghai" in shown.stderr
     assert "1 rejected in the last 24 hours" in listed.stdout
     assert BODIES[b"conflict"].decode() in shown.stdout
     assert "1 are in" in replayed.stdout
     assert "1 are in" in by_reason.stdout
     eventually(lambda: [] if len(_rejected(judged)) == 5 else ["not yet decided again"])
     again = [record for record in _rejected(judged) if record.reason == Reason.CONFLICT]
-    assert [(record.body, record.source, record.received_at_ms) for record in again] == [
-        (BODIES[b"conflict"], "mns", 1_700_000_000_000)
+    assert [(record.body, record.source, record.entry, record.received_at_ms) for record in again] == [
+        (BODIES[b"conflict"], "mns", "shanghai", 1_700_000_000_000)
     ] * 2
     assert again[0].id != again[1].id
     assert differences(judged) == []

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.bridge.server import serve
 from pipeline.core.signature import sign
-from pipeline.service.settings import BridgeSettings, CallbackSettings, Settings, SettingsError
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, Settings, SettingsError
 from pipeline.service.web import ListenError, listen
 from tests.harness.ports import free_port
 from tests.waiting import until
@@ -148,8 +149,8 @@ async def test_a_200_means_the_record_is_in_raw_as_the_contract_says(settings: S
     assert (record.key, record.value) == (b"foobar", BODY)
     assert record.partition == 2  # Java: toPositive(murmur2("foobar")) % 4, from UtilsTest's -790332482.
     headers = dict(record.headers)
-    assert headers.keys() == {"source", "received-at"}
-    assert headers["source"] == b"http"
+    assert headers.keys() == {"source", "received-at", "entry"}
+    assert (headers["source"], headers["entry"]) == (b"http", b"vod.example.com")
     assert before <= int(headers["received-at"]) <= after
 
 

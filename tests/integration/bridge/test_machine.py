@@ -64,5 +64,5 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
 
     assert not task.done()
     body = AdmittedBody(b"body")
-    assert await publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0) is StoredIn.KAFKA
+    assert await publisher.publish(b"key", body, source=Source.HTTP, entry=b"", received_at_ms=0) is StoredIn.KAFKA
     await publisher.stop()

@@ -52,6 +52,7 @@ def with_bridge(settings: Settings, emulator: MnsEmulator, *, callbacks: bool, s
         "mns": [
             {
                 "endpoint": emulator.endpoint,
+                "name": "vod-events",
                 "queue": "vod-events",
                 "access_key_id": "STS.NU",
                 "access_key_secret": "s4cret",
@@ -75,7 +76,7 @@ async def running_bridge(settings: Settings) -> AsyncIterator[CollectorRegistry]
 
 
 def messages(registry: CollectorRegistry, step: str) -> float:
-    labels = {"queue": "vod-events", "step": step}
+    labels = {"entry": "vod-events", "queue": "vod-events", "step": step}
     return registry.get_sample_value("vod_pipeline_mns_messages_total", labels) or 0
 
 

@@ -58,7 +58,9 @@ class Bridge:
     async def publish(self, body: bytes) -> StoredIn | None:
         """Publish *body*; returns where it is, None if it was given up."""
         with contextlib.suppress(PublishError):
-            return await self.publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1)
+            return await self.publisher.publish(
+                body, AdmittedBody(body), source=Source.HTTP, entry=b"", received_at_ms=1
+            )
         return None
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -130,7 +132,7 @@ async def test_resets_under_load_end_nothing_and_lose_no_acknowledged_record(clu
 
 def record(number: int) -> RawRecord:
     body = b"spooled-%d" % number
-    return body, body, b"http", 1_700_000_000_000
+    return body, body, b"http", 1_700_000_000_000, b""
 
 
 async def test_a_kafka_slower_than_a_callback_waits_empties_the_spool_once(cluster: Cluster, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ async def test_it_shuts_others_out_for_seconds_and_does_not_end_the_bridge(
             assert await bridge.status("/healthz") == 200
             await until(is_served, pause_seconds=0.05)
 
-        refused = await bridge.metric('vod_pipeline_bridge_requests_total{outcome="overloaded"}')
+        refused = await bridge.metric('vod_pipeline_bridge_requests_total{entry="",outcome="overloaded"}')
         assert refused >= CROWD - DESCRIPTORS_MAX
         assert await asyncio.to_thread(bridge.terminate) == 0
     finally:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pipeline.service.settings import Settings
 
 CONNECTIONS = 40
-PUBLISHED = 'vod_pipeline_bridge_requests_total{outcome="published"}'
+PUBLISHED = 'vod_pipeline_bridge_requests_total{entry="vod.example.com",outcome="published"}'
 DRAINED = "vod_pipeline_spool_drained_records_total"
-SPOOLED = 'vod_pipeline_bridge_requests_total{outcome="spooled"}'
+SPOOLED = 'vod_pipeline_bridge_requests_total{entry="vod.example.com",outcome="spooled"}'
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_what_another_number_of_bridges_left_is_published(settings: Settin
     """A single bridge had its spool in the directory itself, and one of three had the third."""
     for folder in (bridge.spool, bridge.spool / "3"):
         with contextlib.closing(Spool(folder, bytes_max=1 << 20)) as spool:
-            spool.append([(b"key", folder.name.encode(), b"http", 1)])
+            spool.append([(b"key", folder.name.encode(), b"http", 1, b"")])
     await bridge.start()
 
     async def are_published() -> bool:

@@ -43,7 +43,7 @@ RESTART_SECONDS_MAX = 60.0  # An acknowledgement's deadline that a broker's rest
 
 
 def record(number: int, *, key: bytes | None = None, size: int = 0) -> RawRecord:
-    return key, b"%06d" % number + b"x" * size, b"http", 1_700_000_000_000
+    return key, b"%06d" % number + b"x" * size, b"http", 1_700_000_000_000, b""
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +78,10 @@ async def publishing(
 async def publish(publisher: Publisher, body: bytes) -> bool:
     """Publish *body*; return whether it was acknowledged by Kafka."""
     with contextlib.suppress(PublishError):
-        return await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1) is StoredIn.KAFKA
+        return (
+            await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, entry=b"", received_at_ms=1)
+            is StoredIn.KAFKA
+        )
     return False
 
 
@@ -116,6 +119,20 @@ async def test_records_of_a_partition_keep_their_order_however_many_batches_they
 
     assert [len(found) for found in bodies_in_raw(settings)] == [0, 0, 40, 0]
     assert [body[:6] for body in bodies_in_raw(settings)[2]] == [b"%06d" % number for number in range(40)]
+
+
+async def test_a_record_says_which_entry_it_came_by_if_that_is_known(settings: Settings) -> None:
+    """What an older version spooled has no entry, and is as valid as before."""
+    at = 1_700_000_000_000
+    async with connected(settings) as producer:
+        await producer.send([(b"key", b"new", b"http", at, b"shanghai"), (b"key", b"old", b"http", at, b"")])
+
+    (found,) = filter(None, read(settings, settings.kafka.topics.raw))
+    old = [("source", b"http"), ("received-at", b"1700000000000")]
+    assert [(each.value, list(each.headers)) for each in found] == [
+        (b"new", [*old, ("entry", b"shanghai")]),
+        (b"old", old),
+    ]
 
 
 async def test_what_kafka_does_not_take_for_now_is_sent_again_and_only_that(settings: Settings) -> None:
@@ -188,7 +205,7 @@ async def test_a_refusal_is_of_the_batch_and_not_of_the_connection(settings: Set
     async with publishing(settings, ack_timeout_seconds=5) as (publisher, registry):
         await until_published(publisher)
         with pytest.raises(KafkaFailedError, match="MESSAGE_TOO_LARGE"):
-            await publisher.publish(None, AdmittedBody(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
+            await publisher.publish(None, AdmittedBody(b"x" * 200_000), source=Source.MNS, entry=b"", received_at_ms=1)
         await until_published(publisher)
 
         assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 0
@@ -215,7 +232,7 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
             task.cancel()
         await asyncio.wait(loads)
         with pytest.raises(AckTimeoutError):
-            await publisher.publish(None, AdmittedBody(b"away"), source=Source.HTTP, received_at_ms=1)
+            await publisher.publish(None, AdmittedBody(b"away"), source=Source.HTTP, entry=b"", received_at_ms=1)
         await asyncio.to_thread(own_kafka.start)
         await until_published(publisher)
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from pipeline.kafka.tools.cluster import UnreachableError
 from pipeline.local import demo
 from pipeline.local.simulator import CallbackKind, Plan
-from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, KafkaSettings, Settings, WorkerSettings
 from tests.harness.bridge import KEY, URL, BridgeProcess
 from tests.harness.ports import free_port
 from tests.harness.worker import WorkerProcess

@@ -19,7 +19,8 @@ import trustme
 
 from pipeline.admin.doctor import CheckResult, Level, machine
 from pipeline.admin.doctor.kafka import skew_finding
-from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, KafkaSettings, Settings, WorkerSettings
 from tests.harness.ports import free_port
 
 STRONG = "Vp0123456789abcdef0123456789abcd"

@@ -17,8 +17,10 @@ from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import WorkerSettings
 from tests.builders import ClientRecord
 
+HEADERS = [("source", b"http"), (contract.HEADER_ENTRY, b"shanghai")]
 
-def record(headers: object = (("source", b"http"),), *, key: bytes = b"m") -> ClientRecord:
+
+def record(headers: object = HEADERS, *, key: bytes = b"m") -> ClientRecord:
     """Return a raw record, or with other headers one that it led to."""
     return ClientRecord(key, b"{}", 1_704_110_400_000, offset=42, partition=3, headers=headers)
 
@@ -49,7 +51,7 @@ def test_the_audits_accepted_record_is_the_contracts() -> None:
     row = join.accepted_row(record(), expected)
 
     decision = pack_decision(42, 7) + "a|é".encode()
-    assert tuple(row) == (b"m", b"{}", 1000, [("source", b"http"), (contract.HEADER_DECISION, decision)])
+    assert tuple(row) == (b"m", b"{}", 1000, [*HEADERS, (contract.HEADER_DECISION, decision)])
     assert join.accepted_raw_offset(record(row.headers)) == contract.unpack_decision(decision).raw_offset
     assert join.fingerprint_and_code(record(row.headers)) == contract.unpack_decision(decision)[1:]
 
@@ -58,7 +60,7 @@ def test_the_audits_rejected_record_is_the_contracts() -> None:
     row = join.rejected_row(record(), "conflict")
 
     why = [(contract.HEADER_RAW_OFFSET, b"42"), (contract.HEADER_REASON, b"conflict")]
-    assert tuple(row) == (rejected_key(3, 42), b"{}", 1_704_110_400_000, [("source", b"http"), *why])
+    assert tuple(row) == (rejected_key(3, 42), b"{}", 1_704_110_400_000, [*HEADERS, *why])
     assert join.rejected_raw_offset(record(row.headers)) == 42
 
 

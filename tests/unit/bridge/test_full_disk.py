@@ -28,7 +28,7 @@ spool = Spool(pathlib.Path(sys.argv[1]), bytes_max=1 << 30)
 records = 0
 try:
     while True:
-        spool.append([(b"key", b"x" * 600, b"http", records)])
+        spool.append([(b"key", b"x" * 600, b"http", records, b"")])
         records += 1
 except SpoolError:
     print(records, flush=True)
@@ -85,7 +85,7 @@ def test_a_disk_without_room_and_reserve_is_one_clear_error(disk: Disk) -> None:
 def test_one_that_runs_on_a_full_disk_is_emptied_and_has_its_reserve_again(disk: Disk) -> None:
     directory = disk.directory / "spool"
     with contextlib.closing(Spool(directory, bytes_max=BYTES_MAX)) as spool:
-        spool.append([(None, b"x" * 1000, b"http", number) for number in range(1000)])
+        spool.append([(None, b"x" * 1000, b"http", number, b"") for number in range(1000)])
         disk.fill(0)
 
         spool.delete(1, 500)
@@ -105,7 +105,7 @@ def test_a_disk_too_small_for_a_reserve_has_none(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("os.posix_fallocate", refuse)
     with contextlib.closing(Spool(tmp_path, bytes_max=BYTES_MAX)) as spool:
-        spool.append([(None, b"body", b"http", 1)])
+        spool.append([(None, b"body", b"http", 1, b"")])
 
         assert spool.status().records == 1
     assert not (tmp_path / RESERVE).exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,49 @@ def test_on_a_path_of_two_urls_each_counts_with_its_own_key(url: str, key: str, 
     signature = sign(url, "1519375990", key).encode()
 
     assert judged({**SIGNED, **CHUNKED, b"x-vod-signature": signature}) == verdict
+
+
+UNSIGNED = tuple(
+    Callback(url=f"{origin}/open", auth_keys=(), entry=origin.encode())
+    for origin in (
+        "https://first.example",
+        "https://A.example",
+        "http://b.example:8080",
+        "https://u:w@c.example:443",
+        "http://c.example",
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "entry"),
+    [
+        (b"a.example", b"https://A.example"),
+        (b"A.Example:443", b"https://A.example"),
+        (b"a.example:80", b"https://first.example"),
+        (b"b.example:8080", b"http://b.example:8080"),
+        (b"b.example", b"https://first.example"),
+        (b"c.example", b"https://first.example"),
+        (b"c.example:443", b"https://u:w@c.example:443"),
+        (b"10.0.0.1:8080", b"https://first.example"),
+        (b"\xff", b"https://first.example"),
+        (b"", b"https://first.example"),
+    ],
+)
+def test_an_unsigned_head_is_for_the_url_with_its_host(host: bytes, entry: bytes) -> None:
+    """Where two have it, or a proxy set another, nothing says which: it is the first, and accepted all the same."""
+    policy = replace(POLICY, callbacks={b"/open": UNSIGNED})
+    headers = {**CHUNKED, b"host": host}
+
+    found = admit_head(policy, method=b"POST", target=b"/open", headers=headers, now=NOW)
+
+    assert isinstance(found, Callback)
+    assert found.entry == entry
+
+
+def test_a_signed_head_is_for_the_url_that_was_signed_whatever_its_host() -> None:
+    """A proxy may send its own Host: what VOD signed says more."""
+    assert judged({**SIGNED, **CHUNKED, b"host": b"old.example.com"}) == SIGNED_CALLBACK
 
 
 @pytest.mark.parametrize("target", [b"/secret?token=1", b"http://elsewhere/secret?token=1"])

@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 
 def record(number: int, *, size: int = 10) -> RawRecord:
-    return b"key%d" % number, b"%d" % number + b"x" * size, b"http", 1_700_000_000_000 + number
+    return b"key%d" % number, b"%d" % number + b"x" * size, b"http", 1_700_000_000_000 + number, b"shanghai"
 
 
 @pytest.fixture
@@ -48,7 +48,11 @@ def records_of(spool: Spool) -> list[RawRecord]:
 
 def test_records_come_back_in_order_and_as_they_were(open_spool: Callable[..., Spool]) -> None:
     spool = open_spool()
-    wanted: list[RawRecord] = [(None, b"\x00\xff", b"mns", 1), (b"", b"", b"http", 2), record(3)]
+    wanted: list[RawRecord] = [
+        (None, b"\x00\xff", b"mns", 1, b""),
+        (b"", b"", b"http", 2, b"beijing"),
+        record(3),
+    ]
 
     spool.append(wanted[:1])
     spool.append(wanted[1:])
@@ -186,14 +190,14 @@ def test_a_killed_process_leaves_what_it_appended(open_spool: Callable[..., Spoo
     code = (
         "import os, pathlib, signal, sys; from pipeline.bridge.spool import Spool\n"
         "spool = Spool(pathlib.Path(sys.argv[1]), bytes_max=1 << 20)\n"
-        "spool.append([(b'key', b'body', b'http', 7)])\n"
+        "spool.append([(b'key', b'body', b'http', 7, b'')])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -signal.SIGKILL
 
     spool = open_spool()
 
-    assert records_of(spool) == [(b"key", b"body", b"http", 7)]
+    assert records_of(spool) == [(b"key", b"body", b"http", 7, b"")]
     assert spool.status() == SpoolStatus(1, 7 + ROW_BYTES, 7)
 
 

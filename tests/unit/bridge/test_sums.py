@@ -105,23 +105,23 @@ def test_no_page_is_no_metric() -> None:
     assert samples(Sums().page()) == {}
 
 
-DENIED = 'vod_pipeline_bridge_requests_total{outcome="denied"}'
+DENIED = 'vod_pipeline_bridge_requests_total{entry="a",outcome="denied"}'
 BATCHES = "vod_pipeline_bridge_batch_records_count"
 IN_FLIGHT = "vod_pipeline_bridge_in_flight"
 
 
 def test_what_an_ended_process_counted_stays() -> None:
     sums, one, two = Sums(), Process(1), Process(2)
-    one.metrics.requests.labels("denied").inc(30)
+    one.metrics.requests.labels("denied", "a").inc(30)
     one.metrics.batch_records.observe(8)
     one.metrics.in_flight.set(5)
-    two.metrics.requests.labels("denied").inc(40)
+    two.metrics.requests.labels("denied", "a").inc(40)
     sums.take(1, one.page())
     sums.take(2, two.page())
 
     for started_at in (3, 4):  # Ended, started again; and once more.
         one = Process(started_at)
-        one.metrics.requests.labels("denied").inc()
+        one.metrics.requests.labels("denied", "a").inc()
         sums.take(1, one.page())
 
     found = samples(sums.page())
@@ -134,11 +134,11 @@ def test_what_an_ended_process_counted_stays() -> None:
 def test_a_process_that_says_nothing_shows_what_it_said_last() -> None:
     sums, one, two = Sums(), Process(1), Process(2)
     for process in (one, two):
-        process.metrics.requests.labels("denied").inc(7)
+        process.metrics.requests.labels("denied", "a").inc(7)
     sums.take(1, one.page())
     sums.take(2, two.page())
 
-    one.metrics.requests.labels("denied").inc()
+    one.metrics.requests.labels("denied", "a").inc()
     sums.take(1, one.page())
 
     assert samples(sums.page())[DENIED] == 8 + 7

@@ -122,16 +122,16 @@ def counted_by_two(minutes: int, *, ends_at: int) -> dict[str, str | None]:
             ProcessMetrics(registry, started_at=ends_at if is_new else 0, certificates={})
             metrics = BridgeMetrics(registry)
             if not is_new:
-                metrics.requests.labels("overloaded").inc(20)
-                metrics.requests.labels("denied").inc(200)
-                metrics.denials.labels("signature_wrong").inc(200)
+                metrics.requests.labels("overloaded", "a").inc(20)
+                metrics.requests.labels("denied", "a").inc(200)
+                metrics.denials.labels("signature_wrong", "a").inc(200)
             sums.take(number, generate_latest(registry).decode())
         total = {
             (sample.name, *sample.labels.values()): sample.value for each in sums.page() for sample in each.samples
         }
         for name, values in shown.items():
             metric, label = name.partition("{")[0], name.rpartition("=")[2].strip('"}')
-            values.append(f"{total[metric, label]:.0f}")
+            values.append(f"{total[metric, 'a', label]:.0f}")
     return {name: " ".join(values) for name, values in shown.items()}
 
 
@@ -169,7 +169,7 @@ def catalogue() -> set[str]:
     registry = CollectorRegistry()
     ProcessMetrics(registry, started_at=0, certificates={})
     BridgeMetrics(registry)
-    MnsMetrics(registry, ["q"])
+    MnsMetrics(registry, [("a", "q")])
     WorkerMetrics(registry)
     suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
     return {family.name + suffix for family in registry.collect() for suffix in suffixes[family.type]}

@@ -29,14 +29,8 @@ from pipeline.local.up import (
     parts_of,
     stop,
 )
-from pipeline.service.settings import (
-    BridgeSettings,
-    CallbackSettings,
-    DashboardSettings,
-    KafkaSettings,
-    Settings,
-    WorkerSettings,
-)
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, DashboardSettings, KafkaSettings, Settings, WorkerSettings
 
 NOWHERE = "http://127.0.0.1:1/readyz"
 

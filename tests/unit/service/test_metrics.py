@@ -54,26 +54,22 @@ def test_the_bridges_answers_are_shown_as_0(registry: CollectorRegistry, answer:
     """As for the records: the first failure must be visible as a rise."""
     BridgeMetrics(registry)
 
-    assert registry.get_sample_value("vod_pipeline_bridge_requests_total", {"outcome": answer}) == 0.0
+    assert registry.get_sample_value("vod_pipeline_bridge_requests_total", {"outcome": answer, "entry": ""}) == 0.0
 
 
 def test_every_queue_shows_its_zeros_from_the_start() -> None:
     """An alert on a rise needs the 0 before it."""
     registry = CollectorRegistry()
-    MnsMetrics(registry, ["one", "two"])
+    MnsMetrics(registry, [("a", "one"), ("b", "two")])
 
-    for queue in ("one", "two"):
+    for entry, queue in (("a", "one"), ("b", "two")):
+        of = {"entry": entry, "queue": queue}
         for step in MnsStep:
-            assert (
-                registry.get_sample_value("vod_pipeline_mns_messages_total", {"queue": queue, "step": step.value}) == 0
-            )
+            assert registry.get_sample_value("vod_pipeline_mns_messages_total", {**of, "step": step.value}) == 0
         for problem in MnsProblem:
-            assert (
-                registry.get_sample_value("vod_pipeline_mns_errors_total", {"queue": queue, "reason": problem.value})
-                == 0
-            )
-        assert registry.get_sample_value("vod_pipeline_mns_early_answers_total", {"queue": queue}) == 0
-        assert registry.get_sample_value("vod_pipeline_mns_waited_seconds_count", {"queue": queue}) == 0
+            assert registry.get_sample_value("vod_pipeline_mns_errors_total", {**of, "reason": problem.value}) == 0
+        assert registry.get_sample_value("vod_pipeline_mns_early_answers_total", of) == 0
+        assert registry.get_sample_value("vod_pipeline_mns_waited_seconds_count", of) == 0
 
 
 def test_readiness_is_asked_for_at_each_scrape(registry: CollectorRegistry) -> None:

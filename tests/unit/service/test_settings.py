@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.windows import TimePolicy
-from pipeline.service.settings import CallbackSettings, KafkaSettings, Settings, WorkerSettings, load
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings, load
 from tests.harness.settings import CALLBACK, QUEUE
 
 CONFIG = Path(__file__).parents[3] / "config" / "pipeline.toml"
@@ -49,7 +50,7 @@ def test_the_file_overrides_the_defaults(config: Path) -> None:
     settings = load(config, {})
 
     assert settings.kafka == KafkaSettings(topic_prefix="x.")
-    assert settings.bridge.callbacks == (CallbackSettings(url="https://example.com/vod"),)
+    assert settings.bridge.callbacks == (CallbackSettings(name="example.com", url="https://example.com/vod"),)
     assert settings.worker == WorkerSettings()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from pipeline.service.settings import BridgeSettings, CallbackSettings, DashboardSettings, KafkaSettings, by_target
+from pipeline.service.entries import CallbackSettings, by_target
+from pipeline.service.settings import BridgeSettings, DashboardSettings, KafkaSettings
 from tests.harness.settings import CALLBACK, problem
 
 NO_REQUEST = "a blank, a control character, or a letter that is not percent-encoded: no request has it"
@@ -70,9 +71,10 @@ def test_a_url_that_a_request_can_have_is_taken_to_the_letter(url: str) -> None:
 
 def test_callbacks_on_one_path_are_served_by_the_same_target() -> None:
     """VOD signs the whole URL: another domain, or https instead of http, is another signature under the same path."""
-    old = CallbackSettings(url="http://old.example.com/vod", auth_keys=(SecretStr("Key1"),))
-    new = CallbackSettings(url="https://new.example.com/vod", auth_keys=(SecretStr("Key2"), SecretStr("Key1")))
-    other = CallbackSettings(url="https://new.example.com/vod?tenant=7")
+    old = CallbackSettings(name="old", url="http://old.example.com/vod", auth_keys=(SecretStr("Key1"),))
+    keys = (SecretStr("Key2"), SecretStr("Key1"))
+    new = CallbackSettings(name="new", url="https://new.example.com/vod", auth_keys=keys)
+    other = CallbackSettings(name="other", url="https://new.example.com/vod?tenant=7")
 
     assert by_target(BridgeSettings(callbacks=(old, other, new)).callbacks) == {
         b"/vod": (old.callback, new.callback),

@@ -27,9 +27,11 @@ TEXTS = {
 }
 # Those in lists, and the user of a password: test_settings has what each refuses.
 OTHERS = {
+    "bridge.callbacks.name",
     "bridge.callbacks.url",
     "bridge.mns.access_key_id",
     "bridge.mns.endpoint",
+    "bridge.mns.name",
     "bridge.mns.queue",
     "dashboard.allowed_hosts",
     "kafka.username",

@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, load
+from pipeline.service.entries import CallbackSettings
+from pipeline.service.settings import BridgeSettings, KafkaSettings, Settings, load
 from tests.harness.settings import problem
 
 
