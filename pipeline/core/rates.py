@@ -8,14 +8,15 @@ changes nothing.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
-from pipeline.core.contract import SUCCESS, CountKey, Row, WatermarkKey, unpack_partial_key
+from pipeline.core.contract import SUCCESS, CountKey, Row, unpack_partial_key
 from pipeline.core.rate_rows import FailureRateRow
+from pipeline.core.watermarks import Watermark, Watermarks
+from pipeline.core.window_counts import WindowCounts
 from pipeline.core.windows import NEVER
 
 ROW_INTERVAL = 100  # ms between two rows of a window: each repeats the total, so a busy window would write for ever.
@@ -26,13 +27,6 @@ class PartialCount(Protocol):
 
     key: bytes
     value: bytes
-
-
-class Watermark(NamedTuple):
-    """How far a partition has come: `at` as in TimePolicy.watermark, `expiry` as in TimePolicy.final_before. ms."""
-
-    at: int
-    expiry: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +47,7 @@ class WindowRate:
 @dataclass(slots=True)
 class ReportState:
     """
-    What the report remembers: `counts` by window, then (partition, code); `dirty` windows have to be written.
+    What the report remembers: `counts` of each window that can change; `dirty` windows have to be written.
 
     Windows are many, and few of them change: `by_age` (all that are remembered) and `unended` are heaps, so that the
     oldest is found without looking at the others.
@@ -61,8 +55,8 @@ class ReportState:
 
     partitions: int
     width: int
-    counts: dict[int, dict[tuple[int, str], int]] = field(default_factory=dict)
-    watermarks: dict[int, Watermark] = field(default_factory=dict)
+    counts: dict[int, WindowCounts] = field(default_factory=dict)
+    watermarks: Watermarks = field(init=False)
     published: dict[int, WindowRate] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
     written_at: dict[int, int] = field(default_factory=dict)
@@ -70,20 +64,8 @@ class ReportState:
     unended: list[int] = field(default_factory=list)
     latest_complete: int = NEVER
 
-    @property
-    def watermark(self) -> int:
-        """The watermark of the whole: the lowest of all partitions', NEVER while one has none."""
-        return self._lowest(0)
-
-    @property
-    def expiry(self) -> int:
-        """Before when no partition can change a count any more; NEVER while one has no watermark."""
-        return self._lowest(1)
-
-    def _lowest(self, part: int) -> int:
-        if any(partition not in self.watermarks for partition in range(self.partitions)):
-            return NEVER
-        return min(self.watermarks[partition][part] for partition in range(self.partitions))
+    def __post_init__(self) -> None:
+        self.watermarks = Watermarks(self.partitions)
 
     @property
     def last_complete(self) -> tuple[int, WindowRate] | None:
@@ -102,9 +84,9 @@ class ReportState:
         """Replace one count of *window*."""
         self._remember(window)
         if window not in self.counts:
-            self.counts[window] = {}
+            self.counts[window] = WindowCounts(self.partitions)
             heappush(self.unended, window)
-        self.counts[window][partition, code] = number
+        self.counts[window].replace(partition, code, number)
         self.dirty.add(window)
 
     def _remember(self, window: int) -> None:
@@ -119,8 +101,9 @@ def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
         if isinstance(key, CountKey):
             state.count(key.window, key.partition, key.code, int(record.value))
         else:
-            _merge_watermark(state, key, json.loads(record.value))
-    watermark = state.watermark
+            value = json.loads(record.value)
+            state.watermarks.merge(key.partition, Watermark(value["watermark"], value["expiry"]))
+    watermark = state.watermarks.lowest
     while state.unended and state.unended[0] + state.width <= watermark:
         window = heappop(state.unended)
         if window in state.counts and not _is_complete(state.published.get(window)):
@@ -129,12 +112,6 @@ def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
 
 def _is_complete(rate: WindowRate | None) -> bool:
     return rate is not None and rate.complete
-
-
-def _merge_watermark(state: ReportState, key: WatermarkKey, value: dict[str, int]) -> None:
-    # The highest ever said: after a lost offset commit a partition may start over with a lower one.
-    known = state.watermarks.get(key.partition, Watermark(NEVER, NEVER))
-    state.watermarks[key.partition] = Watermark(max(known.at, value["watermark"]), max(known.expiry, value["expiry"]))
 
 
 def restore_row(state: ReportState, value: bytes) -> None:
@@ -155,10 +132,10 @@ def finish_restore(state: ReportState) -> None:
     A window before the expiry had its first row in the transaction that brought its first counts, so one without a row
     has outlived it, and less than what was published is a remainder. A later row can have waited for its interval.
     """
-    expiry = state.expiry
+    expiry = state.watermarks.expiry
     for window in [window for window in state.dirty if window < expiry]:
         published = state.published.get(window)
-        if published is None or sum(state.counts[window].values()) < published.total:
+        if published is None or state.counts[window].total < published.total:
             state.dirty.discard(window)
     _drop(state)
 
@@ -203,17 +180,12 @@ def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> 
 
 
 def _rate(state: ReportState, window: int) -> WindowRate:
-    by_code: dict[str, int] = defaultdict(int)
-    for (_, code), number in state.counts[window].items():
-        by_code[code] += number
-    total = sum(by_code.values())
-    by_code.pop(SUCCESS, None)
-    before = state.published.get(window)
-    late = total - before.total if before and before.complete else 0
+    counts, before = state.counts[window], state.published.get(window)
+    late = counts.total - before.total if before and before.complete else 0
     return WindowRate(
-        total=total,
-        failures=dict(by_code),
-        complete=window + state.width <= state.watermark or _is_complete(before),
+        total=counts.total,
+        failures={code: number for code, number in counts.totals.items() if code != SUCCESS},
+        complete=window + state.width <= state.watermarks.lowest or _is_complete(before),
         revision=(before.revision if before else 0) + (late > 0),
         late=(before.late if before else 0) + late,
     )
@@ -221,7 +193,7 @@ def _rate(state: ReportState, window: int) -> WindowRate:
 
 def _drop(state: ReportState) -> None:
     """Forget windows that no partition can change any more; what is dirty is written first."""
-    expiry, waiting = state.expiry, []
+    expiry, waiting = state.watermarks.expiry, []
     while state.by_age and state.by_age[0] < expiry:
         window = heappop(state.by_age)
         if window in state.dirty:

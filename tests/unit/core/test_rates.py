@@ -178,10 +178,10 @@ def test_the_report_has_no_watermark_while_a_partition_has_none() -> None:
     """The lowest of all is the whole's; the same for the expiry."""
     state = new_state(2)
     merge_counts(state, [mark(NOON, expiry=5)])
-    assert (state.watermark, state.expiry) == (NEVER, NEVER)
+    assert (state.watermarks.lowest, state.watermarks.expiry) == (NEVER, NEVER)
 
     merge_counts(state, [mark(NOON - 1, partition=1, expiry=7)])
-    assert (state.watermark, state.expiry) == (NOON - 1, 5)
+    assert (state.watermarks.lowest, state.watermarks.expiry) == (NOON - 1, 5)
 
 
 def test_the_last_complete_window_is_the_latest() -> None:
