@@ -15,11 +15,14 @@ from typing import NamedTuple, Protocol
 
 from pipeline.core.contract import SUCCESS, CountKey, Row, unpack_partial_key
 from pipeline.core.rate_rows import FailureRateRow
-from pipeline.core.watermarks import Watermark, Watermarks
+from pipeline.core.watermarks import NOT_WAITING, Waiting, Watermark, Watermarks
 from pipeline.core.window_counts import WindowCounts
 from pipeline.core.windows import NEVER
 
 ROW_INTERVAL = 100  # ms between two rows of a window: each repeats the total, so a busy window would write for ever.
+
+HELD_BACK_AFTER = 120_000  # ms by which the first partition has passed a window's end when its rows say who has not.
+REVIEW_INTERVAL = 60_000  # ms between two looks at what held back windows wait for, as there may be 10,000 of them.
 
 
 class PartialCount(Protocol):
@@ -34,7 +37,8 @@ class WindowRate:
     """
     What is published of a window: one row per ErrorCode and one for all.
 
-    `late` deletions came after the window was complete, in `revision` corrections.
+    `late` deletions came after the window was complete, in `revision` corrections. `waiting` is empty until another
+    partition is HELD_BACK_AFTER past the window's end, and once it is complete.
     """
 
     total: int
@@ -42,12 +46,15 @@ class WindowRate:
     complete: bool
     revision: int
     late: int
+    waiting: Waiting = NOT_WAITING
 
 
 @dataclass(slots=True)
 class ReportState:
     """
     What the report remembers: `counts` of each window that can change; `dirty` windows have to be written.
+
+    Of windows in `reviewed` the rows name other partitions to wait for than they should.
 
     Windows are many, and few of them change: `by_age` (all that are remembered) and `unended` are heaps, so that the
     oldest is found without looking at the others.
@@ -63,6 +70,8 @@ class ReportState:
     by_age: list[int] = field(default_factory=list)
     unended: list[int] = field(default_factory=list)
     latest_complete: int = NEVER
+    reviewed: set[int] = field(default_factory=set)
+    reviewed_at: int | None = None
 
     def __post_init__(self) -> None:
         self.watermarks = Watermarks(self.partitions)
@@ -72,6 +81,20 @@ class ReportState:
         """The latest window whose published rows are complete, and its rates; None once that is forgotten."""
         rate = self.published.get(self.latest_complete)
         return (self.latest_complete, rate) if rate else None
+
+    @property
+    def held_back(self) -> Waiting:
+        """What the oldest window that is not complete waits for; nothing if it is not held back."""
+        return self.waiting(self.unended[0]) if self.unended else NOT_WAITING
+
+    def waiting(self, window: int) -> Waiting:
+        """Return what *window* waits for; nothing while no partition is far past its end."""
+        end = window + self.width
+        return self.watermarks.waiting(end) if end + HELD_BACK_AFTER <= self.watermarks.highest else NOT_WAITING
+
+    def is_complete(self, window: int) -> bool:
+        """Return whether the rows of *window* say that it is complete."""
+        return window in self.published and self.published[window].complete
 
     def publish(self, window: int, rate: WindowRate) -> None:
         """Take in what the rows of *window* say."""
@@ -104,14 +127,14 @@ def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
             value = json.loads(record.value)
             state.watermarks.merge(key.partition, Watermark(value["watermark"], value["expiry"]))
     watermark = state.watermarks.lowest
-    while state.unended and state.unended[0] + state.width <= watermark:
-        window = heappop(state.unended)
-        if window in state.counts and not _is_complete(state.published.get(window)):
+    while state.unended:
+        window = state.unended[0]
+        is_open = window in state.counts and not state.is_complete(window)
+        if is_open and window + state.width > watermark:
+            return
+        heappop(state.unended)
+        if is_open:
             state.dirty.add(window)
-
-
-def _is_complete(rate: WindowRate | None) -> bool:
-    return rate is not None and rate.complete
 
 
 def restore_row(state: ReportState, value: bytes) -> None:
@@ -121,7 +144,14 @@ def restore_row(state: ReportState, value: bytes) -> None:
     failures = dict(before.failures) if before else {}
     if row.error_code is not None:
         failures[row.error_code] = row.failures
-    rate = WindowRate(total=row.total, failures=failures, complete=row.complete, revision=row.revision, late=row.late)
+    rate = WindowRate(
+        total=row.total,
+        failures=failures,
+        complete=row.complete,
+        revision=row.revision,
+        late=row.late,
+        waiting=row.waiting,
+    )
     state.publish(row.window_start, rate)
 
 
@@ -158,6 +188,7 @@ def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> 
     """
     merge_counts(state, records)
     _drop(state)
+    _review(state, now)
     rows: list[Row] = []
     late = 0
     for window in sorted(state.dirty):
@@ -170,6 +201,7 @@ def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> 
             # Compaction took a count that its successor, further on in the topic, replaces: wait for that one.
             state.dirty.add(window)
             continue
+        state.reviewed.discard(window)
         if rate == before:
             continue
         late += rate.late - (before.late if before else 0)
@@ -179,15 +211,39 @@ def report(state: ReportState, records: Iterable[PartialCount], *, now: int) -> 
     return Report(rows, late)
 
 
+def _review(state: ReportState, now: int) -> None:
+    """Find the windows whose rows name other partitions than they wait for: these move while no count does."""
+    if state.reviewed_at is None:
+        state.reviewed_at = now  # A restart writes nothing that would not have been written without it.
+    if 0 <= now - state.reviewed_at < REVIEW_INTERVAL:
+        return
+    state.reviewed_at = now
+    for window in state.unended:
+        before = state.published.get(window)
+        if window in state.counts and before and not before.complete and state.waiting(window) != before.waiting:
+            state.reviewed.add(window)
+            state.dirty.add(window)
+
+
 def _rate(state: ReportState, window: int) -> WindowRate:
     counts, before = state.counts[window], state.published.get(window)
+    failures = {code: number for code, number in counts.totals.items() if code != SUCCESS}
     late = counts.total - before.total if before and before.complete else 0
+    complete = window + state.width <= state.watermarks.lowest or state.is_complete(window)
+    is_unchanged = before is not None and (before.total, before.failures) == (counts.total, failures)
+    if complete:
+        waiting = NOT_WAITING
+    elif before and is_unchanged and window not in state.reviewed:
+        waiting = before.waiting
+    else:
+        waiting = state.waiting(window)
     return WindowRate(
         total=counts.total,
-        failures={code: number for code, number in counts.totals.items() if code != SUCCESS},
-        complete=window + state.width <= state.watermarks.lowest or _is_complete(before),
+        failures=failures,
+        complete=complete,
         revision=(before.revision if before else 0) + (late > 0),
         late=(before.late if before else 0) + late,
+        waiting=waiting,
     )
 
 
@@ -219,6 +275,7 @@ def rows_of(window: int, rate: WindowRate, *, width: int) -> list[Row]:
             complete=rate.complete,
             revision=rate.revision,
             late=rate.late,
+            waiting=rate.waiting,
         ).encode()
 
     return [row(None, sum(rate.failures.values())), *(row(code, n) for code, n in sorted(rate.failures.items()))]

@@ -196,6 +196,25 @@ def test_the_last_complete_window_is_the_latest() -> None:
     assert state.last_complete == (NOON + MINUTE, expected)
 
 
+# --- Held back.
+
+
+def test_a_row_names_the_partitions_that_hold_its_window_back() -> None:
+    """Two minutes after the first one has passed its end, when it is looked at next; nothing once it is complete."""
+    state = new_state(3)
+    end = NOON + MINUTE
+    report(state, [count(1), mark(end), mark(end + 119_999, partition=2)], now=NOW)
+    early = report(state, [], now=NOW + 60_000)
+
+    held = report(state, [mark(end + 120_000, partition=2)], now=NOW + 120_000)
+    again = report(state, [], now=NOW + 180_000)
+    done = report(state, [mark(end, partition=1)], now=NOW + 180_100)
+
+    assert early == again == []
+    assert [(value["waiting_for"], value["waiting_for_total"]) for value in values(held)] == [([1], 1)]
+    assert [(value["complete"], "waiting_for" in value) for value in values(done)] == [(True, False)]
+
+
 # --- Late deletions.
 
 
