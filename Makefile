@@ -30,7 +30,7 @@ test: setup $(TOOLS) ## Lint, then run all tests, those on a real Kafka included
 	@# They wait more than they compute, hence four on two cores. A file keeps its broker; chaos comes first, as it waits most.
 	@exec $(BIN)/pytest --ignore tests/matrix -n 4 --dist loadfile --no-loadscope-reorder
 
-test-long: setup ## Try the laws 20,000 times, with another seed each time, the flow on older Kafkas, and each known bug.
+test-long: setup ## Try the laws 20,000 times, with another seed each time, the flow on older Kafkas, a worker's memory, and each known bug.
 	@LAWS_RUNS=20000 $(BIN)/pytest tests/laws
 	@$(BIN)/pytest tests/matrix
 	@exec $(BIN)/python -m tests.mutants

@@ -38,7 +38,7 @@ def _positions(cluster: Cluster, settings: Settings) -> tuple[Position, ...]:
     )
 
 
-def reset(settings: Settings, partition: int, to: Literal["earliest", "latest"]) -> Position:
+def reset(settings: Settings, partition: int, to: Literal["earliest", "latest", "committed"]) -> Position:
     """
     Set where the accept stage goes on in one raw partition, and drop the state committed with the old offset.
 
@@ -52,6 +52,8 @@ def reset(settings: Settings, partition: int, to: Literal["earliest", "latest"])
         found = {position.partition: position for position in _positions(cluster, settings)}
         if partition not in found:
             raise OffsetsError(f"there is no partition {partition}; there are 0 to {len(found) - 1}")
-        offset = found[partition].start if to == "earliest" else found[partition].end
+        position = found[partition]
+        known = position.start if position.committed is None else position.committed
+        offset = {"earliest": position.start, "latest": position.end, "committed": known}[to]
         cluster.set_committed(settings.worker.group, settings.kafka.topics.raw, partition, offset)
-    return found[partition]._replace(committed=offset)
+    return position._replace(committed=offset)

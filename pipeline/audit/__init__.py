@@ -10,7 +10,7 @@ still being written; reading committed records up to there waits for them. What 
 scope is not judged, unless raw ends before the record they name. Without a committed offset (a group that expired) the
 scope ends where a worker would go on: behind the last raw record that an output names.
 
-The memory before the first judged record, be it because of `since` or because retention took the records before it,
+The memory before the first judged record, be it because of `since_ms` or because retention took the records before it,
 is what the worker's own is: the accepted records of earlier raw offsets with an EventTime of at least E, with the
 fingerprints in their headers. Accepted is read from the first record with such a timestamp on; none before it has one.
 The stream time is taken from the raw records just before, if raw still holds any. Memory is dropped below E as the
@@ -21,8 +21,8 @@ Rows follow deletions within a moment, so whatever differs is read on for a whil
 deletions of its window still arrive, or if partial-counts holds some that the report agent had not read. Only what raw
 determines is compared: failures, total, rate and times exactly, `complete` where it must be true, and of `late` and
 `revision`, which depend on how counts were coalesced, that they fit together and never fall. Without a live worker a
-row may lack its last 100 ms: start one, and audit again. With `since` or `until` the windows compared are those that
-judged records fell into. Windows older than 30 days are left out, as retention may have taken a part of them.
+row may lack its last 100 ms: start one, and audit again. With `since_ms` or `until_ms` the windows compared are those
+that judged records fell into. Windows older than 30 days are left out, as retention may have taken a part of them.
 
 Not judged: a doubled raw record behind all others (a duplicate, and harmless), running totals (a note, as they start
 over when an operator sets the offset), raw timestamps in themselves, and outputs whose raw records are gone. After raw
@@ -35,14 +35,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.audit.findings import Finding, Kind, Report
+from pipeline.audit.findings import AuditReport, Finding, FindingKind
 from pipeline.audit.join import accepted_raw_offset, rejected_raw_offset
 from pipeline.audit.partition import Scope
-from pipeline.audit.windows import Windows
+from pipeline.audit.windows import RecountedWindows
 from pipeline.audit.workers import audit_partitions
 from pipeline.kafka.tools.cluster import Bounds, connect
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.errors import OperatorError
+from pipeline.service.plain_text import counted
 from pipeline.service.settings import Settings
 
 ROWS_TIMEOUT_SECONDS = 5.0
@@ -58,17 +59,17 @@ class AuditError(OperatorError):
 def run(
     settings: Settings,
     *,
-    since: int | None = None,
-    until: int | None = None,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
     rows_timeout_seconds: float = ROWS_TIMEOUT_SECONDS,
     progress: Progress = lambda done, total: None,
-) -> Report:
+) -> AuditReport:
     """
     Audit the pipeline that *settings* describe.
 
     Args:
-        since: Judge raw records that the broker stamped at this time (ms since the epoch) or later; None: all.
-        until: Judge those before this time; None: all that the worker has committed.
+        since_ms: Judge raw records that the broker stamped at this time (ms since the epoch) or later; None: all.
+        until_ms: Judge those before this time; None: all that the worker has committed.
         rows_timeout_seconds: How long rows may take to agree with their deletions.
         progress: Called with how many raw offsets have been judged, and of how many.
 
@@ -77,41 +78,43 @@ def run(
         ClusterError: Kafka fails.
     """
     began = time.perf_counter()
-    report = Report()
+    report = AuditReport()
     with connect(settings.kafka) as cluster:
         reader = Reader(cluster)
-        scopes = _scopes(settings, reader, since, until, report)
+        scopes = _scopes(settings, reader, since_ms, until_ms, report)
         results = audit_partitions(settings, scopes, progress)
         for result in results:
             report.balance.merge(result.balance)
             report.findings.merge(result.findings)
             report.notes += result.notes
             report.records += result.records
-        windows = Windows.of(settings, reader, results, report, is_to_the_end=until is None)
+        windows = RecountedWindows.of(settings, reader, results, report, is_to_the_end=until_ms is None)
         windows.wait_until_settled(report, rows_timeout_seconds)
         report.records += reader.records
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _scopes(settings: Settings, reader: Reader, since: int | None, until: int | None, report: Report) -> list[Scope]:
+def _scopes(
+    settings: Settings, reader: Reader, since_ms: int | None, until_ms: int | None, report: AuditReport
+) -> list[Scope]:
     """Return what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
     cluster, topics, partitions = reader.cluster, settings.kafka.topics, settings.kafka.partitions
     committed = cluster.committed(settings.worker.group, topics.raw, partitions)
     logs = {topic: cluster.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
     for topic, bounds in logs.items():
         if len(bounds) != partitions:
-            raise AuditError(f"{topic} has {len(bounds)} partitions, and kafka.partitions is {partitions}")
-    starts = {} if since is None else cluster.offsets_at(topics.raw, range(partitions), since)
-    ends = {} if until is None else cluster.offsets_at(topics.raw, range(partitions), until)
+            raise AuditError(f"{topic} has {counted(len(bounds), 'partition')}, and kafka.partitions is {partitions}")
+    starts = {} if since_ms is None else cluster.offsets_at(topics.raw, range(partitions), since_ms)
+    ends = {} if until_ms is None else cluster.offsets_at(topics.raw, range(partitions), until_ms)
     scopes = []
     for number in range(partitions):
         raw, accepted, rejected = (logs[topic][number] for topic in (topics.raw, topics.accepted, topics.rejected))
         found = committed.get(number)
         position = found.offset if found else _resume(reader, settings, number, accepted, rejected)
         _judge_position(settings, report, number, raw, position)
-        start = raw.start if since is None else starts.get(number, raw.end)
-        end = raw.end if until is None else ends.get(number, raw.end)
+        start = raw.start if since_ms is None else starts.get(number, raw.end)
+        end = raw.end if until_ms is None else ends.get(number, raw.end)
         stop = min(position, end)
         scopes.append(
             Scope(
@@ -123,7 +126,7 @@ def _scopes(settings: Settings, reader: Reader, since: int | None, until: int | 
                 start=min(start, max(stop, raw.start)),
                 stop=max(stop, raw.start),
                 in_flight=max(0, end - max(start, stop)),
-                since=since,
+                since_ms=since_ms,
             )
         )
     return scopes
@@ -151,7 +154,7 @@ def _last(reader: Reader, topic: str, partition: int, bounds: Bounds) -> list[An
     return found
 
 
-def _judge_position(settings: Settings, report: Report, partition: int, raw: Bounds, position: int) -> None:
+def _judge_position(settings: Settings, report: AuditReport, partition: int, raw: Bounds, position: int) -> None:
     what = None
     if position > raw.end:
         what = f"the worker's offset {position} lies behind the log's end {raw.end}: the topic was recreated or cut off"
@@ -160,4 +163,6 @@ def _judge_position(settings: Settings, report: Report, partition: int, raw: Bou
             f"the log begins at {raw.start}, so the worker at {position} has lost {raw.start - position} to retention"
         )
     if what:
-        report.findings.add(Finding(kind=Kind.OFFSET, topic=settings.kafka.topics.raw, partition=partition, what=what))
+        report.findings.add(
+            Finding(kind=FindingKind.OFFSET, topic=settings.kafka.topics.raw, partition=partition, what=what)
+        )

@@ -10,7 +10,7 @@ from typing import Any
 FINDINGS_KEPT_MAX = 1000  # A topic that was recreated differs in every record: the first ones tell the story.
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """In what way a record is wrong."""
 
     MISSING = "missing"  # Should be there and is not; `offset` is None.
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 class Finding:
     """One thing that is wrong. `offset` is the record's own, `raw_offset` that of the raw record it goes back to."""
 
-    kind: Kind
+    kind: FindingKind
     topic: str
     partition: int
     offset: int | None = None
@@ -45,7 +45,7 @@ class Findings:
     """All findings are counted, by kind; the first FINDINGS_KEPT_MAX are kept."""
 
     kept: list[Finding] = field(default_factory=list)
-    counts: Counter[Kind] = field(default_factory=Counter)
+    counts: Counter[FindingKind] = field(default_factory=Counter)
 
     def add(self, finding: Finding) -> None:
         self.counts[finding.kind] += 1
@@ -89,7 +89,7 @@ class Balance:
 
 
 @dataclass(slots=True)
-class Report:
+class AuditReport:
     """
     What `run` returns.
 
@@ -130,7 +130,7 @@ class Report:
             },
             "windows": {"compared": self.windows, "pending": self.windows_pending},
             "findings_total": self.findings.counts.total(),
-            "findings_by_kind": {kind.value: self.findings.counts[kind] for kind in Kind},
+            "findings_by_kind": {kind.value: self.findings.counts[kind] for kind in FindingKind},
             "findings": [asdict(finding) for finding in self.findings.kept],
             "notes": list(self.notes),
             "records_read": self.records,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.audit.findings import Finding, Findings, Kind
+from pipeline.audit.findings import Finding, FindingKind, Findings
 from pipeline.audit.reference_rules import Expected
 
 UNREADABLE = -1  # Instead of the raw offset of an output that names none.
@@ -25,7 +25,7 @@ _DECISION = struct.Struct(">QQ")
 Headers = list[tuple[str, bytes]]
 
 
-class Row(NamedTuple):
+class ExpectedRow(NamedTuple):
     """An output as it should be. Of `headers` a rejection's last one, the detail, is any text up to 1 KiB."""
 
     key: bytes | None
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 @dataclass(slots=True)
-class Output:
+class OutputLog:
     """
     A log of outputs of one partition, compared row by row with what it should hold.
 
@@ -50,7 +50,7 @@ class Output:
     partition: int
     records: Iterator[Any]
     raw_offset_of: Callable[[Any], int]
-    differs: Callable[[Any, Row], list[str]]
+    differs: Callable[[Any, ExpectedRow], list[str]]
     findings: Findings
     on_found: Callable[[Any], None]
     is_known: Callable[[Any], bool]
@@ -72,12 +72,12 @@ class Output:
         """Pass what raw records before *raw_offset* led to, which is not judged, to *take*."""
         while self.head is not None and self.raw_offset < raw_offset:
             if self.raw_offset == UNREADABLE:
-                self._find(Kind.CHANGED, "does not name its raw record in its headers")
+                self._find(FindingKind.CHANGED, "does not name its raw record in its headers")
             else:
                 take(self.head)
             self.advance()
 
-    def match(self, raw_offset: int, before: int, wanted: Row | None, why: str) -> None:
+    def match(self, raw_offset: int, before: int, wanted: ExpectedRow | None, why: str) -> None:
         """
         Compare what this log holds for one raw record.
 
@@ -91,7 +91,7 @@ class Output:
         if wanted is None:
             if self.raw_offset == raw_offset:
                 self.on_found(self.head)
-                self._find(Kind.UNEXPECTED, f"its raw record is {why}")
+                self._find(FindingKind.UNEXPECTED, f"its raw record is {why}")
                 self.advance()
             return  # A record of an earlier raw one may be the next wanted one with another raw offset written on it.
         while self.raw_offset < raw_offset and not self._reads_like(wanted):
@@ -100,14 +100,14 @@ class Output:
             self.on_found(self.head)
             differences = self.differs(self.head, wanted)
             if differences:
-                self._find(Kind.CHANGED, "; ".join(differences), raw_offset)
+                self._find(FindingKind.CHANGED, "; ".join(differences), raw_offset)
             self.advance()
         else:
             self._miss(raw_offset, why)
 
     def _miss(self, raw_offset: int, why: str) -> None:
         finding = Finding(
-            kind=Kind.MISSING, topic=self.topic, partition=self.partition, raw_offset=raw_offset,
+            kind=FindingKind.MISSING, topic=self.topic, partition=self.partition, raw_offset=raw_offset,
             what=f"no record for this raw record, which is {why}",
         )  # fmt: skip
         if len(self.missing) < MISSING_KEPT_MAX:
@@ -123,14 +123,14 @@ class Output:
                 self._stray(last)
                 continue
             if self.raw_offset >= raw_end:
-                self._find(Kind.UNEXPECTED, f"raw ends at {raw_end}")
+                self._find(FindingKind.UNEXPECTED, f"raw ends at {raw_end}")
             else:
                 take(self.head)
             self.advance()
         for finding in self.missing.values():
             self.findings.add(finding)
 
-    def _reads_like(self, wanted: Row) -> bool:
+    def _reads_like(self, wanted: ExpectedRow) -> bool:
         head = self.head
         return head is not None and (head.key, head.value, head.timestamp) == wanted[:3]
 
@@ -138,18 +138,18 @@ class Output:
         self.on_found(self.head)
         if self.raw_offset in self.missing:
             del self.missing[self.raw_offset]
-            self._find(Kind.ORDER, f"stands behind what raw offset {before} led to")
+            self._find(FindingKind.ORDER, f"stands behind what raw offset {before} led to")
         elif self.raw_offset == UNREADABLE:
-            self._find(Kind.UNEXPECTED, "names no raw record in its headers, and none reads like it")
+            self._find(FindingKind.UNEXPECTED, "names no raw record in its headers, and none reads like it")
         elif self.is_orphan:
-            self._find(Kind.UNEXPECTED, "raw has no record with this offset")
+            self._find(FindingKind.UNEXPECTED, "raw has no record with this offset")
         elif self.is_known(self.head):
-            self._find(Kind.DOUBLED, "what this raw record led to has come before")
+            self._find(FindingKind.DOUBLED, "what this raw record led to has come before")
         else:
-            self._find(Kind.UNEXPECTED, "no raw record of this partition led to it")
+            self._find(FindingKind.UNEXPECTED, "no raw record of this partition led to it")
         self.advance()
 
-    def _find(self, kind: Kind, what: str, raw_offset: int | None = None) -> None:
+    def _find(self, kind: FindingKind, what: str, raw_offset: int | None = None) -> None:
         named = raw_offset if raw_offset is not None else self.raw_offset if self.raw_offset != UNREADABLE else None
         self.findings.add(
             Finding(
@@ -182,26 +182,28 @@ def fingerprint_and_code(record: Any) -> tuple[int, str]:
     return _DECISION.unpack_from(value)[1], value[_DECISION.size :].decode(errors="replace")
 
 
-def accepted_row(record: Any, expected: Expected) -> Row:
+def accepted_row(record: Any, expected: Expected) -> ExpectedRow:
     """Return the accepted record that *record* leads to."""
     decision = _DECISION.pack(record.offset, expected.fingerprint) + expected.code_bytes
-    return Row(record.key, record.value, expected.at, [*record.headers, ("decision", decision)])
+    return ExpectedRow(record.key, record.value, expected.at, [*record.headers, ("decision", decision)])
 
 
-def rejected_row(record: Any, reason: str) -> Row:
+def rejected_row(record: Any, reason: str) -> ExpectedRow:
     """Return the rejected record that *record* leads to, but for its detail."""
     why = [("raw-offset", b"%d" % record.offset), ("reason", reason.encode())]
-    return Row(b"%d:%d" % (record.partition, record.offset), record.value, record.timestamp, [*record.headers, *why])
+    return ExpectedRow(
+        b"%d:%d" % (record.partition, record.offset), record.value, record.timestamp, [*record.headers, *why]
+    )
 
 
-def accepted_differs(record: Any, wanted: Row) -> list[str]:
+def accepted_differs(record: Any, wanted: ExpectedRow) -> list[str]:
     """Name what of an accepted record is not as it should be."""
     if (record.key, record.value, record.timestamp, record.headers) == wanted:
         return []
     return [*_body_differs(record, wanted), *_headers_differ(record.headers, wanted.headers)]
 
 
-def rejected_differs(record: Any, wanted: Row) -> list[str]:
+def rejected_differs(record: Any, wanted: ExpectedRow) -> list[str]:
     """Name what of a rejected record is not as it should be."""
     *headers, (name, detail) = record.headers or [("", b"")]
     found = [*_body_differs(record, wanted), *_headers_differ(headers, wanted.headers)]
@@ -210,7 +212,7 @@ def rejected_differs(record: Any, wanted: Row) -> list[str]:
     return found
 
 
-def _body_differs(record: Any, wanted: Row) -> Iterator[str]:
+def _body_differs(record: Any, wanted: ExpectedRow) -> Iterator[str]:
     if record.key != wanted.key:
         yield f"key {shown(record.key)} instead of {shown(wanted.key)}"
     if record.value != wanted.value:

@@ -11,10 +11,10 @@ from itertools import chain
 from typing import Any
 
 from pipeline.audit import join
-from pipeline.audit.findings import Balance, Finding, Findings, Kind
-from pipeline.audit.join import Output
+from pipeline.audit.findings import Balance, Finding, FindingKind, Findings
+from pipeline.audit.join import OutputLog
 from pipeline.audit.reference_rules import ACCEPTED, DUPLICATE, IGNORED, ReferenceRules, partition_of
-from pipeline.kafka.tools.cluster import Bounds, Committed, connect
+from pipeline.kafka.tools.cluster import Bounds, CommittedOffset, connect
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
 
@@ -28,7 +28,7 @@ class Scope:
     What of one partition is judged: raw offsets [start, stop), with logs as they were when the audit began.
 
     Args:
-        since: The time (ms) that *start* was found by; None: the log's start.
+        since_ms: The time that *start* was found by; None: the log's start.
         in_flight: Raw offsets that would be judged if the worker had committed them.
     """
 
@@ -36,11 +36,11 @@ class Scope:
     raw: Bounds
     accepted: Bounds
     rejected: Bounds
-    committed: Committed | None
+    committed: CommittedOffset | None
     start: int
     stop: int
     in_flight: int
-    since: int | None
+    since_ms: int | None
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ def _audit(settings: Settings, reader: Reader, scope: Scope, progress: Callable[
 
     def count(record: Any) -> None:
         _, code = join.fingerprint_and_code(record)
-        result.counts[record.timestamp - record.timestamp % rules.width, code] += 1
+        result.counts[record.timestamp - record.timestamp % rules.width_ms, code] += 1
 
     def restore(record: Any) -> None:
         count(record)
@@ -115,13 +115,13 @@ def _set_clock(reader: Reader, topic: str, scope: Scope, rules: ReferenceRules) 
 
 def _outputs(
     settings: Settings, reader: Reader, scope: Scope, rules: ReferenceRules, result: Result
-) -> tuple[Output, Output]:
+) -> tuple[OutputLog, OutputLog]:
     topics, number, balance = settings.kafka.topics, scope.partition, result.balance
 
-    def read(topic: str, bounds: Bounds, since: int) -> Iterator[Any]:
+    def read(topic: str, bounds: Bounds, since_ms: int) -> Iterator[Any]:
         start = bounds.start
-        if scope.since is not None:
-            start = reader.cluster.offsets_at(topic, [number], since).get(number, bounds.end)
+        if scope.since_ms is not None:
+            start = reader.cluster.offsets_at(topic, [number], since_ms).get(number, bounds.end)
         return chain.from_iterable(reader.read(topic, number, start, bounds.end))
 
     def count_accepted(_: Any) -> None:
@@ -130,7 +130,7 @@ def _outputs(
     def count_rejected(record: Any) -> None:
         balance.rejected_found[(dict(record.headers).get("reason") or b"?").decode(errors="replace")] += 1
 
-    output = partial(Output, partition=number, findings=result.findings)
+    output = partial(OutputLog, partition=number, findings=result.findings)
     accepted = output(
         topic=topics.accepted,
         records=read(topics.accepted, scope.accepted, rules.expiry),  # Its timestamps are EventTimes.
@@ -141,7 +141,7 @@ def _outputs(
     )
     rejected = output(
         topic=topics.rejected,
-        records=read(topics.rejected, scope.rejected, scope.since or 0),  # Its timestamps are raw's own.
+        records=read(topics.rejected, scope.rejected, scope.since_ms or 0),  # Its timestamps are raw's own.
         raw_offset_of=join.rejected_raw_offset,
         differs=join.rejected_differs,
         on_found=count_rejected,
@@ -155,7 +155,7 @@ def _compare(
     raw: Iterator[Any],
     rules: ReferenceRules,
     *,
-    outputs: tuple[Output, Output],
+    outputs: tuple[OutputLog, OutputLog],
     result: Result,
     progress: Callable[[int], None],
 ) -> int:
@@ -197,7 +197,7 @@ def _compare(
 def _misplaced(settings: Settings, record: Any) -> Finding:
     right = partition_of(record.key, settings.kafka.partitions)
     return Finding(
-        kind=Kind.PARTITION, topic=settings.kafka.topics.raw, partition=record.partition, offset=record.offset,
+        kind=FindingKind.PARTITION, topic=settings.kafka.topics.raw, partition=record.partition, offset=record.offset,
         raw_offset=record.offset, what=f"the key {join.shown(record.key)} belongs on partition {right}",
     )  # fmt: skip
 

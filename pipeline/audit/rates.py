@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pipeline.audit.findings import Finding, Findings, Kind
+from pipeline.audit.findings import Finding, FindingKind, Findings
 
 SUCCESS = ""
 _INSTANT = "%Y-%m-%dT%H:%M:%SZ"
@@ -20,7 +20,7 @@ _WAITING_FIELDS = {"waiting_for", "waiting_for_total"}  # Of a window that is he
 _WAITING_FOR_MAX = 20
 
 
-class Row(NamedTuple):
+class FoundRow(NamedTuple):
     """What of a row its successors and the recount are compared with."""
 
     failures: int
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     offset: int
 
 
-class Problem(NamedTuple):
+class RateProblem(NamedTuple):
     """What is wrong with a row, and the offset of that row if there is one."""
 
     offset: int | None
@@ -40,24 +40,24 @@ class Problem(NamedTuple):
 
 
 @dataclass(slots=True)
-class Rates:
-    """The newest row of each window and ErrorCode (None: all codes); `since` is the first window that is kept."""
+class FoundRows:
+    """The newest row of each window and ErrorCode (None: all codes); windows from `since_ms` on are kept."""
 
     topic: str
-    width: int
-    since: int
+    width_ms: int
+    since_ms: int
     findings: Findings
-    newest: dict[int, dict[str | None, Row]] = field(default_factory=dict)
+    newest: dict[int, dict[str | None, FoundRow]] = field(default_factory=dict)
 
     def take(self, record: Any) -> None:
         """Take in the next record of the topic, and report what no worker could have written."""
         try:
             value = json.loads(record.value)
             window = _parse(value["window_start"])
-            if window < self.since:
+            if window < self.since_ms:
                 return
             problems = self._problems(record, value, window)
-            row = Row(
+            row = FoundRow(
                 value["failures"],
                 value["total"],
                 value["complete"],
@@ -70,14 +70,14 @@ class Rates:
             rows = self.newest.setdefault(window, {})
             before = rows.get(code)
             if before is not None and before[:6] == row[:6]:
-                self._find(record.offset, f"{_text(record.key)}: says what the row before it says", Kind.DOUBLED)
+                self._find(record.offset, f"{_text(record.key)}: says what the row before it says", FindingKind.DOUBLED)
             elif before is not None and any(new < old for new, old in zip(row[1:5], before[1:5], strict=True)):
                 problems.append(f"goes back behind the row at offset {before.offset}")
             rows[code] = row
         except (ValueError, KeyError, TypeError) as error:
             problems = [f"not a row ({error!r})"]
         for problem in problems:
-            self._find(record.offset, f"{_text(record.key)}: {problem}", Kind.CHANGED)
+            self._find(record.offset, f"{_text(record.key)}: {problem}", FindingKind.CHANGED)
 
     def _problems(self, record: Any, value: dict[str, Any], window: int) -> list[str]:
         found = []
@@ -87,7 +87,7 @@ class Rates:
             found.append(f"the value belongs under the key {key}")
         if value.keys() not in (_ROW_FIELDS, _ROW_FIELDS | _WAITING_FIELDS):
             found.append(f"its fields are {sorted(value)}")
-        if window % self.width or value["window_end"] != _show(window + self.width):
+        if window % self.width_ms or value["window_end"] != _show(window + self.width_ms):
             found.append(f"{value['window_start']} to {value['window_end']} is no window")
         if record.timestamp != window:
             found.append(f"timestamp {record.timestamp} instead of {window}")
@@ -111,7 +111,7 @@ class Rates:
                 found.append(f"complete {complete}, waiting for {waiting} of {number}")
         return found
 
-    def compare(self, window: int, counts: Mapping[str, int], watermark: int) -> list[Problem]:
+    def compare(self, window: int, counts: Mapping[str, int], watermark: int) -> list[RateProblem]:
         """
         Return what is wrong with the newest rows of *window*, given its deletions by ErrorCode.
 
@@ -128,25 +128,28 @@ class Rates:
             key = f"{_show(window)}|{code or ''}"
             row = rows.get(code)
             if row is None:
-                found.append(Problem(None, f"{key}: no row, a recount gives {wanted[code]} failures of {total}"))
+                found.append(RateProblem(None, f"{key}: no row, a recount gives {wanted[code]} failures of {total}"))
             elif code not in wanted:
-                found.append(Problem(row.offset, f"{key}: should not exist, a recount gives no such deletion"))
+                found.append(RateProblem(row.offset, f"{key}: should not exist, a recount gives no such deletion"))
             elif (row.failures, row.total) != (wanted[code], total):
                 has, wants = f"{row.failures} failures of {row.total}", f"{wanted[code]} of {total}"
-                found.append(Problem(row.offset, f"{key}: {has}, a recount gives {wants}"))
+                found.append(RateProblem(row.offset, f"{key}: {has}, a recount gives {wants}"))
         return found + self._state_problems(window, rows, watermark)
 
-    def _state_problems(self, window: int, rows: Mapping[str | None, Row], watermark: int) -> list[Problem]:
+    def _state_problems(self, window: int, rows: Mapping[str | None, FoundRow], watermark: int) -> list[RateProblem]:
         """All rows of a window are written together, so they say the same of it."""
         states = {row[2:6] for row in rows.values()}
         newest = max((row.offset for row in rows.values()), default=None)
         if len(states) > 1:
-            return [Problem(newest, f"{_show(window)}: its rows differ in complete, revision, late or waiting_for")]
-        if states and window + self.width <= watermark and not next(iter(states))[0]:
-            return [Problem(newest, f"{_show(window)}: not complete, but event time passed its end in all partitions")]
+            differ = f"{_show(window)}: its rows differ in complete, revision, late or waiting_for"
+            return [RateProblem(newest, differ)]
+        if states and window + self.width_ms <= watermark and not next(iter(states))[0]:
+            return [
+                RateProblem(newest, f"{_show(window)}: not complete, but event time passed its end in all partitions")
+            ]
         return []
 
-    def _find(self, offset: int, what: str, kind: Kind) -> None:
+    def _find(self, offset: int, what: str, kind: FindingKind) -> None:
         self.findings.add(Finding(kind=kind, topic=self.topic, partition=0, offset=offset, what=what))
 
 

@@ -54,8 +54,8 @@ class ReferenceRules:
     timestamp over an hour ahead of the stream time, until a record with another timestamp follows.
     """
 
-    width: int
-    horizon: int
+    width_ms: int
+    horizon_ms: int
     stream_time: int = BEFORE_EVERYTHING
     doubted: int | None = None
     highest: int = BEFORE_EVERYTHING
@@ -74,12 +74,12 @@ class ReferenceRules:
     def remember(self, key: bytes, at: int, fingerprint: int) -> None:
         """Take in an event that was accepted before the first record to be judged."""
         if at >= self.expiry:
-            self.seen.setdefault(at - at % self.width, {})[key + _suffix(at)] = fingerprint
+            self.seen.setdefault(at - at % self.width_ms, {})[key + _suffix(at)] = fingerprint
             self.highest = max(self.highest, at)
 
     def knows(self, key: bytes | None, at: int) -> bool:
         """Whether an event was accepted already."""
-        return (key or b"") + _suffix(at) in self.seen.get(at - at % self.width, ())
+        return (key or b"") + _suffix(at) in self.seen.get(at - at % self.width_ms, ())
 
     def advance(self, timestamp: int) -> None:
         """Take in a raw record's timestamp, and forget what has expired."""
@@ -100,7 +100,7 @@ class ReferenceRules:
         return BEFORE_EVERYTHING != self.stream_time < timestamp - HOUR_MS
 
     def _expiry_at(self, time: int) -> int:
-        return (time - self.horizon) // self.width * self.width
+        return (time - self.horizon_ms) // self.width_ms * self.width_ms
 
     def decide(self, record: Any) -> Expected:  # noqa: PLR0911  # The rules in the order of the contract, each its answer.
         """Return what should become of *record*, and remember it if that is to be accepted."""
@@ -143,7 +143,7 @@ class ReferenceRules:
             return None
         if len(self._times) >= TIMES_REMEMBERED_MAX:
             self._times.clear()
-        understood = self._times[text] = (at, at - at % self.width, _suffix(at))
+        understood = self._times[text] = (at, at - at % self.width_ms, _suffix(at))
         return understood
 
 

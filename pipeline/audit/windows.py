@@ -11,9 +11,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from pipeline.audit import join
-from pipeline.audit.findings import Finding, Kind, Report
+from pipeline.audit.findings import AuditReport, Finding, FindingKind
 from pipeline.audit.partition import Result
-from pipeline.audit.rates import Problem, Rates
+from pipeline.audit.rates import FoundRows, RateProblem
 from pipeline.kafka.tools.cluster import Bounds
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.settings import Settings
@@ -32,7 +32,7 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class Windows:
+class RecountedWindows:
     """
     All deletions of all partitions by window, up to where `accepted` was read, and the rows that should show them.
 
@@ -45,7 +45,7 @@ class Windows:
     reader: Reader
     judged: set[int] | None
     watermark: int
-    rates: Rates
+    rates: FoundRows
     counts: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     read_until: dict[int, int] = field(default_factory=dict)
     rates_read_until: int | None = None
@@ -53,17 +53,17 @@ class Windows:
 
     @classmethod
     def of(
-        cls, settings: Settings, reader: Reader, results: list[Result], report: Report, *, is_to_the_end: bool
-    ) -> Windows:
+        cls, settings: Settings, reader: Reader, results: list[Result], report: AuditReport, *, is_to_the_end: bool
+    ) -> RecountedWindows:
         """Begin with what the passes over the partitions counted."""
-        since = int(time.time() * 1000) - KEPT_MS + HOUR_MS
+        since_ms = int(time.time() * 1000) - KEPT_MS + HOUR_MS
         judged = None
-        if any(result.scope.since is not None for result in results) or not is_to_the_end:
-            judged = {window for result in results for window in result.judged if window >= since}
-            since = min(judged, default=since)
-        topic, width = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
+        if any(result.scope.since_ms is not None for result in results) or not is_to_the_end:
+            judged = {window for result in results for window in result.judged if window >= since_ms}
+            since_ms = min(judged, default=since_ms)
+        topic, width_ms = settings.kafka.topics.failure_rates, settings.worker.window_seconds * 1000
         watermark = min((result.watermark for result in results), default=-1) if is_to_the_end else -1
-        rates = Rates(topic, width, since, report.findings)
+        rates = FoundRows(topic, width_ms, since_ms, report.findings)
         windows = cls(settings, reader, judged, watermark, rates)
         for result in results:
             windows.read_until[result.scope.partition] = result.scope.accepted.end
@@ -71,7 +71,7 @@ class Windows:
                 windows.counts[window][code] += number
         return windows
 
-    def wait_until_settled(self, report: Report, timeout_seconds: float) -> None:
+    def wait_until_settled(self, report: AuditReport, timeout_seconds: float) -> None:
         """Compare until all rows agree or *timeout_seconds* are over, and write the outcome into *report*."""
         deadline = time.monotonic() + timeout_seconds
         ahead = self.reader.cluster.bounds(self.settings.kafka.topics.partial_counts)[0]
@@ -92,7 +92,11 @@ class Windows:
             for problem in problems:
                 report.findings.add(
                     Finding(
-                        kind=Kind.COUNT, topic=self.rates.topic, partition=0, offset=problem.offset, what=problem.what
+                        kind=FindingKind.COUNT,
+                        topic=self.rates.topic,
+                        partition=0,
+                        offset=problem.offset,
+                        what=problem.what,
                     )
                 )
         report.windows = len(judged)
@@ -100,10 +104,12 @@ class Windows:
     def _judged(self) -> list[int]:
         judged = self.judged
         if judged is None:
-            judged = {window for window in self.counts.keys() | self.rates.newest.keys() if window >= self.rates.since}
+            judged = {
+                window for window in self.counts.keys() | self.rates.newest.keys() if window >= self.rates.since_ms
+            }
         return sorted(judged)
 
-    def _problems(self, window: int, watermark: int | None = None) -> list[Problem]:
+    def _problems(self, window: int, watermark: int | None = None) -> list[RateProblem]:
         known = self.watermark if watermark is None else watermark
         return self.rates.compare(window, self.counts.get(window, {}), known)
 
@@ -121,7 +127,7 @@ class Windows:
         for partition, bounds in self.reader.cluster.bounds(topic).items():
             for records in self.reader.read(topic, partition, self.read_until[partition], bounds.end):
                 for record in records:
-                    window = record.timestamp - record.timestamp % self.rates.width
+                    window = record.timestamp - record.timestamp % self.rates.width_ms
                     self.counts[window][join.fingerprint_and_code(record)[1]] += 1
                     self.changing.add(window)
             self.read_until[partition] = bounds.end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any
 
 from pipeline.core.contract import RawRecord
@@ -14,20 +15,27 @@ from pipeline.core.contract import RawRecord
 LINGER_SECONDS = 0.1
 
 
-class _Ack(asyncio.Future[bool]):
+class StoredIn(Enum):
+    """Where a durable record is; what is in the spool gets to Kafka later."""
+
+    KAFKA = auto()
+    SPOOL = auto()
+
+
+class _Ack(asyncio.Future[StoredIn]):
     """What all waiters of a batch share; one waiter that is cancelled must not cancel it for the others."""
 
     def cancel(self, msg: Any = None) -> bool:
         return False
 
 
-class Batch:
+class PendingBatch:
     """Records that are acknowledged, spooled or given up together."""
 
     __slots__ = ("acked", "closes_at", "deadline", "is_spooling", "records", "timer")
 
     def __init__(
-        self, expire: Callable[[Batch], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
+        self, expire: Callable[[PendingBatch], None], loop: asyncio.AbstractEventLoop, ack_timeout_seconds: float
     ) -> None:
         """*expire* is called with the batch once *ack_timeout_seconds* have passed."""
         self.is_spooling = False

@@ -23,8 +23,8 @@ from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.service.metrics.bridge import BridgeMetrics
 from pipeline.service.settings import KafkaSettings
 
-# Of one batch. So many records are packed in 3 ms, in which no callback is answered; so many bytes with one key are
-# eight requests, one after the other, all within SECONDS_MAX.
+# Of one batch. No callback is answered while so many records are packed; so many bytes with one key are eight requests,
+# one after the other, all within SECONDS_MAX.
 RECORDS_MAX = 1024
 BYTES_MAX = 1 << 20
 SECONDS_MAX = 30.0

@@ -15,7 +15,7 @@ class AckTimeoutError(PublishError):
     """Kafka did not acknowledge in time, or was known to be away and was not asked."""
 
 
-class RefusedError(PublishError):
+class KafkaFailedError(PublishError):
     """Kafka, or the connection to it, failed the batch the record was in."""
 
 

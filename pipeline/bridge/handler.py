@@ -14,8 +14,9 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, RefusedError, SpoolFailedError
-from pipeline.bridge.ingress import Authenticated, Policy, Refusal, admit_body, admit_head
+from pipeline.bridge.batch import StoredIn
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, SpoolFailedError
+from pipeline.bridge.ingress import AdmittedBody, Policy, Refusal, admit_body, admit_head
 from pipeline.bridge.publisher import Source
 from pipeline.bridge.repeats import Bursts, Recent
 from pipeline.bridge.replies import FAILED, NOT_TAKEN, REFUSED, TAKEN, Reply
@@ -40,8 +41,8 @@ class RecordPublisher(Protocol):
     """What the handler needs of a Publisher."""
 
     def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]: ...
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[StoredIn]: ...
 
 
 class Waiter(Protocol):
@@ -53,7 +54,7 @@ class Waiter(Protocol):
 
 # A callback that was handed on: the future of its durability, whether that is of an equal request before it, its
 # headers, and when it was received. A plain tuple, as one is made for every callback.
-Pending = tuple[asyncio.Future[bool], bool, Headers, float]
+Pending = tuple[asyncio.Future[StoredIn], bool, Headers, float]
 
 
 _OUTCOMES = {
@@ -66,7 +67,7 @@ _OUTCOMES = {
 _FAILURES: dict[type[BaseException], BridgeAnswer] = {
     OverloadedError: BridgeAnswer.OVERLOADED,
     AckTimeoutError: BridgeAnswer.KAFKA_TIMEOUT,
-    RefusedError: BridgeAnswer.KAFKA_ERROR,
+    KafkaFailedError: BridgeAnswer.KAFKA_ERROR,
     SpoolFailedError: BridgeAnswer.SPOOL_FAILED,
 }
 
@@ -85,7 +86,7 @@ class Handler:
         """
         Args:
             settings: Callbacks, tolerance and limits.
-            publisher: Where authenticated callbacks go.
+            publisher: Where admitted callbacks go.
             metrics: Counts every answer once.
             clock: Now, in seconds since the epoch.
         """
@@ -104,7 +105,7 @@ class Handler:
         metrics.replay_cache_bytes.set_function(lambda: self._recent.bytes)
         self._counts = {outcome: metrics.requests.labels(outcome.value).inc for outcome in BridgeAnswer}
         self._published = 0  # Not counted yet: all that one batch answers are counted at once.
-        self._waiters: dict[asyncio.Future[bool], list[Waiter]] = {}
+        self._waiters: dict[asyncio.Future[StoredIn], list[Waiter]] = {}
 
     @property
     def body_bytes_max(self) -> int:
@@ -160,13 +161,13 @@ class Handler:
     def publish(self, callback: Callback, headers: Headers, body: bytes, client: Client) -> Pending | Reply:
         """Hand on the body of a request that was admitted for *callback*."""
         self._bodies -= 1
-        authenticated = admit_body(self._policy, body)
-        if not isinstance(authenticated, bytes):
-            return self.refuse(_OUTCOMES[authenticated])
+        admitted = admit_body(self._policy, body)
+        if not isinstance(admitted, bytes):
+            return self.refuse(_OUTCOMES[admitted])
         now = self._clock()
         request = None
         if callback.auth_keys:  # Without keys a timestamp proves nothing, and may be as long as a head.
-            request = headers[b"x-vod-timestamp"], authenticated
+            request = headers[b"x-vod-timestamp"], admitted
             if self._bursts.add(headers[b"x-vod-signature"], now):
                 self._metrics.bursts.inc()
                 hint = "a stolen signature, or a very large deletion"
@@ -176,7 +177,7 @@ class Handler:
                 return durable, True, headers, now
         try:
             durable = self._publisher.publish(
-                media_id_of(authenticated), authenticated, source=_HTTP, received_at_ms=int(now * 1000)
+                media_id_of(admitted), admitted, source=_HTTP, received_at_ms=int(now * 1000)
             )
         except OverloadedError as error:
             return self._not_taken(error, headers, client, now)
@@ -184,7 +185,7 @@ class Handler:
             self._recent.add(request, durable)
         return durable, False, headers, now
 
-    def answer_when(self, durable: asyncio.Future[bool], waiter: Waiter) -> None:
+    def answer_when(self, durable: asyncio.Future[StoredIn], waiter: Waiter) -> None:
         """Have *waiter* answer once *durable* is done: all that wait for it in one go, which costs each far less."""
         waiters = self._waiters.get(durable)
         if waiters is None:
@@ -192,7 +193,7 @@ class Handler:
             durable.add_done_callback(self._answer)
         waiters.append(waiter)
 
-    def _answer(self, durable: asyncio.Future[bool]) -> None:
+    def _answer(self, durable: asyncio.Future[StoredIn]) -> None:
         for waiter in self._waiters.pop(durable):
             try:
                 waiter.answer()
@@ -210,7 +211,7 @@ class Handler:
             return self._not_taken(error, headers, client, received_at)
         if is_repeated:
             self._counts[BridgeAnswer.REPEATED]()
-        elif durable.result():
+        elif durable.result() is StoredIn.SPOOL:
             self._counts[BridgeAnswer.SPOOLED]()
         else:
             self._published += 1

@@ -17,8 +17,9 @@ from pipeline.core.signature import Callback, Denial, deny
 
 LENGTH_DIGITS_MAX = 18  # More digits than this is a length over any cap, and int() refuses thousands of them.
 
-# A body whose sender proved itself. Only the ingress that checked makes one.
-Authenticated = NewType("Authenticated", bytes)
+# A body that may be published: of a signed callback, of one that is configured without keys, or out of an MNS queue.
+# Only the ingress that it came by makes one.
+AdmittedBody = NewType("AdmittedBody", bytes)
 
 
 class Refusal(Enum):
@@ -84,13 +85,13 @@ def admit_head(
     return authentic or denial or Refusal.NOT_FOUND
 
 
-def admit_body(policy: Policy, body: bytes) -> Authenticated | Refusal:
+def admit_body(policy: Policy, body: bytes) -> AdmittedBody | Refusal:
     """
     Judge the body of a request whose head was admitted: it is published unless it is refused.
 
     By its length only: what it says is for the accept stage to judge.
     """
-    return Refusal.BODY_TOO_LARGE if len(body) > policy.body_bytes_max else Authenticated(body)
+    return Refusal.BODY_TOO_LARGE if len(body) > policy.body_bytes_max else AdmittedBody(body)
 
 
 def _by_url(callbacks: Mapping[bytes, tuple[Callback, ...]], target: bytes) -> tuple[Callback, ...] | Refusal:

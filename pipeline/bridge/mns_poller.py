@@ -17,8 +17,9 @@ from typing import Protocol
 
 import structlog
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import OverloadedError, PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.mns_answers import Message, MnsError
 from pipeline.bridge.mns_client import MnsClient
 from pipeline.bridge.publisher import Source
@@ -38,11 +39,11 @@ LASTING = (MnsProblem.DENIED, MnsProblem.NO_QUEUE)
 
 
 class Publish(Protocol):
-    """What makes a record safe: `Publisher.publish`. The future says who has it: False: Kafka, True: the spool."""
+    """What makes a record safe: `Publisher.publish`."""
 
     def __call__(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]: ...
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[StoredIn]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ class MnsPoller:
 
     async def _publish_all(self, messages: Iterable[Message]) -> list[Message]:
         """Publish all at once and return those that are safe; the others come again."""
-        published: list[tuple[Message, asyncio.Future[bool]]] = []
+        published: list[tuple[Message, asyncio.Future[StoredIn]]] = []
         refused = 0
         for message in messages:
             try:
@@ -225,7 +226,7 @@ class MnsPoller:
                 raise error
             else:
                 safe.append(message)
-                spooled += durable.result()
+                spooled += durable.result() is StoredIn.SPOOL
                 if message.enqueued_at_ms is not None:
                     waited_seconds = self._clock() - message.enqueued_at_ms / 1000
                     self._metrics.waited_seconds.labels(self.name).observe(max(0, waited_seconds))
@@ -236,14 +237,14 @@ class MnsPoller:
             logger.warning("mns_not_published", queue=self.name, messages=refused)
         return safe
 
-    def _start_publishing(self, message: Message) -> asyncio.Future[bool]:
+    def _start_publishing(self, message: Message) -> asyncio.Future[StoredIn]:
         body = body_of(message.text)
         key = media_id_of(body)
         if len(body) > BODY_BYTES_MAX:
             logger.error("mns_body_cut", queue=self.name, message_id=message.message_id, body_bytes=len(body))
             key, body = None, body[:BODY_BYTES_MAX]
         received_at_ms = int(self._clock() * 1000)
-        return self._publish(key, Authenticated(body), source=Source.MNS, received_at_ms=received_at_ms)
+        return self._publish(key, AdmittedBody(body), source=Source.MNS, received_at_ms=received_at_ms)
 
     async def _delete(self, client: MnsClient, messages: Sequence[Message]) -> None:
         """Delete messages whose records are safe; what stays is remembered, and deleted unread when it comes again."""

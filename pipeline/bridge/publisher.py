@@ -14,10 +14,10 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from pipeline.bridge.batch import Batch
+from pipeline.bridge.batch import PendingBatch, StoredIn
 from pipeline.bridge.drain import Drain, connected
 from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.left_behind import LeftBehind
 from pipeline.bridge.sender import REQUEST_RECORDS_MIN, Sender
 from pipeline.bridge.spool_writer import Spooler
@@ -63,7 +63,7 @@ class Publisher:
         self._ack_timeout_seconds = ack_timeout_seconds
         self._in_flight_max = in_flight_max
         self._in_flight = 0
-        self._open: Batch | None = None
+        self._open: PendingBatch | None = None
         self._spooler = spooler
         self._find_left_behind = find_left_behind
         self._sender = Sender(
@@ -114,8 +114,8 @@ class Publisher:
         return [self._sender.refusal or f"not connected to Kafka at {self._kafka.bootstrap_servers}"]
 
     def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]:
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[StoredIn]:
         """
         Take a record for publication.
 
@@ -126,8 +126,8 @@ class Publisher:
             received_at_ms: Header: when, in ms since the epoch.
 
         Returns:
-            A future, done once the record is durable: False if Kafka has it (acks=all), True if the spool
-            has. It fails with AckTimeoutError, RefusedError or SpoolFailedError.
+            A future, done once the record is durable: in Kafka (acks=all), or in the spool. It fails with
+            AckTimeoutError, KafkaFailedError or SpoolFailedError.
 
         Raises:
             OverloadedError: the record was not taken.
@@ -136,7 +136,7 @@ class Publisher:
             raise OverloadedError
         batch = self._open
         if batch is None or self._loop.time() > batch.closes_at:
-            batch = self._open = Batch(self._expire, self._loop, self._ack_timeout_seconds)
+            batch = self._open = PendingBatch(self._expire, self._loop, self._ack_timeout_seconds)
             if self._spooler is None or self._sender.connected.is_set():
                 self._sender.put(batch)
             else:  # Kafka is known to be down: with all that arrives in this pass of the loop, straight to disk.
@@ -147,12 +147,12 @@ class Publisher:
             self._sender.wake.set()
         return batch.acked
 
-    def _expire(self, batch: Batch) -> None:
+    def _expire(self, batch: PendingBatch) -> None:
         """Stop waiting for Kafka to take *batch*, whose deadline has passed."""
         self._fail(batch, AckTimeoutError(), batch.records)
         self._sender.drop_expired()
 
-    def _fail(self, batch: Batch, error: PublishError, records: list[RawRecord]) -> None:
+    def _fail(self, batch: PendingBatch, error: PublishError, records: list[RawRecord]) -> None:
         """Spool *records*, what Kafka did not take of *batch*, or give it up because of *error*."""
         if batch.is_over:
             return
@@ -163,13 +163,15 @@ class Publisher:
         batch.is_spooling = True
         batch.timer.cancel()
         batch.timer = self._loop.call_later(self._ack_timeout_seconds, self._give_up, batch, self._spooler)
-        self._spooler.put(records, lambda error: self._complete(batch, error, is_spooled=True))
+        self._spooler.put(records, lambda error: self._complete(batch, error, stored_in=StoredIn.SPOOL))
 
-    def _give_up(self, batch: Batch, spooler: Spooler) -> None:
+    def _give_up(self, batch: PendingBatch, spooler: Spooler) -> None:
         spooler.note_stall()
         self._complete(batch, AckTimeoutError())
 
-    def _complete(self, batch: Batch, error: PublishError | None = None, *, is_spooled: bool = False) -> None:
+    def _complete(
+        self, batch: PendingBatch, error: PublishError | None = None, *, stored_in: StoredIn = StoredIn.KAFKA
+    ) -> None:
         """Tell all who wait for *batch* how it ended."""
         if batch.acked.done():
             return
@@ -178,7 +180,7 @@ class Publisher:
         self._in_flight -= len(batch.records)
         batch.records.clear()  # The spooler may have the list still, behind a disk that hangs.
         if error is None:
-            batch.acked.set_result(is_spooled)
+            batch.acked.set_result(stored_in)
         else:
             batch.acked.set_exception(error)
             batch.acked.exception()  # Every waiter may be gone: that is nothing to complain about.

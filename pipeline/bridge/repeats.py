@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
+from pipeline.bridge.batch import StoredIn
+
 # A request as far as it differs from another: its timestamp and its body.
 Request = tuple[bytes, bytes]
 
@@ -25,22 +27,22 @@ class Recent:
     def __init__(self, bytes_max: int) -> None:
         self._generation_bytes = bytes_max // 2
         self._bytes = self._old_bytes = 0
-        self._young: dict[Request, asyncio.Future[bool]] = {}
-        self._old: dict[Request, asyncio.Future[bool]] = {}
+        self._young: dict[Request, asyncio.Future[StoredIn]] = {}
+        self._old: dict[Request, asyncio.Future[StoredIn]] = {}
 
     @property
     def bytes(self) -> int:
         """What is remembered, keys and values."""
         return self._bytes + self._old_bytes
 
-    def get(self, request: Request) -> asyncio.Future[bool] | None:
+    def get(self, request: Request) -> asyncio.Future[StoredIn] | None:
         """Return the future of an earlier, equal request that is durable or may become so."""
         durable = self._young.get(request) or self._old.get(request)
         if durable is not None and durable.done() and (durable.cancelled() or durable.exception() is not None):
             return None
         return durable
 
-    def add(self, request: Request, durable: asyncio.Future[bool]) -> None:
+    def add(self, request: Request, durable: asyncio.Future[StoredIn]) -> None:
         """Remember *request*, and forget the oldest ones for it where there is no room."""
         if self._generation_bytes == 0:
             return

@@ -13,7 +13,7 @@ import httptools
 
 # VOD's heads have 300 bytes; proxies add some more, and allow as much themselves.
 HEAD_BYTES_MAX = 16 * 1024
-# 16 KiB of "a:b" would be 3,276 headers and 34 times as much memory. Trailers have the same bound.
+# 16 KiB of "a:b" would be 3,276 headers, and many times as much memory. Trailers have the same bound.
 HEADERS_MAX = 100
 # The largest body in chunks of one byte takes 393,216. Extensions of chunks and trailers are counted here only.
 REQUEST_BYTES_MAX = 1024 * 1024

@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import structlog
 
-from pipeline.bridge.batch import Batch
-from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
+from pipeline.bridge.batch import PendingBatch
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
 from pipeline.core.contract import RawRecord
 from pipeline.kafka import KafkaError, access
 from pipeline.kafka.producer import BatchRefusedError, Producer
@@ -45,8 +45,8 @@ class Sender:
         *,
         request_timeout_seconds: float,
         keeps_waiting: bool,
-        complete: Callable[[Batch], None],
-        fail: Callable[[Batch, PublishError, list[RawRecord]], None],
+        complete: Callable[[PendingBatch], None],
+        fail: Callable[[PendingBatch, PublishError, list[RawRecord]], None],
     ) -> None:
         """
         Args:
@@ -71,19 +71,19 @@ class Sender:
         self._keeps_waiting = keeps_waiting
         self._complete = complete
         self._fail = fail
-        self._waiting: deque[Batch] = deque()
-        self._sending: dict[asyncio.Task[None], list[Batch]] = {}
+        self._waiting: deque[PendingBatch] = deque()
+        self._sending: dict[asyncio.Task[None], list[PendingBatch]] = {}
         self._failure: BaseException | None = None
         self._backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         self._closing: set[asyncio.Task[None]] = set()
         metrics.kafka_requests.set_function(lambda: len(self._sending))
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: PendingBatch) -> None:
         """Send *batch* as soon as it is its turn; until then it may grow."""
         self._waiting.append(batch)
         self.wake.set()
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[PendingBatch]:
         """Yield what is in flight, and what waits."""
         return chain(*self._sending.values(), self._waiting)
 
@@ -182,7 +182,7 @@ class Sender:
         self._failure = self._failure or failure
         self.wake.set()
 
-    async def _send(self, producer: Producer, batches: list[Batch]) -> None:
+    async def _send(self, producer: Producer, batches: list[PendingBatch]) -> None:
         """Send *batches*, and have them completed or failed."""
         records = [record for batch in batches for record in batch.records]
         if not records:
@@ -195,7 +195,7 @@ class Sender:
                 left = await producer.send(records, waits_for_leaders=self._keeps_waiting)
         except KafkaError as error:
             for batch in batches:
-                refused = RefusedError(repr(error))
+                refused = KafkaFailedError(repr(error))
                 refused.__cause__ = error
                 self._fail(batch, refused, batch.records)
             if not isinstance(error, BatchRefusedError):

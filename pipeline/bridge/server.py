@@ -38,7 +38,7 @@ logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # VOD retries after a second; a proxy in front of us keeps connections for a minute and more.
 KEEP_ALIVE_SECONDS = 75
-# Requests in flight are no garbage: at the default of 700 the cyclic collector took 14 us of each.
+# Requests in flight are no garbage: at the default of 700 the cyclic collector walks them often, in vain.
 GC_THRESHOLD = 20_000
 # Of the process's limit of open files: a crowd of clients must not keep Kafka from being reached again.
 DESCRIPTORS_RESERVED = 64
@@ -50,8 +50,8 @@ async def serve(
     *,
     stop: asyncio.Event,
     registry: CollectorRegistry,
+    reload: Callable[[], Settings],
     hangup: asyncio.Event | None = None,
-    reload: Callable[[], Settings] = Settings,
     worker_process: WorkerProcess | None = None,
 ) -> None:
     """
@@ -63,8 +63,8 @@ async def serve(
         settings: All settings; this uses kafka and bridge.
         stop: Set by the one who handles signals.
         registry: Gets the bridge's metrics.
-        hangup: Set by the one who handles signals: *reload* is called.
         reload: Reads the settings again; its callbacks and keys are used from then on.
+        hangup: Set by the one who handles signals: *reload* is called.
         worker_process: Given if this is one of several bridges behind one port.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import audit, config, files, local, offsets, rejected, services, spool, topics
+from pipeline.cli import audit, config, files, local, media, offsets, rejected, services, spool, topics
 from pipeline.cli.doctor import doctor
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, USAGE_EXIT_CODE, err, out
 from pipeline.kafka import clients, lenient_decoding
@@ -58,7 +58,8 @@ def _group(name: str, help_line: str, **commands: Callable[..., None]) -> None:
 
 
 for function in (
-    services.bridge, services.worker, services.dashboard, local.up, local.simulate, local.rates, audit.audit, doctor
+    services.bridge, services.worker, services.dashboard, local.up, local.simulate, local.rates, audit.audit, doctor,
+    media.find, media.failures, media.reconcile,
 ):  # fmt: skip
     app.command()(function)
 _group(

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-import time
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich import box
 from rich.console import Group, RenderableType
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import audit as ops_audit
-from pipeline.audit.findings import Report
-from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, err, out
+from pipeline.audit import run as run_audit
+from pipeline.audit.findings import AuditReport
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, Bar, Config, out, time_of
 from pipeline.service import settings as configuration
-from pipeline.service.plain_text import plain
+from pipeline.service.plain_text import counted, plain
 
 FINDINGS_SHOWN_MAX = 20
-
-_AGO = re.compile(r"-(\d+)([smhd])")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 Since = Annotated[
     str | None, typer.Option("--from", help="Judge what arrived at this time or later: ISO 8601 (UTC), or -2h.")
@@ -44,19 +37,12 @@ def audit(
 
     Example: vod-pipeline audit --from -2h
     """
-    now = time.time()
-    since_ms, until_ms = _time(since, "--from", now), _time(until, "--to", now)
+    since_ms, until_ms = time_of(since, "--from"), time_of(until, "--to")
     if since_ms is not None and until_ms is not None and since_ms >= until_ms:
         raise typer.BadParameter("--from is not before --to")
     settings = configuration.load(config)
-    with _progress() as progress:
-        task = progress.add_task("raw records", total=None)
-        report = ops_audit.run(
-            settings,
-            since=since_ms,
-            until=until_ms,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with Bar("raw records") as bar:
+        report = run_audit(settings, since_ms=since_ms, until_ms=until_ms, progress=bar.show)
     if as_json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2) + "\n")
     else:
@@ -65,29 +51,7 @@ def audit(
         sys.exit(FAILURE_EXIT_CODE)
 
 
-def _progress() -> Progress:
-    """Return a bar on standard error, which is shown on a terminal only."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-
-
-def _time(text: str | None, option: str, now: float) -> int | None:
-    """Read a time as ISO 8601, UTC if it does not say otherwise, or as a distance from *now* such as -90m; in ms."""
-    if text is None:
-        return None
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return int((now - int(ago[1]) * _UNIT_SECONDS[ago[2]]) * 1000)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{option} {text}: neither a time such as 2026-11-22T20:24:00Z nor a distance such as -2h (s, m, h, d)"
-        ) from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def shown(report: Report) -> RenderableType:
+def shown(report: AuditReport) -> RenderableType:
     """Return the report for people: the balance, the first findings, the verdict in one line."""
     findings = report.findings
     lines: list[RenderableType] = [_balance(report)]
@@ -103,7 +67,7 @@ def shown(report: Report) -> RenderableType:
     return Group(*lines)
 
 
-def _balance(report: Report) -> Table:
+def _balance(report: AuditReport) -> Table:
     balance = report.balance
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     table.add_column("raw records", "accounted for")
@@ -123,14 +87,12 @@ def _balance(report: Report) -> Table:
     return table
 
 
-def _verdict(report: Report) -> Text:
+def _verdict(report: AuditReport) -> Text:
     balance = report.balance
-    waiting = f"; {balance.in_flight:,} raw records are in flight" if balance.in_flight else ""
-    pending = f"; {report.windows_pending:,} windows are still being reported" if report.windows_pending else ""
-    speed = f"{report.records:,} records read in {report.seconds:.1f} s"
+    waiting = f"; {counted(balance.in_flight, 'raw record')} in flight" if balance.in_flight else ""
+    pending = f"; {counted(report.windows_pending, 'window')} still being reported" if report.windows_pending else ""
+    speed = f"{counted(report.records, 'record')} read in {report.seconds:.1f} s"
     if report.agrees:
-        return Text(
-            f"They agree: {balance.received:,} raw records and {report.windows:,} windows{waiting}{pending} ({speed}).",
-            style="bold green",
-        )
+        same = f"{counted(balance.received, 'raw record')} and {counted(report.windows, 'window')}"
+        return Text(f"They agree: {same}{waiting}{pending} ({speed}).", style="bold green")
     return Text(f"They do not agree{waiting}{pending} ({speed}).", style="bold red")

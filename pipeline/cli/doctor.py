@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.admin.doctor import Finding, Level, fail, kafka, machine
+from pipeline.admin.doctor import CheckResult, Level, fail, kafka, machine
 from pipeline.bridge import spool_directory
 from pipeline.cli.terminal import FAILURE_EXIT_CODE, Config, out
 from pipeline.service import settings as configuration
@@ -48,7 +48,7 @@ def doctor(
         sys.exit(FAILURE_EXIT_CODE)
 
 
-def _findings(config: Config) -> Iterator[Finding]:
+def _findings(config: Config) -> Iterator[CheckResult]:
     try:
         settings = configuration.load(config)
     except SettingsError as error:
@@ -58,7 +58,7 @@ def _findings(config: Config) -> Iterator[Finding]:
     yield from kafka.examine(settings)
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     colour = COLOURS[finding.level]
     out.print(f"[{colour}]{finding.level:5}[/] {finding.check:13} {escape(plain(finding.what))}", soft_wrap=True)
     if finding.fix:

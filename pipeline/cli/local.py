@@ -24,6 +24,7 @@ from pipeline.local.own_callback import DATA, callback_of, curl_line
 from pipeline.local.simulator import Plan
 from pipeline.service import settings as configuration
 from pipeline.service.lifecycle import interrupted_once
+from pipeline.service.plain_text import counted
 from pipeline.service.probe import url_of
 from pipeline.service.settings import Settings
 
@@ -143,7 +144,8 @@ def _sent(summary: Summary) -> Text:
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(summary.sent.items()))
     answered = ", ".join(f"{number:,} x {status}" for status, number in summary.answered.items()) or "none"
     return Text.assemble(
-        f"\nSent {summary.sent_total:,} callbacks in {summary.wall_seconds:.1f} s, {summary.rate:,.1f} a second: ",
+        f"\nSent {counted(summary.sent_total, 'callback')} in {summary.wall_seconds:.1f} s, ",
+        f"{summary.rate:,.1f} a second: ",
         f"{kinds}.\n",
         f"Answers: {answered}; {summary.unanswered:,} without one, {summary.retries:,} retries, ",
         (f"{summary.lost_total:,} lost", "bold red" if summary.lost_total else ""),

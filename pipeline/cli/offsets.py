@@ -13,11 +13,12 @@ from pipeline.cli.terminal import Config, out
 from pipeline.service import settings as configuration
 
 
-class Edge(StrEnum):
-    """An end of a log."""
+class Place(StrEnum):
+    """Where to go on."""
 
     EARLIEST = "earliest"
     LATEST = "latest"
+    COMMITTED = "committed"
 
 
 def offsets_show(config: Config = None) -> None:
@@ -37,11 +38,13 @@ def offsets_show(config: Config = None) -> None:
 
 def offsets_reset(
     partition: Annotated[int, typer.Option(min=0, help="The raw partition.")],
-    to: Annotated[Edge, typer.Option(help="The end of its log to go on at.")] = Edge.EARLIEST,
+    to: Annotated[Place, typer.Option(help="An end of its log, or where it is.")] = Place.EARLIEST,
     config: Config = None,
 ) -> None:
     """
     Set where the worker goes on in a raw partition, after its topic was recreated or lost data. Stop all workers first.
+
+    It forgets the partition's time, and says all its counts again: `--to committed` does only that.
 
     Example: vod-pipeline offsets reset --partition 2 --to earliest
     """

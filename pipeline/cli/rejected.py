@@ -17,7 +17,7 @@ from pipeline.cli.terminal import Config, err, out
 from pipeline.core.outcome import Reason
 from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
-from pipeline.service.plain_text import plain
+from pipeline.service.plain_text import counted, plain
 from pipeline.service.settings import SettingsError
 
 HOUR_MS = 3_600_000
@@ -40,14 +40,14 @@ def show_list(
     settings = configuration.load(config)
     total = 0
 
-    def counted() -> Iterator[rejected.RejectedRecord]:
+    def seen() -> Iterator[rejected.RejectedRecord]:
         nonlocal total
         for record in rejected.read(settings.kafka, since_ms=_since(hours), reason=reason):
             total += 1
             yield record
 
     table = Table("id", "in raw since", "from", "reason", "detail")
-    for record in rejected.newest(counted(), last):
+    for record in rejected.newest(seen(), last):
         when = _time(record.rejected_from_ms)
         table.add_row(*(_plain(text) for text in (record.id, when, record.source, record.reason, record.detail)))
     if total:
@@ -107,7 +107,7 @@ def replay(
         out.print("there are none")
         return
     if not yes:
-        typer.confirm(f"publish {total:,} rejected records to {kafka.topics.raw} again?", abort=True)
+        typer.confirm(f"publish {counted(total, 'rejected record')} to {kafka.topics.raw} again?", abort=True)
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task("replaying", total=total)
         count = rejected.replay(kafka, found, lambda: progress.advance(task))

@@ -39,7 +39,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 # One record to be written: key, value, timestamp in ms since the epoch (or NO_TIMESTAMP), headers. A plain tuple, as
-# millions are made: a NamedTuple costs 0.3 us more.
+# millions are made: a NamedTuple costs more.
 Row = tuple[bytes | None, bytes | None, int, list[tuple[str, bytes]]]
 
 

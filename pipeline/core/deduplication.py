@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from pipeline.core.body_shapes import Reader, RefusedError, refusal, suffix_of
+from pipeline.core.body_shapes import BodyReader, RecordRefusedError, refusal, suffix_of
 from pipeline.core.contract import (
     DETAIL_BYTES_MAX,
     HEADER_DECISION,
@@ -37,7 +37,7 @@ from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit
 from pipeline.core.windows import NEVER, TimePolicy, format_time
 
 
-class Record(Protocol):
+class FetchedRecord(Protocol):
     """A raw record as Kafka's client hands it out; `timestamp` is the broker's, in ms."""
 
     offset: int
@@ -78,6 +78,8 @@ class AcceptState:
 
     `totals` counts records by outcome and reason since the partition's first record: it is committed with the offset.
     So is `last`: a memory that was restored without that record lacks others, too.
+    `is_anew`: nothing was committed with the offset, so what the report knows of this partition may be of another one.
+    `begun` is that offset: of what lies before it no time is known.
     """
 
     partition: int
@@ -87,12 +89,14 @@ class AcceptState:
     highest: int = NEVER
     watermark: int = NEVER
     last: LastAccepted = UNKNOWN
+    is_anew: bool = False
+    begun: int = 0
     buckets: dict[int, Bucket] = field(default_factory=dict)
     totals: Counter[OutcomeKey] = field(default_factory=Counter)
-    reader: Reader = field(init=False)
+    reader: BodyReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = Reader(self.policy)
+        self.reader = BodyReader(self.policy)
 
     @property
     def stream_time(self) -> int:
@@ -154,7 +158,7 @@ def tick(state: AcceptState, now: int | None) -> Decisions:
     return decisions
 
 
-def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Decisions:
+def accept(state: AcceptState, records: Iterable[FetchedRecord], accepted: Rows) -> Decisions:
     """
     Decide on every record of a chunk, in order.
 
@@ -182,7 +186,7 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
         try:
             media_id, (at, suffix, window), content = read(record.key, record.value)
             if at > future or at < expiry:
-                raise _out_of_time(at, now, is_early=at > future)
+                raise _out_of_time(at, now, policy)
             seen = (buckets.get(window) or state.bucket_of(window)).seen
             event, fingerprint = media_id + suffix, content.fingerprint
             known = seen.get(event)
@@ -192,13 +196,13 @@ def accept(state: AcceptState, records: Iterable[Record], accepted: Rows) -> Dec
                 decision = pack_decision(last_offset, fingerprint) + content.code_bytes
                 accept_row((media_id, record.value, at, [*record.headers, (HEADER_DECISION, decision)]))
                 tally[window, content] += 1
-                if at > highest:  # noqa: PLR1730  # max() costs 0.1 us, and this is the hot path.
+                if at > highest:  # noqa: PLR1730  # max() is a call, and this is the hot path.
                     highest = at
             elif known == fingerprint:
                 duplicates += 1
             else:
                 raise refusal(Reason.CONFLICT, f"another event of this MediaId at {format_time(at)} is known")
-        except RefusedError as refused:
+        except RecordRefusedError as refused:
             _refuse(state, decisions, record, refused.outcome)
 
     state.highest, state.last = highest, LastAccepted(last_offset, last_at)
@@ -214,12 +218,16 @@ def _conclude(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, C
     _advance(state, state.policy.watermark(state.highest, state.stream_time), decisions)
 
 
-def _out_of_time(at: int, now: int, *, is_early: bool) -> RefusedError:
-    reason = Reason.EVENT_TIME_IN_FUTURE if is_early else Reason.EVENT_TIME_EXPIRED
-    return refusal(reason, f"{format_time(at)} is {(at - now) / 1000:+.0f} s from the record's arrival")
+def _out_of_time(at: int, now: int, policy: TimePolicy) -> RecordRefusedError:
+    if at > now:
+        reason, where, by, limit = Reason.EVENT_TIME_IN_FUTURE, "after", at - now, policy.future
+    else:
+        reason, where, by, limit = Reason.EVENT_TIME_EXPIRED, "before", now - at, policy.horizon
+    seconds = f"{-(-by // 1000):,} s {where} the record's arrival, more than {limit // 1000:,} s"
+    return refusal(reason, f"{format_time(at)} is {seconds}")
 
 
-def _refuse(state: AcceptState, decisions: Decisions, record: Record, outcome: Ignored | Rejected) -> None:
+def _refuse(state: AcceptState, decisions: Decisions, record: FetchedRecord, outcome: Ignored | Rejected) -> None:
     if isinstance(outcome, Ignored):
         decisions.outcomes[OutcomeKey(Outcome.IGNORED, outcome.event_type)] += 1
         return
@@ -243,13 +251,16 @@ def _count(state: AcceptState, decisions: Decisions, tally: dict[tuple[int, Cont
         changed[window, content.code] = counts[content.code] = counts.get(content.code, 0) + number
         decisions.deletions[content] += number
     for (window, code), number in changed.items():
-        key = pack_count_key(state.partition, window, code)
-        decisions.partial_counts.append((key, b"%d" % number, NO_TIMESTAMP, []))
+        decisions.partial_counts.append(_count_row(state, window, code, number))
     if tally:
         decisions.outcomes[OutcomeKey(Outcome.ACCEPTED)] += sum(tally.values())
     if duplicates:
         decisions.outcomes[OutcomeKey(Outcome.DUPLICATE)] += duplicates
     state.totals.update(decisions.outcomes)
+
+
+def _count_row(state: AcceptState, window: int, code: str, number: int) -> Row:
+    return pack_count_key(state.partition, window, code), b"%d" % number, NO_TIMESTAMP, []
 
 
 def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
@@ -260,36 +271,15 @@ def _advance(state: AcceptState, watermark: int, decisions: Decisions) -> None:
 
 
 def _write_watermark(state: AcceptState, decisions: Decisions) -> None:
-    """Write the watermark together with the time before which all is expired."""
+    """Write the watermark together with the time before which all is expired; anew, with all counts there are."""
     value = {"watermark": state.watermark, "expiry": state.policy.final_before(state.stream_time, state.watermark)}
+    if state.is_anew:
+        state.is_anew = False
+        value["anew"] = True
+        decisions.partial_counts += [
+            _count_row(state, window, code, count)
+            for window, bucket in state.buckets.items()
+            for code, count in bucket.counts.items()
+        ]
     key = pack_watermark_key(state.partition)
     decisions.partial_counts.append((key, json.dumps(value).encode(), NO_TIMESTAMP, []))
-
-
-def to_metadata(state: AcceptState) -> str:
-    """Write what `accepted` cannot restore, for the offset commit: JSON, under 4 KB as its parts are bounded."""
-    clock, totals = state.clock, {str(key): number for key, number in state.totals.items()}
-    times = {"stream_time": clock.stream_time, "watermark": state.watermark}
-    more = {"stamps": (clock.refused, clock.unconfirmed), "last_accepted": state.last, "totals": totals}
-    return json.dumps(times | more, separators=(",", ":"))
-
-
-def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptState:
-    """
-    Start a state from an offset commit's metadata; `restore` then fills it from `accepted`.
-
-    Empty or foreign metadata (an operator set the offset by hand) gives a state that has seen no time: the restore
-    then takes in all of `accepted`, and the next record's timestamp sets the stream time.
-    """
-    state = AcceptState(partition, policy)
-    try:
-        known = json.loads(metadata)
-        stream_time, watermark = int(known["stream_time"]), int(known["watermark"])
-        # The version before named neither stamps nor a last record.
-        clock = LogClock(stream_time, *map(int, known.get("stamps", ())))
-        totals = Counter({OutcomeKey.parse(name): int(number) for name, number in known["totals"].items()})
-        last = LastAccepted(*map(int, known.get("last_accepted", UNKNOWN)))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return state
-    state.clock, state.watermark, state.totals, state.last = clock, watermark, totals, last
-    return state

@@ -19,6 +19,7 @@ from pipeline.core.outcome import Ignored, Reason, Rejected
 
 EVENT_TYPE = "DeleteMediaComplete"
 BODY_BYTES_MAX = 64 * 1024  # What MNS can carry, too.
+MEDIA_ID_LETTERS_MAX = 256
 UNKNOWN_CODE = "unknown"
 CONTENTS_CACHED_MAX = 8192
 CONTENT_LETTERS_MAX = 1024  # Of what is cached: a body's 64 KiB can become 260 KiB of text, and hardly come again.
@@ -51,10 +52,10 @@ OTHER_EVENT_TYPES = frozenset(
     }
 )
 
-MediaId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+MediaId = Annotated[str, StringConstraints(min_length=1, max_length=MEDIA_ID_LETTERS_MAX)]
 
 
-# A TypedDict and not a model: validated in 1.1 us instead of 1.7, and the body itself stays the record.
+# A TypedDict and not a model: it is validated faster, and the body itself stays the record.
 @with_config(ConfigDict(extra="allow", strict=True))
 class DeleteMediaComplete(TypedDict):
     """One deletion, as VOD announces it. Unknown fields are allowed and kept."""
@@ -65,7 +66,7 @@ class DeleteMediaComplete(TypedDict):
     MediaType: Literal["video", "image", "attached"]
     DeleteType: Literal["all", "mezzanine", "stream"]
     MediaId: MediaId
-    # fail_fast: a body of 30,000 wrong JobIds would else cost an error each, 80 ms in all.
+    # fail_fast: a body of 30,000 wrong JobIds would else cost an error each.
     JobIds: NotRequired[str | Annotated[list[str], Field(fail_fast=True)]]
     ErrorCode: NotRequired[Annotated[str, StringConstraints(max_length=128)]]
     ErrorMessage: NotRequired[str]

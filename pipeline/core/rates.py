@@ -112,6 +112,11 @@ class ReportState:
         self.counts[window].replace(partition, code, number)
         self.dirty.add(window)
 
+    def begin_anew(self, partition: int, watermark: Watermark) -> None:
+        """Take in what *partition* says of its time; if that was further on, windows end once more."""
+        if self.watermarks.begin_anew(partition, watermark):
+            self.unended = sorted(self.counts)
+
     def _remember(self, window: int) -> None:
         if window not in self.counts and window not in self.published:
             heappush(self.by_age, window)
@@ -125,7 +130,11 @@ def merge_counts(state: ReportState, records: Iterable[PartialCount]) -> None:
             state.count(key.window, key.partition, key.code, int(record.value))
         else:
             value = json.loads(record.value)
-            state.watermarks.merge(key.partition, Watermark(value["watermark"], value["expiry"]))
+            said = Watermark(value["watermark"], value["expiry"])
+            if value.get("anew"):
+                state.begin_anew(key.partition, said)
+            else:
+                state.watermarks.merge(key.partition, said)
     watermark = state.watermarks.lowest
     while state.unended:
         window = state.unended[0]

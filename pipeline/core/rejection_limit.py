@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from pipeline.core.windows import CLOCK_SKEW, NEVER, format_time
 
-MINUTE = 60_000
+MINUTE_MS = 60_000
 
 
 class Stamped(Protocol):
@@ -82,8 +82,8 @@ class RejectionLimit:
 
     def _counted(self, records: Iterable[S]) -> Iterator[S]:
         for record in records:
-            if not -CLOCK_SKEW <= record.timestamp - self._minute < MINUTE:
-                self._minute, self._received, self._rejected = record.timestamp - record.timestamp % MINUTE, 0, 0
+            if not -CLOCK_SKEW <= record.timestamp - self._minute < MINUTE_MS:
+                self._minute, self._received, self._rejected = record.timestamp - record.timestamp % MINUTE_MS, 0, 0
             self._received += 1
             yield record
 

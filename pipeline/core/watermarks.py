@@ -38,7 +38,7 @@ class Watermarks:
     """
     The watermarks of the partitions 0 .. N-1; one without any is at NEVER, and other partitions are left out.
 
-    Each only rises: after a lost offset commit a partition may start over with a lower one.
+    Each only rises, for one that was decided on late may come behind its successors, until the partition begins anew.
     """
 
     def __init__(self, partitions: int) -> None:
@@ -72,6 +72,19 @@ class Watermarks:
         self._marks[partition] = Watermark(max(known.at, mark.at), max(known.expiry, mark.expiry))
         self.highest = max(self.highest, mark.at)
         self._order = None
+
+    def begin_anew(self, partition: int, mark: Watermark) -> bool:
+        """Take in what *partition* says of itself, lower or not; return whether it was further on."""
+        if partition >= len(self._marks):
+            return False
+        was_further = mark.at < self._marks[partition].at
+        self._marks[partition] = mark
+        # Rare, for an operator asks for it. An entry of before may be above this watermark, so all are made again.
+        self._by_at = sorted((mark.at, number) for number, mark in enumerate(self._marks))
+        self._by_expiry = sorted((mark.expiry, number) for number, mark in enumerate(self._marks))
+        self.highest = self._by_at[-1][0]
+        self._order = None
+        return was_further
 
     @property
     def furthest_behind(self) -> int:

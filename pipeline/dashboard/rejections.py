@@ -18,7 +18,7 @@ DETAIL_CHARACTERS_MAX = 300  # The topic has up to 1 KiB of it.
 MEDIA_ID_CHARACTERS_MAX = 256  # A longer one is none: core.event.
 
 
-class Record(Protocol):
+class FetchedRejection(Protocol):
     """A record of `rejected` as Kafka's client hands it out."""
 
     timestamp: int
@@ -44,7 +44,7 @@ class Rejections:
     def __init__(self) -> None:
         self._newest: tuple[Rejection, ...] = ()
 
-    def add(self, records: Sequence[Record]) -> None:
+    def add(self, records: Sequence[FetchedRejection]) -> None:
         """Take records of one partition, in order; of a flood only the last are looked into."""
         last = [read_rejection(record) for record in records[-REJECTIONS_MAX:]]
         known = {(rejection.partition, rejection.offset): rejection for rejection in (*self._newest, *last)}
@@ -60,7 +60,7 @@ class Rejections:
         return json.dumps([rejection._asdict() for rejection in self._newest], separators=(",", ":")).encode()
 
 
-def read_rejection(record: Record) -> Rejection:
+def read_rejection(record: FetchedRejection) -> Rejection:
     """Read a record of `rejected`; its key is `partition:offset` of the raw record."""
     partition, _, offset = record.key.partition(b":")
     reason, detail = (_text(header(record.headers, name)) for name in (HEADER_REASON, HEADER_DETAIL))

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from pipeline.dashboard import assets
 from pipeline.dashboard.snapshot import Snapshot
-from pipeline.dashboard.source import Source
+from pipeline.dashboard.source import SnapshotSource
 from pipeline.dashboard.web import allowed_hosts, build_app
 from pipeline.service.lifecycle import until
 from pipeline.service.settings import Settings
@@ -32,7 +32,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
     """
     del registry  # It has nothing to count: Prometheus keeps the bridge's and the worker's.
     page, snapshot = settings.dashboard, Snapshot()
-    source = Source(settings, snapshot)
+    source = SnapshotSource(settings, snapshot)
 
     def problems() -> list[str]:
         if stop.is_set():

@@ -38,7 +38,7 @@ class _TopicMissingError(Exception):
     """A topic is not there; the message is one line for the operator."""
 
 
-class Source:
+class SnapshotSource:
     """Reads everything the page shows. `run` it once."""
 
     def __init__(self, settings: Settings, snapshot: Snapshot) -> None:

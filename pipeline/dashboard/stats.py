@@ -2,7 +2,7 @@
 The numbers of the page that are no rows: outcome totals, lag, watermark and spool.
 
 Pure. Totals and watermarks are what the worker committed together with the records
-(core.deduplication.to_metadata), so they equal the topics whichever workers run; the spool is what the bridge says of
+(core.offset_metadata.to_metadata), so they equal the topics whichever workers run; the spool is what the bridge says of
 itself.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.core import deduplication
+from pipeline.core.offset_metadata import from_metadata
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER, TimePolicy
 
@@ -34,7 +34,7 @@ class Raw(NamedTuple):
     metadata: str
 
 
-class Position(NamedTuple):
+class PartitionProgress(NamedTuple):
     """How far a partition of raw has been decided on."""
 
     partition: int
@@ -61,7 +61,7 @@ class Stats:
     """
 
     totals: dict[OutcomeKey, int]
-    positions: tuple[Position, ...]
+    positions: tuple[PartitionProgress, ...]
     watermark: int | None
     spooled: Spooled | None
 
@@ -90,14 +90,14 @@ class Stats:
 def stats_of(raws: Iterable[Raw], spooled: Spooled | None, policy: TimePolicy) -> Stats:
     """Add up what was committed for all partitions."""
     totals: Counter[OutcomeKey] = Counter()
-    positions: list[Position] = []
+    positions: list[PartitionProgress] = []
     watermarks: list[int] = []
     for raw in raws:
-        state = deduplication.from_metadata(raw.partition, policy, raw.metadata)
+        state = from_metadata(raw.partition, policy, raw.metadata)
         totals.update(state.totals)
         watermarks.append(state.watermark)
         lag = raw.end - (raw.start if raw.committed is None else max(raw.start, raw.committed))
-        positions.append(Position(raw.partition, raw.end, raw.committed, max(0, lag)))
+        positions.append(PartitionProgress(raw.partition, raw.end, raw.committed, max(0, lag)))
     lowest = min(watermarks, default=NEVER)
     return Stats(
         totals=dict(totals),

@@ -8,7 +8,7 @@ handle, such as a partition's name, are the client's and exported here.
 from aiokafka import AIOKafkaConsumer as Consumer
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient as AdminClient
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import OffsetAndMetadata
 
@@ -17,7 +17,6 @@ __all__ = [
     "Consumer",
     "ConsumerRecord",
     "DefaultRecord",
-    "IllegalOperation",
     "KafkaError",
     "OffsetAndMetadata",
     "TopicPartition",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     InvalidTimestampError,
     MessageSizeTooLargeError,
@@ -35,7 +34,7 @@ class RefusedError(Exception):
 
 class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
     """
-    A batch for AIOKafkaProducer.send_batch.
+    A batch in Kafka's record format.
 
     BatchBuilder.append costs another 0.2 us a row for serializers and metadata that are not used here.
     """
@@ -51,8 +50,12 @@ class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
         self._relative_offset += 1
         return True
 
+    def number(self, producer_id: int, epoch: int, sequence: int) -> None:
+        """Say whose batch it is, and how many records this one wrote into the partition in this epoch before it."""
+        self._set_producer_state(producer_id, epoch, sequence)
+
     def build(self) -> bytes:
-        """Return the batch as Kafka's record format has it, for who sends it without a producer."""
+        """Return the batch, once."""
         return self._build()  # type: ignore[no-any-return]  # aiokafka is untyped.
 
 
@@ -81,27 +84,3 @@ class Batches:
             self.batches.append(batch)
             self._add = batch.add
             batch.add(row)
-
-
-async def send(producer: AIOKafkaProducer, outputs: Iterable[Batches]) -> dict[TopicPartition, int]:
-    """
-    Hand all batches to *producer*, and wait until Kafka has acknowledged them.
-
-    Returns:
-        For each partition that was written to Kafka's time (ms) when it was; NO_TIMESTAMP where the topic has no clock.
-
-    Raises:
-        RefusedError: Kafka will never take one of them.
-        KafkaError: it did not take one.
-    """
-    acks = [
-        (output.tp, await producer.send_batch(batch, output.tp.topic, partition=output.tp.partition))
-        for output in outputs
-        for batch in output.batches
-    ]
-    try:
-        written = await asyncio.gather(*(ack for _, ack in acks))
-    except REFUSALS as error:
-        tp = next(tp for tp, ack in acks if ack.done() and not ack.cancelled() and ack.exception() is error)
-        raise RefusedError(f"{tp.topic}[{tp.partition}]: {error!r}") from error
-    return {tp: metadata.timestamp for (tp, _), metadata in zip(acks, written, strict=True)}

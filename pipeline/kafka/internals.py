@@ -21,8 +21,9 @@ PRIVATE_NAMES = {
     "aiokafka.consumer.fetcher.PartitionRecords": (
         "_aborted_producers", "_consume_aborted_up_to", "_contains_abort_marker", "_records", "_tp"
     ),
-    "aiokafka.producer.message_accumulator.BatchBuilder": ("_build", "_builder", "_relative_offset"),
-    "aiokafka.producer.producer.AIOKafkaProducer": ("_sender", "_txn_manager"),
+    "aiokafka.producer.message_accumulator.BatchBuilder": (
+        "_build", "_builder", "_relative_offset", "_set_producer_state"
+    ),
     "faust.app.base.App": ("_create_directories",),
     "faust.transport.conductor.Conductor": ("_flag_changes",),
     "faust.transport.consumer.Consumer": ("_read_offset",),

@@ -1,8 +1,8 @@
 """
 Records on their way into one topic: packed into batches, and one request for each leader with all its partitions.
 
-aiokafka's client keeps connections, metadata, TLS and passwords. Its producer is not used: it took 300 to 500 us for 64
-records, and a lost batch broke its sequence. Here nothing is numbered, as a doubled raw record is harmless: the accept
+aiokafka's client keeps connections, metadata, TLS and passwords. Its producer is not used: it costs several times as
+much, and a lost batch breaks its sequence. Here nothing is numbered, as a doubled raw record is harmless: the accept
 stage deduplicates. It knows nothing of deadlines and of who waits.
 """
 
@@ -16,23 +16,21 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
-from aiokafka.protocol.produce import ProduceRequest
 
 from pipeline.core.contract import HEADER_RECEIVED_AT, HEADER_SOURCE, RAW_MESSAGE_BYTES_MAX, RawRecord
+from pipeline.kafka import requests
 from pipeline.kafka.batches import Batches
-from pipeline.kafka.clients import close_client
+from pipeline.kafka.clients import close_client, leader_of, reach
 from pipeline.kafka.murmur2 import partitions_of
 from pipeline.service.settings import KafkaSettings
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-ACKS_ALL = -1
 CONNECT_SECONDS_MAX = 10.0
 RETRY_SECONDS = 0.1  # An election takes about as long.
 ELECTION_SECONDS_MAX = 2.0  # Longer takes one that waits for a broker.
@@ -85,10 +83,7 @@ class Producer:
             TimeoutError: that is not known after CONNECT_SECONDS_MAX.
         """
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
-            await self._client.bootstrap()
-            is_reached = await self._client.set_topics([self._topic])
-        if not is_reached:
-            raise KafkaConnectionError("the brokers cannot be reached where they say they are")
+            await reach(self._client, [self._topic])
         partitions = self._client.cluster.partitions_for_topic(self._topic)
         if not partitions:
             is_forbidden = self._topic in self._client.cluster.unauthorized_topics
@@ -179,16 +174,15 @@ class Producer:
         return self._leader(partition) is None
 
     def _leader(self, partition: int) -> int | None:
-        leader: int | None = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))
-        return None if leader == -1 else leader  # -1: none is elected.
+        return leader_of(self._client, TopicPartition(self._topic, partition))
 
     async def _send(self, batches: _Round) -> _Round:
         """Send *batches* to their leaders, and return those that have to be sent again."""
-        by_leader: dict[int, list[tuple[int, bytes]]] = {}
+        by_leader: dict[int, dict[int, bytes]] = {}
         for partition, batch in batches.items():
             leader = self._leader(partition)
             if leader is not None:
-                by_leader.setdefault(leader, []).append((partition, batch))
+                by_leader.setdefault(leader, {})[partition] = batch
         asked = (self._ask(leader, shares) for leader, shares in by_leader.items())
         answers = await asyncio.gather(*asked, return_exceptions=True)  # None is in flight any more if one raises.
         done = set()
@@ -198,18 +192,18 @@ class Producer:
             done |= answer
         return {partition: batch for partition, batch in batches.items() if partition not in done}
 
-    async def _ask(self, leader: int, shares: list[tuple[int, bytes]]) -> set[int]:
+    async def _ask(self, leader: int, shares: _Round) -> set[int]:
         """Send one request, and return the partitions whose batch is acknowledged."""
-        request = ProduceRequest(None, ACKS_ALL, self._request_timeout_ms, [(self._topic, shares)])
+        batches = {TopicPartition(self._topic, partition): batch for partition, batch in shares.items()}
+        request = requests.produce(None, batches, timeout_ms=self._request_timeout_ms)
         try:
-            response = await self._client.send(leader, request)
+            appended = await self._client.send(leader, request)
         except KafkaError as error:
             if not error.retriable:
                 raise
             logger.warning("produce_failed", broker=leader, error=repr(error))
             return set()
-        # A topic is its name and partitions; a partition its number, error code, and more with each version.
-        codes = {row[0]: row[1] for _, partitions in response.topics for row in partitions}
+        codes = {tp.partition: outcome.code for tp, outcome in appended.items()}
         for partition, code in codes.items():
             if code in BATCH_REFUSALS:
                 raise BatchRefusedError(BATCH_REFUSALS[code])

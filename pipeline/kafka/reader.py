@@ -20,7 +20,7 @@ from pipeline.service.lifecycle import close
 from pipeline.service.settings import KafkaSettings
 
 REQUEST_TIMEOUT_MS = 10_000
-STOP_SECONDS = 2.0  # A producer's stop() would wait without limit for what it cannot send.
+STOP_SECONDS = 2.0
 FETCH_BYTES = 4 << 20
 
 
@@ -82,9 +82,9 @@ class LogReader:
                     return value
         return None
 
-    async def has_newer(self, tp: TopicPartition, than: int, *, until: int) -> bool:
-        """Return whether a committed record of *tp* before offset *until* has a timestamp (ms) above *than*."""
-        async for records in self.read(tp, since=than + 1, until=until):
+    async def has_newer(self, tp: TopicPartition, than: int, start: int, *, until: int) -> bool:
+        """Return whether a committed record of *tp* in [*start*, *until*) has a timestamp (ms) above *than*."""
+        async for records in self.read(tp, since=than + 1, start=start, until=until):
             if any(record.timestamp > than for record in records):
                 return True
         return False
@@ -102,7 +102,7 @@ class LogReader:
         Yield the committed records of *tp*, in order.
 
         Args:
-            since: Start at the first record with at least this timestamp (ms); None: at *start*.
+            since: Start at the first record with at least this timestamp (ms), but not before *start*; None: there.
             start: Start at this offset; None: at the log start.
             until: Stop before this offset; None: at the end the log has now.
             isolation_level: "read_uncommitted" yields every record.
@@ -111,13 +111,13 @@ class LogReader:
         try:
             end = (await consumer.end_offsets([tp]))[tp]
             end = end if until is None else min(end, until)
-            if start is not None:
-                consumer.seek(tp, start)
-            elif since is None:
-                await consumer.seek_to_beginning(tp)
-            else:
+            if since is not None:
                 found = (await consumer.offsets_for_times({tp: since}))[tp]
-                consumer.seek(tp, found.offset if found else end)
+                consumer.seek(tp, max(found.offset if found else end, start or 0))
+            elif start is not None:
+                consumer.seek(tp, start)
+            else:
+                await consumer.seek_to_beginning(tp)
             progress = time.monotonic()
             position = await self._position(consumer, tp)
             while position < end:

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, STOP_SECONDS
 from pipeline.service.lifecycle import close
+from pipeline.service.plain_text import counted
 from pipeline.service.settings import KafkaSettings, SettingsError
 
 MISSING_SECONDS_MAX = 10.0  # Not every broker knows at once of a topic that was just created.
@@ -61,7 +62,7 @@ def problem_of(kafka: KafkaSettings, partitions: Mapping[str, int]) -> str | Non
     for name, wanted in kafka.topics.partitions(kafka.partitions).items():
         if partitions[name] != wanted:
             return (
-                f"{name} has {partitions[name]} partitions, not {wanted}: see kafka.partitions, and what "
+                f"{name} has {counted(partitions[name], 'partition')}, not {wanted}: see kafka.partitions, and what "
                 f"`vod-pipeline topics plan` says"
             )
     return None

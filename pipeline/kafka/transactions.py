@@ -11,29 +11,34 @@ begins before the one before it is marked, and opening a partition ends what han
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Protocol, Self
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
+from aiokafka.errors import ConcurrentTransactions, KafkaConnectionError, KafkaError, RequestTimedOutError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.core.contract import OUTPUT_BATCH_BYTES_MAX, Row
-from pipeline.kafka.batches import Batches, send
-from pipeline.kafka.clients import close_client
-from pipeline.kafka.describe_producers import open_transactions
-from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, STOP_SECONDS, Committed, LogReader
-from pipeline.service.lifecycle import close
+from pipeline.kafka.batches import REFUSALS, Batches, RefusedError
+from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, Committed, LogReader
+from pipeline.kafka.requests import ProducerId
+from pipeline.kafka.transaction_client import TRANSACTION_TIMEOUT_MS, TransactionClient
 
-TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
+SEQUENCE_MAX = 2**31 - 1
 MARKED_SECONDS = 10.0  # Usually milliseconds; longer than the 9 s after which Kafka knows that a leader is gone.
 POLL_SECONDS = 0.001
 POLL_SECONDS_MAX = 0.1
-ADDED_POLL_SECONDS = 0.01
+RETRY_SECONDS = 0.05  # An election takes about as long.
+MARKING_SECONDS = 0.002  # So long the transaction before is marked, after it was answered.
+
+# A request that may reach its broker later, or did.
+UNANSWERED = (KafkaConnectionError, RequestTimedOutError)
+
+T = TypeVar("T")
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
-_closing: set[asyncio.Task[None]] = set()  # An event loop itself holds its tasks weakly.
 
 
 class Outputs(Protocol):
@@ -66,31 +71,26 @@ def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = OUT
 
 
 class TransactionalProducer:
-    """The producer of one transactional id. Once anything raised, close it and open another: it is broken for good."""
+    """
+    The producer of one transactional id.
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        """Wrap a *producer* that is started; see `open`."""
+    What Kafka does not do, or does not answer, is asked again for as long as the transaction may last, with the same
+    sequence numbers. Once anything was raised, open another producer: what became of the transaction is not known.
+    """
+
+    def __init__(self, client: TransactionClient, producer: ProducerId) -> None:
+        """See `open`."""
+        self._client = client
         self._producer = producer
+        self._sequences: dict[TopicPartition, int] = {}
+        self._is_unanswered = False
 
     @classmethod
-    async def open(cls, client_options: dict[str, Any], transactional_id: str) -> Self:
-        """Start a producer: it ends and fences whatever its predecessor had open."""
-        producer = AIOKafkaProducer(
-            **client_options,
-            transactional_id=transactional_id,
-            acks="all",
-            linger_ms=0,
-            max_batch_size=OUTPUT_BATCH_BYTES_MAX,
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-        )
-        opened = cls(producer)
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-                await producer.start()
-        except BaseException:
-            await opened.close()
-            raise
+    async def open(cls, client: TransactionClient, transactional_id: str) -> Self:
+        """Begin an epoch of *transactional_id*: it ends and fences whatever its predecessor had open."""
+        opened = cls(client, ProducerId(transactional_id))
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            await opened._renew()
         return opened
 
     async def commit(
@@ -106,24 +106,29 @@ class TransactionalProducer:
             group: The consumer group.
 
         Returns:
-            Kafka's time of what was written: see `batches.send`.
+            For each partition that was written to Kafka's time (ms) when it was; NO_TIMESTAMP where the topic has no
+            clock.
 
         Raises:
-            KafkaError, AssertionError, TimeoutError: nothing is known of the outcome.
+            RefusedError: Kafka will never take one of the batches.
+            KafkaError, TimeoutError: nothing is known of the outcome.
         """
-        producer = self._producer
+        written = [output for output in outputs if output.batches]
         async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
-            await producer.begin_transaction()
-            written_at = await send(producer, outputs)
-            await producer.send_offsets_to_transaction({source: position}, group)
-            await producer.commit_transaction()
+            if self._is_unanswered:
+                # What is still on its way would else be taken for this transaction's, where protocol 1 is spoken.
+                await self._renew()
+            if written:
+                await self._ask(self._client.add_partitions, [output.tp for output in written])
+            await self._ask(self._client.add_group, group)
+            written_at = await self._produce(written)
+            await self._ask(self._client.commit_offsets, group, {source: position})
+            await self._ask(partial(self._client.end, commit=True))
         return written_at
 
     async def until_marked(self, tps: Iterable[TopicPartition]) -> None:
         """
         Wait until this producer has nothing undecided in *tps*.
-
-        It costs a request, and saves the 20 ms that aiokafka waits where a transaction begins before that.
 
         Raises:
             TimeoutError: something hangs there, or no leader could be asked; no other transaction may begin.
@@ -178,53 +183,61 @@ class TransactionalProducer:
                 while await reader.undecided(tp):  # noqa: ASYNC110  # Only Kafka knows.
                     await asyncio.sleep(POLL_SECONDS_MAX)
 
-    async def unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """
-        Return which of *tps* hold records of this producer's id that are neither committed nor aborted.
-
-        Raises:
-            KafkaError: a leader cannot be asked now; nothing is known.
-        """
-        wanted = set(tps)
-        for topic in {tp.topic for tp in wanted}:
-            await self._producer.partitions_for(topic)  # A fresh producer knows no topics.
-        producer_id = self._producer._txn_manager.producer_id
-        found = await open_transactions(self._producer.client, wanted)
-        return {tp for tp, open_id in found if open_id == producer_id}
-
-    async def mark(self, tps: set[TopicPartition], *, commit: bool) -> None:
+    async def mark(self, tps: Collection[TopicPartition], *, commit: bool) -> None:
         """Run a transaction without records over *tps*: its markers end whatever this producer's id has open there."""
-        transaction = self._producer._txn_manager
-        await self._producer.begin_transaction()
-        for tp in tps:
-            transaction.maybe_add_partition_to_txn(tp)
-        while not tps <= transaction.txn_partitions:  # noqa: ASYNC110  # aiokafka 0.14.0 has no event for it.
-            await asyncio.sleep(ADDED_POLL_SECONDS)
-        await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
-
-    async def close(self) -> None:
-        """Stop within twice STOP_SECONDS, whatever state it is in; a cancellation does not stop that."""
-        closing = asyncio.create_task(_close(self._producer))
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-        await asyncio.shield(closing)
+        await self._ask(self._client.add_partitions, tps)
+        await self._ask(partial(self._client.end, commit=commit))
 
     async def _unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Ask until all leaders have answered: that one moves is no reason to restore the state."""
+        """Return which of *tps* hold records of this producer's id that are neither committed nor aborted."""
+        found = await self._ask(lambda _: self._client.open_transactions(tps))
+        return {tp for tp, producer_id in found if producer_id == self._producer.id}
+
+    async def _renew(self) -> None:
+        """Begin the next epoch, in which nothing that an earlier one sent is taken any more."""
+        self._producer = await self._ask(self._client.init_producer)
+        self._sequences.clear()
+        self._is_unanswered = False
+
+    async def _produce(self, outputs: Collection[Batches]) -> dict[TopicPartition, int]:
+        """Append all batches; a request takes one of each partition."""
+        written_at: dict[TopicPartition, int] = {}
+        for number in range(max((len(output.batches) for output in outputs), default=0)):
+            left = {output.tp: self._numbered(output, number) for output in outputs if number < len(output.batches)}
+            while left:
+                outcomes = await self._client.produce(self._producer, left)
+                for tp, outcome in outcomes.items():
+                    if isinstance(outcome, int):
+                        del left[tp]
+                        written_at[tp] = outcome
+                    elif isinstance(outcome, REFUSALS):
+                        raise RefusedError(f"{tp.topic}[{tp.partition}]: {outcome!r}") from outcome
+                for error in (outcome for outcome in outcomes.values() if isinstance(outcome, KafkaError)):
+                    self._require_passing(error)
+                if left:
+                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._client.refresh()
+        return written_at
+
+    def _numbered(self, output: Batches, number: int) -> bytes:
+        """Build a batch of *output*, with the sequence number of its first record."""
+        batch, sequence = output.batches[number], self._sequences.get(output.tp, 0)
+        batch.number(self._producer.id, self._producer.epoch, sequence)
+        self._sequences[output.tp] = sequence + batch.record_count() & SEQUENCE_MAX
+        return batch.build()
+
+    async def _ask(self, request: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Make *request* of this producer until it is answered, or refused for good."""
         while True:
             try:
-                return await self.unmarked(tps)
+                return await request(self._producer, *arguments)
             except KafkaError as error:
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(POLL_SECONDS_MAX)
+                self._require_passing(error)
+                pause = MARKING_SECONDS if isinstance(error, ConcurrentTransactions) else RETRY_SECONDS
+            await asyncio.sleep(pause)
 
-
-async def _close(producer: AIOKafkaProducer) -> None:
-    if await close(producer.stop(), seconds=STOP_SECONDS):
-        return
-    logger.info("producer_abandoned", transactional_id=producer._txn_manager.transactional_id)
-    sender, client = producer._sender, producer.client
-    if sender is not None and sender.sender_task is not None:
-        sender.sender_task.cancel()
-    await close_client(client, seconds=STOP_SECONDS)
+    def _require_passing(self, error: KafkaError) -> None:
+        """Raise *error* unless it may pass; note it if what was sent may be on its way still."""
+        if not (error.retriable or isinstance(error, ConcurrentTransactions)):
+            raise error
+        self._is_unanswered |= isinstance(error, UNANSWERED)

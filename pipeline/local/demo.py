@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from pipeline import audit
 from pipeline.admin import offsets
-from pipeline.audit.findings import Report
+from pipeline.audit.findings import AuditReport
 from pipeline.kafka.tools.cluster import connect
 from pipeline.local.load import Summary, Target, simulate
 from pipeline.local.rates_table import follow, show
@@ -32,7 +32,7 @@ def send(
     return asyncio.run(simulate(plan, target, progress=progress))
 
 
-def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> tuple[Summary, Report]:
+def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Console) -> tuple[Summary, AuditReport]:
     """
     Send what *plan* says, and show the rates meanwhile.
 
@@ -48,14 +48,14 @@ def run(settings: Settings, callback: CallbackSettings, plan: Plan, console: Con
     task = progress.add_task("callbacks", total=plan.total)
     stop = threading.Event()
     width = settings.worker.window_seconds * 1000
-    rates = follow(settings.kafka, since=started_ms - started_ms % width)
+    rates = follow(settings.kafka, since_ms=started_ms - started_ms % width)
     with ThreadPoolExecutor(1) as threads:
         showing = threads.submit(show, rates, console, stop=stop, above=progress)
         try:
             summary = send(settings, callback, plan, lambda done: progress.update(task, completed=done))
             wait_until_decided(settings)
             report = audit.run(
-                settings, since=started_ms
+                settings, since_ms=started_ms
             )  # It waits for the rows, so the table has the last ones, too.
         finally:
             stop.set()

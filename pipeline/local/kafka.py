@@ -53,7 +53,7 @@ class LocalKafka:
     without a chance to stop it. The next start then ends the orphan first.
 
     Args:
-        jars: Directory with Kafka's jars, as `make setup` fetches them.
+        jars: Directory with Kafka's jars, as a checkout fetches them.
         directory: Data, configuration and log; created when missing.
         port: Where clients connect, on loopback.
         controller_port: Kafka's own port for its metadata quorum.
@@ -174,10 +174,10 @@ class LocalKafka:
     def _java(self) -> str:
         java = shutil.which("java")
         if java is None:
-            raise LocalKafkaError("java is not installed (17 or newer is needed): `make setup` in a checkout does that")
+            raise LocalKafkaError("java is not installed: 17 or newer is needed")
         if not any(self.jars.glob("kafka_*.jar")):
             raise LocalKafkaError(
-                f"no Kafka jars in {self.jars}: run `make setup` in a checkout of the product,"
+                f"no Kafka jars in {self.jars}: set up a checkout of the product, which fetches them,"
                 " or name a Kafka of your own in kafka.bootstrap_servers"
             )
         return java

@@ -18,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.core.signature import sign
-from pipeline.local.simulator import Kind, Plan, Simulated, callbacks
+from pipeline.local.simulator import CallbackKind, Plan, Simulated, callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,11 +67,11 @@ class Summary:
     so a sender that is held up does not flatter the receiver; 0 when nothing was delivered.
     """
 
-    sent: Mapping[Kind, int]
+    sent: Mapping[CallbackKind, int]
     answered: Mapping[int, int]
     unanswered: int
     retries: int
-    lost: Mapping[Kind, int]
+    lost: Mapping[CallbackKind, int]
     latency_p50_seconds: float
     latency_p99_seconds: float
     latency_max_seconds: float
@@ -93,11 +93,11 @@ class Summary:
 
 @dataclass(slots=True)
 class _Tally:
-    sent: Counter[Kind] = field(default_factory=Counter)
+    sent: Counter[CallbackKind] = field(default_factory=Counter)
     answered: Counter[int] = field(default_factory=Counter)
     unanswered: int = 0
     retries: int = 0
-    lost: Counter[Kind] = field(default_factory=Counter)
+    lost: Counter[CallbackKind] = field(default_factory=Counter)
     latencies: array[float] = field(default_factory=lambda: array("d"))
 
     def summary(self, wall_seconds: float) -> Summary:

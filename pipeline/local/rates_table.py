@@ -122,13 +122,13 @@ def _printable(code: str) -> Text:
     return Text(plain(code), no_wrap=True, overflow="ellipsis")
 
 
-def follow(kafka: KafkaSettings, *, since: int = 0, is_once: bool = False) -> Iterator[list[FailureRateRow]]:
+def follow(kafka: KafkaSettings, *, since_ms: int = 0, is_once: bool = False) -> Iterator[list[FailureRateRow]]:
     """
     Yield the rows of failure-rates as they come, in lists that may be empty.
 
     Args:
         kafka: Where failure-rates is.
-        since: Windows that start earlier are left out; ms since the epoch.
+        since_ms: Windows that start earlier are left out; ms since the epoch.
         is_once: End with the last row that is there now.
 
     Raises:
@@ -138,9 +138,9 @@ def follow(kafka: KafkaSettings, *, since: int = 0, is_once: bool = False) -> It
     with connect(kafka) as cluster:
         reader = Reader(cluster)
         # A record's timestamp is its window's start.
-        lists = [list(reader.read_since(topic, since))] if is_once else reader.follow(topic, since_ms=since)
+        lists = [list(reader.read_since(topic, since_ms))] if is_once else reader.follow(topic, since_ms=since_ms)
         for records in lists:
-            yield [FailureRateRow.decode(record.value) for record in records if record.timestamp >= since]
+            yield [FailureRateRow.decode(record.value) for record in records if record.timestamp >= since_ms]
 
 
 def show(

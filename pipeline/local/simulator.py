@@ -44,7 +44,7 @@ class PlanError(OperatorError):
     """The load is impossible."""
 
 
-class Kind(StrEnum):
+class CallbackKind(StrEnum):
     """What a simulated callback is, and so what should become of it."""
 
     SUCCESS = "success"
@@ -100,7 +100,7 @@ class Plan:
 class Simulated(NamedTuple):
     """One callback; `due_seconds` after the start it is sent."""
 
-    kind: Kind
+    kind: CallbackKind
     body: bytes
     due_seconds: float
 
@@ -136,30 +136,30 @@ class _Writer:
     def __init__(self, plan: Plan) -> None:
         self._random = Random(plan.seed)  # noqa: S311  # Repeatable on purpose; nothing here is a secret.
         shares = {
-            Kind.DUPLICATE: plan.duplicates,
-            Kind.FAILURE: plan.failures,
-            Kind.MALFORMED: plan.malformed,
-            Kind.CONFLICT: plan.conflicts,
+            CallbackKind.DUPLICATE: plan.duplicates,
+            CallbackKind.FAILURE: plan.failures,
+            CallbackKind.MALFORMED: plan.malformed,
+            CallbackKind.CONFLICT: plan.conflicts,
         }
-        self._kinds = [*shares, Kind.SUCCESS]
+        self._kinds = [*shares, CallbackKind.SUCCESS]
         self._weights = [*shares.values(), max(0.0, 1 - sum(shares.values()))]
         self._fresh: list[_Earlier] = []
         self._doubled: list[_Earlier] = []
         self._disputed: list[_Earlier] = []
 
-    def write(self, event_time: str) -> tuple[Kind, bytes]:
+    def write(self, event_time: str) -> tuple[CallbackKind, bytes]:
         kind = self._random.choices(self._kinds, self._weights)[0]
         match kind:
-            case Kind.DUPLICATE | Kind.CONFLICT:
-                earlier = self._pick(self._doubled if kind is Kind.DUPLICATE else self._disputed)
+            case CallbackKind.DUPLICATE | CallbackKind.CONFLICT:
+                earlier = self._pick(self._doubled if kind is CallbackKind.DUPLICATE else self._disputed)
                 if earlier is None:
-                    return Kind.SUCCESS, self._remember(self._event(event_time))
-                return kind, self._repeat(earlier) if kind is Kind.DUPLICATE else self._contradict(earlier)
-            case Kind.MALFORMED:
+                    return CallbackKind.SUCCESS, self._remember(self._event(event_time))
+                return kind, self._repeat(earlier) if kind is CallbackKind.DUPLICATE else self._contradict(earlier)
+            case CallbackKind.MALFORMED:
                 return kind, self._random.choice(_MALFORMATIONS)(self._event(event_time))
-            case Kind.FAILURE:
+            case CallbackKind.FAILURE:
                 return kind, self._remember(self._event(event_time) | self._failure())
-            case Kind.SUCCESS:
+            case CallbackKind.SUCCESS:
                 return kind, self._remember(self._event(event_time))
             case _:
                 assert_never(kind)

@@ -252,7 +252,7 @@ def running(
         kafka_port: See `kafka_of`.
 
     Raises:
-        UpError, LocalKafkaError, TopicsError, ClusterError: one line for the operator; nothing is left running.
+        UpError, LocalKafkaError, TopicContractError, ClusterError: one line for the operator; nothing is left running.
     """
     with kafka_of(settings, echo, port=kafka_port) as kafka, _pipe() as alive:
         parts = parts_of(settings, os.environ, kafka.servers, config=config, alive=alive)

@@ -32,7 +32,7 @@ def in_use(kafka: KafkaSecurity, server: ServerCertificate | None = None) -> dic
 
 
 def _validity(path: Path) -> Iterator[tuple[str, float]]:
-    from cryptography import x509  # noqa: PLC0415  # 10 MB that only TLS needs.
+    from cryptography import x509  # noqa: PLC0415  # Large, and only TLS needs it.
 
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())

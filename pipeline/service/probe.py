@@ -2,8 +2,8 @@
 Asks services of ours how they are: where they are from here, and what they say.
 
 `python -m pipeline.service.probe <port>`: whether the service whose monitoring port that is, on this machine, is ready.
-A container's health check: it reads no settings and loads no library of ours, since it runs every few seconds: 0.05 s
-instead of 0.8 s for `vod-pipeline`. The image has no curl.
+A container's health check: it reads no settings and loads no library of ours, since it runs every few seconds and
+`vod-pipeline` takes long to load. The image has no curl.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from pipeline.core.contract import (
     unpack_decision,
 )
 from pipeline.core.deduplication import UNKNOWN, AcceptState, Decisions
+from pipeline.core.offset_metadata import from_metadata, to_metadata
 from pipeline.core.outcome import OutcomeKey
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
@@ -60,16 +61,18 @@ class AcceptStage:
 
     async def open(self, log: LogReader, partition: int, committed: Committed | None) -> Opened[AcceptState]:
         """Restore the state; without a committed offset, find out how far the output goes."""
-        state = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "")
+        state = from_metadata(partition, self._policy, committed.metadata if committed else "")
         state.rejection_limit = RejectionLimit(self._rejection_limit)
         last, body = await self._restore(log, state)
         if committed is not None:
+            state.begun = committed.offset if state.is_anew else state.begun
             return Opened(state)
         async for records in log.read(TopicPartition(self._topics.rejected, partition)):
             for record in records:
                 offset = int(header(record.headers, HEADER_RAW_OFFSET) or -1)
                 if offset > last:
                     last, body = offset, record.value
+        state.begun = last + 1
         return Opened(state, resume=last + 1, last_body=body) if last >= 0 else Opened(state)
 
     async def _restore(self, log: LogReader, state: AcceptState) -> tuple[int, bytes | None]:
@@ -134,14 +137,14 @@ class AcceptStage:
         """
         if record.topic != self._topics.partial_counts:
             return self._raw_offset_of(record) < (committed.offset if committed else 0)
-        known = deduplication.from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
+        known = from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
         if record.key != pack_watermark_key(partition) or known == NEVER:
             return None
         return int(json.loads(record.value)["watermark"]) <= known
 
-    def max_source_timestamp(self, state: AcceptState) -> int | None:
-        """Return the highest stamp that was read, whether or not the stream time followed it."""
-        return None if state.clock.newest == NEVER else state.clock.newest
+    def newest_source(self, state: AcceptState) -> tuple[int, int] | None:
+        """Return the highest stamp that was read, whether or not the stream time followed it, and since where."""
+        return None if state.clock.newest == NEVER else (state.clock.newest, state.begun)
 
     def process(self, state: AcceptState, chunk: Chunk) -> Output | Pause | None:
         """Decide on the chunk's records; an idle one is a tick."""
@@ -174,7 +177,7 @@ class AcceptStage:
                 self._clock.observe(written_at[counts])
             self._show(state, chunk, decisions, totals=totals, first=accepted.first, seconds=seconds)
 
-        return Output(rows, deduplication.to_metadata(state), on_committed)
+        return Output(rows, to_metadata(state), on_committed)
 
     def _show(
         self,

@@ -22,6 +22,7 @@ from yarl import URL
 from pipeline.kafka import TopicPartition
 from pipeline.kafka.internals import check_versions
 from pipeline.kafka.reader import LogReader
+from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import Settings
@@ -52,10 +53,11 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WorkerApp:
-    """The Faust application, and the partitions its agents have."""
+    """The Faust application, the partitions its agents have, and the client that all of them write with."""
 
     faust: faust.App
     partitions: dict[TP, Partition[Any]]
+    transactions: TransactionClient
 
     @property
     def is_member(self) -> bool:
@@ -80,8 +82,10 @@ class Runner:
 
     def __init__(self, settings: Settings, app: faust.App, crash: Crash) -> None:
         self.partitions: dict[TP, Partition[Any]] = {}
-        self._client_options = settings.kafka.client_options()
-        self._reader = LogReader(self._client_options)
+        topics, options = settings.kafka.topics, settings.kafka.client_options()
+        written = (topics.accepted, topics.rejected, topics.partial_counts, topics.failure_rates)
+        self.transactions = TransactionClient(options, written)
+        self._reader = LogReader(options)
         self._app = app
         self._crash = crash
 
@@ -110,7 +114,7 @@ class Runner:
             stage,
             feed.tp.partition,
             reader=self._reader,
-            open_producer=partial(TransactionalProducer.open, self._client_options),
+            open_producer=partial(TransactionalProducer.open, self.transactions),
             seek=self._seek,
             crash=self._crash,
         )
@@ -162,7 +166,7 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
     async def report(stream: StreamT[Any]) -> None:
         await runner.consume(report_stage, stream)
 
-    return WorkerApp(app, runner.partitions)
+    return WorkerApp(app, runner.partitions, runner.transactions)
 
 
 async def _uninterrupted(bounded: Coroutine[Any, Any, None]) -> None:

@@ -17,7 +17,7 @@ from typing import Generic, NoReturn, TypeVar
 
 import structlog
 
-from pipeline.kafka import IllegalOperation, KafkaError, OffsetAndMetadata, TopicPartition
+from pipeline.kafka import KafkaError, OffsetAndMetadata, TopicPartition
 from pipeline.kafka.batches import RefusedError
 from pipeline.kafka.reader import LogReader
 from pipeline.kafka.transactions import TransactionalProducer
@@ -36,8 +36,7 @@ PAUSED_SECONDS_MAX = 300.0
 HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the partition is taken away.
 
 # What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
-# IllegalOperation: the transaction was ended while a batch waited for metadata.
-KAFKA_FAILURES = (KafkaError, RefusedError, IncompleteError, IllegalOperation, OSError, TimeoutError, AssertionError)
+KAFKA_FAILURES = (KafkaError, RefusedError, IncompleteError, OSError, TimeoutError, AssertionError)
 
 State = TypeVar("State")
 
@@ -129,7 +128,7 @@ class Partition(Generic[State]):
         seconds = self._handover_seconds()
         if self._session is not None and self._session.committing is not None:
             await asyncio.wait([self._session.committing], timeout=seconds)
-        await self._drop()
+        self._drop()
         self._stage.on_closed(self._number)
 
     def _handover_seconds(self) -> float:
@@ -146,18 +145,18 @@ class Partition(Generic[State]):
                 if self._session is None:
                     self._session = await self._open()
                 if self._revoked_at is not None:
-                    await self._drop()
+                    self._drop()
                 elif is_read:  # By the attempt that failed: fetch it again.
                     await self._seek(self._tp, self._session.next)
                 elif (pause := await self._process(self._session, chunk)) is not None:
-                    await self._drop()
+                    self._drop()
                     await self._pause(PauseCause.REJECTIONS, pause.reason, chunk, is_final=True)
             except Exception as error:
                 if not isinstance(error, KAFKA_FAILURES):
                     error.add_note(f"{self._tp}, chunk at {chunk.begin}")
                     raise
                 is_read = True
-                await self._drop()
+                self._drop()
                 forget_trace(error)
                 if isinstance(error, RefusedError):
                     await self._pause(PauseCause.REFUSED, _why_refused(error), chunk)
@@ -196,17 +195,13 @@ class Partition(Generic[State]):
         """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
         began = time.perf_counter()
         producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
-        try:
-            committed = await self._reader.committed(self._stage.group, self._tp)
-            await producer.resolve(self._reader, self._stage, self._number, committed)
-            opened = await self._stage.open(self._reader, self._number, committed)
-            position = committed.offset if committed else opened.resume
-            start = await self._start_of(position, opened.state)
-            if committed is None and opened.resume is not None and opened.last_body is not None:
-                await self._require_same(opened.resume, opened.last_body)
-        except BaseException:
-            await producer.close()
-            raise
+        committed = await self._reader.committed(self._stage.group, self._tp)
+        await producer.resolve(self._reader, self._stage, self._number, committed)
+        opened = await self._stage.open(self._reader, self._number, committed)
+        position = committed.offset if committed else opened.resume
+        start = await self._start_of(position, opened.state)
+        if committed is None and opened.resume is not None and opened.last_body is not None:
+            await self._require_same(opened.resume, opened.last_body)
         seconds = time.perf_counter() - began
         self._logger.info("partition_opened", offset=start, seconds=round(seconds, 3))
         self._stage.on_opened(opened.state, self._number, seconds)
@@ -219,8 +214,8 @@ class Partition(Generic[State]):
             return start
         if position > end:
             self._stop_before_other_log(f"ends at {end}", position)
-        newest = self._stage.max_source_timestamp(state)
-        if newest is not None and await self._reader.has_newer(self._tp, newest, until=position):
+        newest = self._stage.newest_source(state)
+        if newest is not None and await self._reader.has_newer(self._tp, *newest, until=position):
             self._stop_before_other_log("holds records that were written later than all that was read", position)
         if position < start:
             self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)
@@ -282,14 +277,13 @@ class Partition(Generic[State]):
         self._logger.info("seek", offset=chunk.begin, next=session.next)
         await self._seek(self._tp, session.next)
 
-    async def _drop(self) -> None:
+    def _drop(self) -> None:
         session, self._session = self._session, None
         if session is None:
             return
         if session.committing is not None:
             session.committing.cancel()
             session.committing.add_done_callback(forget_failure)
-        await session.producer.close()
 
 
 def _why_refused(error: RefusedError) -> str:

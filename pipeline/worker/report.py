@@ -87,7 +87,7 @@ class ReportStage:
         """Return False: rows follow from the counts, so that those that are aborted are written anew."""
         return False
 
-    def max_source_timestamp(self, state: Reporting) -> int | None:
+    def newest_source(self, state: Reporting) -> tuple[int, int] | None:
         """Return None: what is compacted keeps no order that could be asked for."""
         return None
 

@@ -15,7 +15,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from pipeline.kafka import KafkaError
+from pipeline.kafka.permissions import require_permissions
 from pipeline.kafka.required_topics import require_topics
+from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.service.certificates import in_use
 from pipeline.service.metrics.process import ProcessMetrics, show_process, show_ready
 from pipeline.service.metrics.worker import WorkerMetrics
@@ -75,12 +77,15 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         collecting.cancel()
         starting.cancel()
         await built.faust.stop()
+        await built.transactions.close()
     logger.info("worker_stopped")
 
 
 async def _start(app: faust.App, settings: Settings) -> None:
     try:
         await require_topics(settings.kafka)
+        with suppress(ClusterError):  # A group without coordinator may get one; what cannot be joined ends us later.
+            await require_permissions(settings.kafka, settings.worker.group)
         await app.start()
     except (KafkaError, OSError, TimeoutError) as error:
         crash(ExitCode.KAFKA_UNUSABLE, f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error!r}")
@@ -122,7 +127,8 @@ async def _stopped_or_crashed(built: WorkerApp, starting: asyncio.Task[None], st
         if starting.done():
             starting.result()
         if built.faust.crashed:
-            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {built.faust.crash_reason!r}")
+            reason = built.faust.crash_reason
+            crash(ExitCode.KAFKA_UNUSABLE, f"Faust crashed: {reason!r}; see `vod-pipeline doctor`")
         waiting_since = None if built.is_member else waiting_since or time.monotonic()
         if waiting_since is not None and time.monotonic() - waiting_since > JOINING_SECONDS_MAX:
             crash(

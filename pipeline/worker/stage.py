@@ -72,8 +72,8 @@ class Stage(Outputs, Protocol[State]):
         """
         ...
 
-    def max_source_timestamp(self, state: State) -> int | None:
-        """Return the highest source timestamp (ms) that *state* has taken in, or None: no record read is above it."""
+    def newest_source(self, state: State) -> tuple[int, int] | None:
+        """Return a timestamp (ms) and an offset: no record read from there on is above it. None: none is known."""
         ...
 
     def process(self, state: State, chunk: Chunk) -> Output | Pause | None:

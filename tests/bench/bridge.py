@@ -158,7 +158,7 @@ async def _serve_bridge(port: int, kafka: KafkaSettings) -> None:
             bodies_per_signature_max=sys.maxsize,  # A second's load has one signature: nothing to warn of.
         )
         settings = Settings(kafka=kafka, bridge=bridge)
-        await serve(settings, stop=_stop_on_sigterm(), registry=CollectorRegistry())
+        await serve(settings, stop=_stop_on_sigterm(), reload=lambda: settings, registry=CollectorRegistry())
 
 
 async def _serve_bare(port: int) -> None:

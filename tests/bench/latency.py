@@ -1,9 +1,10 @@
 """
 From POST to readable in `accepted`, and what that costs, at the rates that users have.
 
-``python -m tests.bench.latency`` posts unique deletions to a bridge at 20, 50 and 500 a second, each for 15 s, and
-reads `accepted` as a consumer downstream does (read_committed). It prints the percentiles, and the CPU of worker and
-broker in % of a core; last comes a minute without traffic, with the bytes that Kafka's log grows by.
+``python -m tests.bench.latency`` posts unique deletions to a bridge at 20, 50 and 500 a second, each for 15 s and
+after 15 s that do not count, and reads `accepted` as a consumer downstream does (read_committed). It prints the
+percentiles, and the CPU of worker and broker in % of a core; last comes a minute without traffic, with the bytes that
+Kafka's log grows by.
 
 ``--beside DIR`` takes turns with the worker of another checkout that is set up, such as the commit before.
 """
@@ -163,6 +164,7 @@ async def compare(kafka: LocalKafka, directory: Path, checkouts: Sequence[Path |
         try:
             with WorkerProcess(settings, home, checkout=checkout) as worker:
                 await asyncio.to_thread(eventually, partial(_unready, worker), seconds=60)
+                await measure(settings, kafka, worker, bridge, RATES[-1])  # A cold broker interprets its code.
                 for rate in RATES:
                     print("  " + await measure(settings, kafka, worker, bridge, rate), flush=True)
                 await asyncio.sleep(5)

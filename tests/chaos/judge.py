@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline import audit
-from pipeline.audit.findings import Kind
+from pipeline.audit.findings import FindingKind
 from pipeline.service.errors import OperatorError
 from tests.harness.recount import rate_differences, read, recount
 
@@ -64,7 +64,9 @@ def _audited(settings: Settings) -> Verdict:
     if report.windows_pending:
         problems.append(f"audit: {report.windows_pending} windows are behind their deletions")
     counts = report.findings.counts
-    return Verdict(counts[Kind.MISSING], counts[Kind.DOUBLED] + counts[Kind.UNEXPECTED], tuple(problems))
+    return Verdict(
+        counts[FindingKind.MISSING], counts[FindingKind.DOUBLED] + counts[FindingKind.UNEXPECTED], tuple(problems)
+    )
 
 
 def _recounted(settings: Settings, raw: list[list[Any]], past: Past) -> Verdict:

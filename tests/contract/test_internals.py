@@ -19,6 +19,9 @@ SIGNATURES = {
     "aiokafka.consumer.fetcher.PartitionRecords._consume_aborted_up_to": ["self", "batch_offset"],
     "aiokafka.consumer.fetcher.PartitionRecords._contains_abort_marker": ["self", "next_batch"],
     "aiokafka.producer.message_accumulator.BatchBuilder._build": ["self"],
+    "aiokafka.producer.message_accumulator.BatchBuilder._set_producer_state": [
+        "self", "producer_id", "producer_epoch", "base_sequence"
+    ],
     "faust.app.base.App._create_directories": ["self"],
     "faust.transport.conductor.Conductor._flag_changes": ["self"],
     "faust.transport.drivers.aiokafka.AIOKafkaConsumerThread._create_worker_consumer": ["self", "transport"],

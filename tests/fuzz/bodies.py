@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.core.body_shapes import Reader, RefusedError
+from pipeline.core.body_shapes import BodyReader, RecordRefusedError
 from pipeline.core.event import BODY_BYTES_MAX, content_of, explain, validate
 from pipeline.core.outcome import Ignored, Reason, Rejected
 from pipeline.core.windows import TimePolicy, parse_time
@@ -75,11 +75,11 @@ def plain(key: bytes | None, body: bytes | None) -> Verdict:  # noqa: PLR0911  #
     return media_id, at, at.to_bytes(8, "big", signed=True), at - at % 60_000, content.fingerprint, content.code
 
 
-def fast(reader: Reader, key: bytes | None, body: bytes | None) -> Verdict:
+def fast(reader: BodyReader, key: bytes | None, body: bytes | None) -> Verdict:
     """Read a record as the worker does."""
     try:
         media_id, instant, content = reader.read(key, body)
-    except RefusedError as refused:
+    except RecordRefusedError as refused:
         return refused.outcome
     return media_id, instant.at, instant.suffix, instant.window, content.fingerprint, content.code
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.audit.reference_rules import ReferenceRules
 from pipeline.bridge.mns_answers import MnsError, kept_of, messages_of
 from pipeline.bridge.mns_poller import body_of
-from pipeline.core.body_shapes import Reader
+from pipeline.core.body_shapes import BodyReader
 from pipeline.core.event import BODY_BYTES_MAX, media_id_of
 from pipeline.core.outcome import Ignored, Rejected
 from pipeline.core.signature import Callback, Denial, deny, sign
@@ -28,7 +28,7 @@ CALLBACK = Callback(url="https://www.example.com/your/callback", auth_keys=("tes
 
 def the_fast_reader_is_the_plain_one(records: list[tuple[bytes | None, bytes]], variety: int) -> int:
     """Twice over, so that shapes are noticed and proven, and then variations of what is trusted by now."""
-    reader, originals = Reader(POLICY), [body for _, body in records]
+    reader, originals = BodyReader(POLICY), [body for _, body in records]
     again = [*records, *((media_id_of(body), body) for body in originals)] * 2
     rnd = random.Random(variety)
     more = [

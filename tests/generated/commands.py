@@ -25,7 +25,7 @@ needs Kafka asks with one connection whether it is let in, and ends with one lin
 EXIT_CODES = {
     0: "All is well, or the service was stopped by SIGTERM or SIGINT.",
     FAILURE_EXIT_CODE: "It failed, or it found something: a difference, a problem, a change to be made.",
-    USAGE_EXIT_CODE: "The command line or the settings are wrong, or Kafka refuses our password or certificate. "
+    USAGE_EXIT_CODE: "The command line or the settings are wrong, or Kafka refuses our password, certificate or user. "
     "One line names the key. `vod-pipeline up` does not start such a part again.",
     ExitCode.OFFSET_AHEAD_OF_LOG: "Worker: the committed offset lies above the log's end, or the log is another one "
     "than was read: [what to do](operating.md#when-kafka-loses-data).",

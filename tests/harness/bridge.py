@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import time
 from dataclasses import dataclass, field
@@ -55,11 +54,6 @@ class BridgeProcess(ServiceProcess):
                     return
                 await asyncio.sleep(0.01)  # Paces the polling; the open port is what ends it.
         raise AssertionError(self.log.read_text())
-
-    def resident_bytes(self) -> int:
-        """Return how much memory it holds."""
-        pages = Path(f"/proc/{self.process_id}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def hang_up(self) -> None:
         """Have it read its callbacks again."""

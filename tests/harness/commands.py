@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from typer.core import TyperGroup
@@ -12,6 +13,8 @@ from pipeline.cli import app
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand
+
+IDS = Path(__file__).parents[1] / "vectors" / "ids.txt"  # What `reconcile` asks for.
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], TyperGroup | TyperCommand]]:

@@ -39,7 +39,7 @@ def jars_of(version: str) -> Path:
     assert found is not None
     found.text = version
     own = jars / "pom.xml"
-    pom.write(own)
+    pom.write(own, default_namespace=space["m"])  # Maven wants no prefix.
     command = ["mvn", "-q", "-B", "-f", str(own), "dependency:copy-dependencies", "-DincludeScope=runtime"]
     subprocess.run([*command, f"-DoutputDirectory={jars.absolute()}"], check=True, timeout=FETCH_SECONDS)
     (jars / ".fetched").touch()

@@ -71,6 +71,11 @@ class ServiceProcess:
         assert self._process is not None
         return self._process.pid
 
+    def resident_bytes(self) -> int:
+        """Return how much memory it holds."""
+        pages = Path(f"/proc/{self.process_id}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import OverloadedError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Source
 from tests.waiting import until
 
@@ -28,11 +29,11 @@ class FakePublisher:
         self.is_spooled = False
         self.spooled: set[bytes] = set()
         self.before: Callable[[], None] = lambda: None
-        self._publishing: set[asyncio.Future[bool]] = set()
+        self._publishing: set[asyncio.Future[StoredIn]] = set()
 
     def publish(
-        self, key: bytes | None, body: Authenticated, *, source: Source, received_at_ms: int
-    ) -> asyncio.Future[bool]:
+        self, key: bytes | None, body: AdmittedBody, *, source: Source, received_at_ms: int
+    ) -> asyncio.Future[StoredIn]:
         """Be the publisher's."""
         error = self.errors.get(body)
         if isinstance(refusal := error or self.error, OverloadedError):
@@ -44,11 +45,11 @@ class FakePublisher:
         publishing.add_done_callback(self._publishing.discard)
         return publishing
 
-    async def _durable(self, error: Exception | None, *, is_spooled: bool) -> bool:
+    async def _durable(self, error: Exception | None, *, is_spooled: bool) -> StoredIn:
         await self.ack.wait()
         if failure := error or self.error:
             raise failure
-        return self.is_spooled or is_spooled
+        return StoredIn.SPOOL if self.is_spooled or is_spooled else StoredIn.KAFKA
 
     @property
     def bodies(self) -> list[bytes]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.audit.findings import Report
+from pipeline.audit.findings import AuditReport
 from pipeline.service.settings import Settings
 from tests.builders import own_settings
 from tests.harness.admin import admin_of
@@ -65,7 +65,7 @@ def settings_of(kafka: LocalKafka) -> Settings:
     return own_settings(kafka.bootstrap_servers, partitions=2, session_timeout_seconds=6)
 
 
-def disagreements(report: Report) -> list[str]:
+def disagreements(report: AuditReport) -> list[str]:
     found = [str(finding) for finding in report.findings.kept] + report.notes
     return found + [f"{report.balance.in_flight} in flight"] * bool(report.balance.in_flight + report.windows_pending)
 
@@ -99,7 +99,7 @@ def copy(settings: Settings, logs: Logs, run: Run) -> None:
 Found = tuple[str, str, int, int | None, int | None]
 
 
-def found_in(report: Report) -> set[Found]:
+def found_in(report: AuditReport) -> set[Found]:
     """Return what was found: kind, topic without its prefix, partition, offset, raw offset."""
     return {
         (each.kind.value, each.topic.partition(".")[2], each.partition, each.offset, each.raw_offset)

@@ -95,13 +95,11 @@ class WorkerProcess(ServiceProcess):
 
     def lost_to_retention(self) -> int:
         """Return vod_pipeline_lost_records_total over its partitions."""
-        return sum(
-            int(sample.value)
-            for family in self._metrics()
-            if family.name == "vod_pipeline_lost_records"
-            for sample in family.samples
-            if sample.name.endswith("_total")
-        )
+        return self._total("vod_pipeline_lost_records")
+
+    def failed_transactions(self) -> int:
+        """Return how many attempts to commit failed."""
+        return self._total("vod_pipeline_failed_transactions")
 
     def readiness(self) -> str:
         """Return what /readyz says: "" if it does not answer."""
@@ -128,6 +126,16 @@ class WorkerProcess(ServiceProcess):
         except OSError:
             return ""
         return text if is_success else ""
+
+    def _total(self, name: str) -> int:
+        """Return the sum of a gauge or counter over its labels; 0 if it does not answer."""
+        return sum(
+            int(sample.value)
+            for family in self._metrics()
+            if family.name == name
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        )
 
     def _metrics(self) -> list[Metric]:
         return list(text_string_to_metric_families(self.metrics()))

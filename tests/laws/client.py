@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from enum import Enum
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from math import inf
+from typing import TypeVar, cast
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalOperation, KafkaTimeoutError, NotLeaderForPartitionError, RequestTimedOutError
+from aiokafka.errors import (
+    InvalidTxnState,
+    KafkaError,
+    KafkaTimeoutError,
+    NotLeaderForPartitionError,
+    RequestTimedOutError,
+)
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka.batches import Batch
 from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.requests import ProducerId
+from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
-from tests.laws.kafka import Broker, Record, Transaction
+from tests.laws.kafka import Broker, Record
 
 T = TypeVar("T")
 
@@ -23,7 +31,8 @@ T = TypeVar("T")
 class Fault(Enum):
     """What becomes of a request."""
 
-    REFUSED = "the broker refuses it"
+    REFUSED = "the broker refuses it, for the moment"
+    REFUSED_FOR_GOOD = "the broker refuses it, and would again"
     ANSWER_LOST = "it takes effect, and its answer is an error"
     NEVER_SENT = "it never arrives, and no one answers"
     NEVER_ANSWERED = "it takes effect, and no one answers"
@@ -36,26 +45,36 @@ class Network:
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
         self.faults: dict[int, Fault] = {}
+        self.late_by = inf
+        """After how many further requests a late one arrives."""
+        self._late_at = inf
         self.requests = 0
         self.is_cut = False
 
-    async def request(self, effect: Callable[[], T], *, is_bounded: bool = False) -> T:
-        """Make a request. Bounded: the client itself gives up waiting for its answer."""
+    async def request(self, effect: Callable[[], T]) -> T:
+        """Make a request; the client itself gives up waiting for its answer."""
         fault = self.faults.get(self.requests)
         self.requests += 1
+        if self.requests > self._late_at:
+            self._late_at = inf
+            self.broker.deliver_late()
+            self.broker.settle()
         await self._travel()
         if fault is Fault.REFUSED:
             await self._fail(NotLeaderForPartitionError())
+        if fault is Fault.REFUSED_FOR_GOOD:
+            await self._fail(InvalidTxnState())
         if fault is Fault.LATE:
             self.broker.late.append(effect)
+            self._late_at = self.requests + self.late_by
         if fault in (Fault.NEVER_SENT, Fault.LATE):
-            await self._silence(is_bounded=is_bounded)
+            await self._silence()
         result = effect()
         await self._travel()
         if fault is Fault.ANSWER_LOST:
             await self._fail(RequestTimedOutError())
         if fault is Fault.NEVER_ANSWERED:
-            await self._silence(is_bounded=is_bounded)
+            await self._silence()
         return result
 
     async def _travel(self) -> None:
@@ -63,9 +82,9 @@ class Network:
         if self.is_cut:
             raise ConnectionError("this process is dead")
 
-    async def _silence(self, *, is_bounded: bool) -> None:
-        await asyncio.sleep(10 if is_bounded else 1_000_000)
-        await self._fail(KafkaTimeoutError())
+    async def _silence(self) -> None:
+        await asyncio.sleep(10)
+        await self._fail(RequestTimedOutError())
 
     @staticmethod
     async def _fail(error: Exception) -> None:
@@ -75,89 +94,75 @@ class Network:
         await answer
 
 
-class _Client:
-    _sync_task = None
+class ModelClient(TransactionClient):
+    """The requests of transactions: whether one is made again is the real producer's affair."""
 
-    @staticmethod
-    async def close() -> None:
-        """There is nothing to close."""
+    def __init__(self, network: Network) -> None:
+        super().__init__({}, ())
+        self._network = network
+        self._broker = network.broker
 
+    async def init_producer(self, producer: ProducerId) -> ProducerId:
+        name, known = producer.transactional_id, None if producer.epoch == -1 else producer.epoch
+        epoch = await self._request(lambda: self._broker.init_producer(name, known))
+        return ProducerId(name, 0, epoch)
 
-class ModelProducer:
-    """AIOKafkaProducer, as far as a stage uses it. Like the real one it is of no use once a request failed."""
+    async def add_partitions(self, producer: ProducerId, tps: Collection[TopicPartition]) -> None:
+        await self._request(lambda: self._broker.add_partitions(who(producer), tps))
 
-    _sender = None
-    _txn_manager = SimpleNamespace(transactional_id="")
-    client = _Client()
+    async def add_group(self, producer: ProducerId, group: str) -> None:
+        await self._request(lambda: self._broker.add_group(who(producer)))
 
-    def __init__(self, network: Network, transactional_id: str, epoch: int) -> None:
-        self.network = network
-        self.who = (transactional_id, epoch)
-        self._transaction: Transaction | None = None
-        self._is_broken = False
+    async def produce(
+        self, producer: ProducerId, batches: Mapping[TopicPartition, bytes]
+    ) -> dict[TopicPartition, int | KafkaError]:
+        """Send a request for each batch, as if each had another leader."""
 
-    async def begin_transaction(self) -> None:
-        self._transaction = await self._request(lambda: self.network.broker.begin(*self.who))
+        async def append(tp: TopicPartition, data: bytes) -> tuple[TopicPartition, int | KafkaError]:
+            batch = MemoryRecords(bytes(data)).next_batch()
+            records, sequence = list(batch), batch.base_sequence
+            try:
+                await self._request(lambda: self._broker.produce(who(producer), tp, records, sequence))
+            except KafkaError as error:
+                return tp, error
+            return tp, self._broker.now
 
-    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[Any]:
-        begun, tp = self._begun(), TopicPartition(topic, partition)
-        records = list(MemoryRecords(bytes(batch._builder.build())).next_batch())
+        return dict(await asyncio.gather(*(append(*item) for item in batches.items())))
+
+    async def commit_offsets(
+        self, producer: ProducerId, group: str, positions: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> None:
+        found = {(group, tp): (position.offset, position.metadata) for tp, position in positions.items()}
+        await self._request(lambda: self._broker.commit_offsets(who(producer), found))
+
+    async def end(self, producer: ProducerId, *, commit: bool) -> None:
+        await self._request(lambda: self._broker.end(who(producer), commit=commit))
+
+    async def open_transactions(self, tps: Iterable[TopicPartition]) -> set[tuple[TopicPartition, int]]:
+        raise NotImplementedError  # The model has no producer ids: see `ModelProducer`.
+
+    async def refresh(self) -> None:
         await asyncio.sleep(0)
-
-        def produce() -> Any:
-            self.network.broker.produce(*self.who, begun, tp, records)
-            return SimpleNamespace(timestamp=self.network.broker.now)
-
-        return asyncio.create_task(self._request(produce))
-
-    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, Any], group: str) -> None:
-        begun = self._begun()
-        positions = {(group, tp): (position.offset, position.metadata) for tp, position in offsets.items()}
-        await self._request(lambda: self.network.broker.add_offsets(*self.who, begun, positions))
-
-    async def commit_transaction(self) -> None:
-        begun, self._transaction = self._begun(), None
-        await self._request(lambda: self.network.broker.commit(*self.who, begun))
-
-    async def stop(self) -> None:
-        await asyncio.sleep(0)
-
-    def _begun(self) -> Transaction:
-        if self._transaction is None:
-            raise IllegalOperation("no transaction")
-        return self._transaction
 
     async def _request(self, effect: Callable[[], T]) -> T:
-        if self._is_broken:
-            raise IllegalOperation("a request of this producer failed before")
-        try:
-            return await self.network.request(effect)
-        except BaseException:
-            self._is_broken = True
-            raise
+        return await self._network.request(effect)
 
 
-class ModelTransactionalProducer(TransactionalProducer):
-    """The real one, on the model: what it asks of aiokafka's insides is a request here."""
+def who(producer: ProducerId) -> tuple[str, int]:
+    return producer.transactional_id, producer.epoch
 
-    def __init__(self, producer: ModelProducer) -> None:
-        super().__init__(producer)
-        self._network = producer.network
-        self._who = producer.who
 
-    async def unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        name, _ = self._who
-        return await self._network.request(lambda: self._network.broker.unmarked(name, tps), is_bounded=True)
+class ModelProducer(TransactionalProducer):
+    """The real one; of the model it asks by its name instead of a producer id."""
 
-    async def mark(self, tps: set[TopicPartition], *, commit: bool) -> None:
-        name, epoch = self._who
-        await self._network.request(lambda: self._network.broker.mark(name, epoch, tps, commit=commit))
+    async def _unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
+        client, name = cast("ModelClient", self._client), self._producer.transactional_id
+        return await self._ask(lambda _: client._request(lambda: client._broker.unmarked(name, tps)))
 
 
 async def open_producer(network: Network, transactional_id: str) -> TransactionalProducer:
     """Fence the predecessors of *transactional_id*, and return its producer."""
-    epoch = await network.request(lambda: network.broker.init_producer(transactional_id), is_bounded=True)
-    return ModelTransactionalProducer(ModelProducer(network, transactional_id, epoch))
+    return await ModelProducer.open(ModelClient(network), transactional_id)
 
 
 class ModelReader(LogReader):
@@ -169,15 +174,15 @@ class ModelReader(LogReader):
         self._broker = network.broker
 
     async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
-        found = await self._network.request(lambda: self._broker.offsets.get((group, tp)), is_bounded=True)
+        found = await self._network.request(lambda: self._broker.offsets.get((group, tp)))
         return None if found is None else Committed(*found)
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         log = self._broker.log(tp)
-        return await self._network.request(lambda: (log.start, log.end), is_bounded=True)
+        return await self._network.request(lambda: (log.start, log.end))
 
     async def undecided(self, tp: TopicPartition) -> list[Record]:
-        return await self._network.request(lambda: self._broker.log(tp).undecided(), is_bounded=True)
+        return await self._network.request(lambda: self._broker.log(tp).undecided())
 
     async def read(
         self,
@@ -191,21 +196,17 @@ class ModelReader(LogReader):
         """Read on until the end that was asked for is stable, as the real one waits for that."""
         assert isolation_level == "read_committed"
         log = self._broker.log(tp)
-        shown = await self._network.request(lambda: self._broker.shown_end(tp), is_bounded=True)
+        shown = await self._network.request(lambda: self._broker.shown_end(tp))
         end = shown if until is None else min(shown, until)
-        if start is not None:
-            position = max(start, log.start)
-        else:
-            position = log.start if since is None else log.offset_for_time(since)
+        position = max(start or 0, log.start if since is None else log.offset_for_time(since))
         if log.stable_end < end:  # Others' transactions: they end in time.
-            await self._network.request(self._broker.settle, is_bounded=True)
+            await self._network.request(self._broker.settle)
             if log.stable_end < end:
                 self._broker.time_out()
                 raise KafkaTimeoutError
         while position < end:
             records = await self._network.request(
                 lambda position=position: log.committed(position, end)[:2],  # type: ignore[misc]
-                is_bounded=True,
             )
             if not records:
                 break

@@ -1,28 +1,38 @@
 """
 A small model of Kafka's transactions: what pipeline/worker relies on, and nothing else.
 
-Logs with gaps (control records, compaction) and a last stable offset; transactional ids with epochs and fencing;
-committed offsets with metadata, which appear some time after the commit was answered; retention; offsets by time; and
-markers that are forgotten, so that the next ones of that producer decide.
+Logs with gaps (control records, compaction) and a last stable offset; transactional ids with epochs, fencing, sequence
+numbers, and requests that come too late, but still in their epoch (transaction protocol 1); committed offsets with
+metadata, which appear some time after the commit was answered; retention; offsets by time; and markers that are
+forgotten, so that the next ones of that producer decide.
 Sources: KIP-98 (transactions), KIP-360 (epochs), and tests/integration/worker/test_traps.py for what was tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalOperation, InvalidProducerEpoch, InvalidTimestampError, ProducerFenced
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidTimestampError,
+    InvalidTxnState,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
+
+Who = tuple[str, int]  # A transactional id and an epoch.
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What one producer does between begin and commit."""
+    """What gets its markers."""
 
     touched: set[TopicPartition] = field(default_factory=set)
-    offsets: dict[tuple[str, TopicPartition], tuple[int, str]] = field(default_factory=dict)
+    has_group: bool = False
 
 
 @dataclass(slots=True)
@@ -104,12 +114,21 @@ class PartitionLog:
 
 @dataclass(slots=True)
 class _Producer:
-    """What the coordinator knows of a transactional id."""
+    """What brokers know of a transactional id."""
 
     epoch: int = -1
+    epoch_before: int | None = None
+    """Whose owner asked for the present one."""
     transaction: Transaction | None = None
     completing: Transaction | None = None
     """Committed and answered so, but without markers yet: a reader of offsets may still get the old ones."""
+    verdict: bool | None = None
+    """On the last transaction of this epoch."""
+    appended: dict[TopicPartition, dict[tuple[int, int], int]] = field(default_factory=dict)
+    """Batches by epoch and first sequence number, and their sizes."""
+    positions: dict[tuple[str, TopicPartition], tuple[int, str]] = field(default_factory=dict)
+    """Undecided ones. The group's coordinator takes them in any state of the transaction."""
+    positions_epoch: int = -1
 
 
 class Broker:
@@ -139,11 +158,17 @@ class Broker:
         stale = self.stale.get(tp)
         return min(stale.pop(0), self.log(tp).end) if stale else self.log(tp).end
 
-    def init_producer(self, transactional_id: str) -> int:
-        """End what the predecessor had open, fence it, and return the new epoch."""
+    def init_producer(self, transactional_id: str, known: int | None = None) -> int:
+        """End what the predecessor had open, fence it, and return the new epoch; *known*: who asks has that one."""
         producer = self._producers.setdefault(transactional_id, _Producer())
+        if known is not None and known != producer.epoch:
+            if known != producer.epoch_before:
+                raise ProducerFenced
+            if producer.transaction is None:
+                return producer.epoch  # It asks again.
+            known = None
         self._end(transactional_id)
-        producer.epoch += 1
+        producer.epoch, producer.epoch_before, producer.verdict = producer.epoch + 1, known, None
         return producer.epoch
 
     def fence(self) -> None:
@@ -151,22 +176,26 @@ class Broker:
         for transactional_id in self._producers:
             self.init_producer(transactional_id)
 
-    def begin(self, transactional_id: str, epoch: int) -> Transaction:
-        producer = self._current(transactional_id, epoch)
-        self._complete(transactional_id)
-        if producer.transaction is not None:
-            raise IllegalOperation("a transaction is open")
-        producer.transaction = Transaction()
-        return producer.transaction
+    def add_partitions(self, who: Who, tps: Iterable[TopicPartition]) -> None:
+        """Begin a transaction, unless one is open: one of this epoch, for all that the coordinator knows."""
+        self._begun(who).touched |= set(tps)
 
-    def produce(
-        self, transactional_id: str, epoch: int, begun: Transaction, tp: TopicPartition, batch: Iterable[Any]
-    ) -> None:
-        transaction = self._open(transactional_id, epoch, begun)
+    def add_group(self, who: Who) -> None:
+        self._begun(who).has_group = True
+
+    def produce(self, who: Who, tp: TopicPartition, batch: Sequence[Any], sequence: int) -> None:
+        (name, epoch), producer = who, self._current(who)
+        appended = producer.appended.setdefault(tp, {})
+        if (epoch, sequence) in appended:
+            return
+        if producer.transaction is None or tp not in producer.transaction.touched:
+            raise InvalidTxnState
+        if sequence != sum(size for (at, _), size in appended.items() if at == epoch):
+            raise OutOfOrderSequenceNumber
         if self.refusals.get(tp, 0) > 0:
             self.refusals[tp] -= 1
             raise InvalidTimestampError
-        transaction.touched.add(tp)
+        appended[epoch, sequence] = len(batch)
         for record in batch:
             self.log(tp).append(
                 record.timestamp,
@@ -174,32 +203,29 @@ class Broker:
                 record.value,
                 record.headers,
                 topic=tp.topic,
-                producer=transactional_id,
+                producer=name,
                 is_open=True,
             )
 
-    def add_offsets(
-        self,
-        transactional_id: str,
-        epoch: int,
-        begun: Transaction,
-        offsets: dict[tuple[str, TopicPartition], tuple[int, str]],
-    ) -> None:
-        self._open(transactional_id, epoch, begun).offsets |= offsets
+    def commit_offsets(self, who: Who, positions: dict[tuple[str, TopicPartition], tuple[int, str]]) -> None:
+        producer, epoch = self._producers[who[0]], who[1]
+        if epoch < producer.positions_epoch:
+            raise InvalidProducerEpoch
+        producer.positions_epoch = epoch
+        producer.positions |= positions
 
-    def commit(self, transactional_id: str, epoch: int, begun: Transaction) -> None:
-        """Decide that the open transaction is committed; its markers follow, at the latest when needed."""
-        self._open(transactional_id, epoch, begun)
-        producer = self._producers[transactional_id]
-        producer.transaction, producer.completing = None, begun
-
-    def mark(self, transactional_id: str, epoch: int, tps: set[TopicPartition], *, commit: bool) -> None:
-        """Run a transaction without records over *tps*."""
-        self.begin(transactional_id, epoch).touched |= tps
-        producer = self._producers[transactional_id]
+    def end(self, who: Who, *, commit: bool) -> None:
+        """Decide on the open transaction; markers of a commit follow, at the latest when needed."""
+        producer = self._current(who)
+        if producer.transaction is None:
+            if commit is not producer.verdict:
+                raise InvalidTxnState
+            return
+        producer.verdict = commit
         if commit:
             producer.transaction, producer.completing = None, producer.transaction
-        self._end(transactional_id)
+        else:
+            self._end(who[0])
 
     def unmarked(self, transactional_id: str, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Return where the producer has something open; markers that are due are written before."""
@@ -222,27 +248,28 @@ class Broker:
         for transactional_id, producer in self._producers.items():
             if producer.transaction is not None:
                 self._end(transactional_id)
-                producer.epoch += 1
+                producer.epoch, producer.epoch_before, producer.verdict = producer.epoch + 1, None, None
 
     def deliver_late(self) -> None:
         """Let what is still on its way arrive."""
         while self.late:
             try:
                 self.late.pop(0)()
-            except (InvalidProducerEpoch, ProducerFenced, IllegalOperation):
+            except KafkaError:
                 continue
 
-    def _current(self, transactional_id: str, epoch: int) -> _Producer:
-        producer = self._producers[transactional_id]
-        if producer.epoch != epoch:
+    def _current(self, who: Who) -> _Producer:
+        producer = self._producers[who[0]]
+        if producer.epoch != who[1]:
             raise ProducerFenced
         return producer
 
-    def _open(self, transactional_id: str, epoch: int, begun: Transaction) -> Transaction:
-        producer = self._current(transactional_id, epoch)
-        if producer.transaction is not begun:
-            raise InvalidProducerEpoch
-        return begun
+    def _begun(self, who: Who) -> Transaction:
+        producer = self._current(who)
+        self._complete(who[0])
+        if producer.transaction is None:
+            producer.transaction = Transaction()
+        return producer.transaction
 
     def _complete(self, transactional_id: str) -> None:
         producer = self._producers[transactional_id]
@@ -250,9 +277,11 @@ class Broker:
         if transaction is None:
             return
         self._mark(transactional_id, transaction, commit=True)
-        for where, position in transaction.offsets.items():
-            self.on_commit(where, position)
-            self.offsets[where] = position
+        if transaction.has_group:
+            for where, position in producer.positions.items():
+                self.on_commit(where, position)
+                self.offsets[where] = position
+            producer.positions.clear()
 
     def _end(self, transactional_id: str) -> None:
         self._complete(transactional_id)
@@ -260,6 +289,8 @@ class Broker:
         transaction, producer.transaction = producer.transaction, None
         if transaction is not None:
             self._mark(transactional_id, transaction, commit=False)
+            if transaction.has_group:
+                producer.positions.clear()
 
     def _mark(self, transactional_id: str, transaction: Transaction, *, commit: bool) -> None:
         for tp in transaction.touched - self.leaderless:

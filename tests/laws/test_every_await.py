@@ -133,6 +133,24 @@ def test_any_request_may_fail(fault: Fault) -> None:
     assert 15 < request < REQUESTS_MAX - 1
 
 
+@pytest.mark.parametrize("late_by", range(1, 13))
+def test_a_request_that_was_made_again_may_arrive_in_the_next_transaction(late_by: int) -> None:
+    """The first one was lost on the way, as it seemed."""
+    for request in range(REQUESTS_MAX):
+        world = delivered()
+        worker = Worker(world.broker)
+        worker.network.late_by = late_by
+        play(worker, faults={request: Fault.LATE})
+        count = worker.network.requests
+        worker.kill()
+        world.broker.time_out()
+        world.check()
+        world.drain()
+        if request >= count:
+            break
+    assert 15 < request < REQUESTS_MAX - 1
+
+
 def plays_to_the_end(worker: Worker, steps: int) -> bool:
     try:
         play(worker, steps=steps)

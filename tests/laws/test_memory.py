@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -17,8 +17,8 @@ from pipeline.worker.stage import Output
 from tests.laws.client import Fault
 from tests.laws.kafka import Broker
 from tests.laws.test_every_await import RAW, REQUESTS_MAX, cuts, delivered, play, plays_to_the_end
-from tests.laws.worker import COUNTS, Worker
-from tests.laws.world import START, deletion
+from tests.laws.worker import COUNTS, METRICS, Worker
+from tests.laws.world import FOREIGN, START, deletion
 
 HELD = (AcceptState, ReportState, Output, Chunk)  # And no clients: the real ones are cycles of their own.
 OF_TWO_SESSIONS = Counter(AcceptState=1, ReportState=1, Output=2, Chunk=2)
@@ -51,9 +51,10 @@ def working(broker: Broker) -> Iterator[Worker]:
         gc.collect()
 
 
-def alive() -> Counter[str]:
-    """Count what is in memory of what sessions hold."""
-    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, HELD))
+def alive(*kinds: type) -> Counter[str]:
+    """Count what is in memory of *kinds*, by default of what sessions hold, and not what this returned before."""
+    found = (each for each in gc.get_objects() if isinstance(each, kinds or HELD))
+    return Counter(type(each).__name__ for each in found if not isinstance(each, Counter))
 
 
 @pytest.mark.parametrize("fault", list(Fault), ids=[fault.name for fault in Fault])
@@ -109,3 +110,51 @@ def test_fenced_at_any_await_a_partition_has_one_state() -> None:
         if is_over:
             break
     assert steps > 40
+
+
+def fence(worker: Worker) -> None:
+    worker.broker.fence()
+
+
+def stand_still(worker: Worker) -> None:
+    """Past every timeout: no answer comes, and then the coordinator has ended all transactions and fenced us."""
+    take_in(worker, faults=dict.fromkeys(range(3), Fault.NEVER_ANSWERED))
+    worker.broker.time_out()
+
+
+def take_in(worker: Worker, *, faults: dict[int, Fault] | None = None) -> None:
+    for tp in (RAW, COUNTS):
+        worker.fetch(tp, records_max=9)
+        worker.work(tp, faults=faults)
+    worker.settle()
+
+
+@pytest.mark.parametrize(("happens", "rounds"), [(fence, 50), (stand_still, 20)])
+def test_after_many_failures_a_worker_is_as_large_as_after_half_of_them(
+    happens: Callable[[Worker], None], rounds: int
+) -> None:
+    """Where the cyclic collector has been, as it is once a minute: what lives on keeps nothing, either."""
+    world, sizes = delivered(), list[Counter[str]]()
+    with working(world.broker) as worker:
+        play(worker)
+        before = failures()
+        for number in range(1, rounds + 1):
+            world.deliver(FOREIGN)  # What leaves nothing in a state.
+            happens(worker)
+            for _ in range(3):  # The second finds out that the first failed.
+                world.deliver(FOREIGN)
+                take_in(worker)
+            world.broker.log(RAW).drop_before(worker.position(RAW))
+            if number in (1, rounds // 2, rounds):  # At first Python fills caches of its own.
+                gc.collect()
+                sizes.append(alive(object))
+
+        _, middle, end = sizes
+        assert end == middle
+        assert failures() - before >= rounds
+
+
+def failures() -> float:
+    """Return how many transactions failed, in all runs so far."""
+    (metric,) = METRICS.failed_transactions.collect()
+    return sum(sample.value for sample in metric.samples if sample.name.endswith("_total"))

@@ -8,11 +8,13 @@ import pytest
 from aiokafka import TopicPartition
 
 from pipeline.worker.partition import FAILURES_MAX
+from tests.laws.kafka import PartitionLog
 from tests.laws.test_every_await import RAW, delivered, play
-from tests.laws.worker import GROUP, METRICS, POLICY, TOPICS, Worker
+from tests.laws.worker import COUNTS, GROUP, METRICS, POLICY, TOPICS, Worker
 from tests.laws.world import BROKEN, START, World, deletion
 
 ACCEPTED = TopicPartition(TOPICS.accepted, 0)
+RATES = TopicPartition(TOPICS.failure_rates, 0)
 ZERO = {"partition": "0"}
 
 
@@ -121,3 +123,70 @@ def test_what_has_expired_need_not_be_there(world: World, *, is_kept: bool) -> N
     assert worker.paused(RAW) == ""
     assert [record.key for record in world.broker.log(ACCEPTED).committed()][-1:] == [b"m6"]
     worker.kill()
+
+
+@pytest.mark.parametrize("ahead", [0, 8 * 3_600_000, 30 * 86_400_000])
+def test_rows_are_right_where_partitions_begin_anew(world: World, ahead: int) -> None:
+    """After `offsets reset`: the broker's clock was ahead for a while, so that the report forgot all windows."""
+    world.deliver(deletion(1, START, 1))
+    world.deliver(deletion(5, START + 61_000, 1))  # Of a window that nothing corrects.
+    read(world)
+    before = world.broker.now
+    world.broker.now += ahead
+    for _ in range(2):
+        for delivery in (BROKEN, deletion(1, START, 1)):
+            world.deliver(delivery)
+        world.broker.now += 1
+    read(world)
+    world.broker.now = before
+    world.begin_anew()
+    worker = correct(world)
+
+    world.drain(worker)
+
+
+@pytest.mark.parametrize("lost", [COUNTS, RATES])
+def test_rows_are_right_after_a_topic_was_made_anew(world: World, lost: TopicPartition) -> None:
+    """Its partitions say all their counts again after `offsets reset`, which may leave the offset where it is."""
+    world.deliver(deletion(1, START, 1))
+    world.deliver(deletion(5, START + 61_000, 1))  # Of a window that nothing corrects.
+    read(world)
+    world.broker.logs[lost] = PartitionLog()
+    world.broker.offsets.pop((GROUP, COUNTS))
+    world.begin_anew()
+    worker = correct(world)
+
+    world.drain(worker)
+
+
+def correct(world: World) -> Worker:
+    """
+    Deliver late events of windows that are complete, one after the other, to one worker, which is returned.
+
+    Another one would restore what this one's report forgot.
+    """
+    worker = Worker(world.broker)
+    for media, at in ((6, START), (8, START - 61_000), (3, START)):
+        world.deliver(deletion(media, at, 1))
+        read_round(world, worker)
+    return worker
+
+
+def read(world: World) -> None:
+    """Have a worker read all there is, see windows end, and end."""
+    worker = Worker(world.broker)
+    for _ in range(3):
+        read_round(world, worker)
+    worker.kill()
+    world.broker.settle()
+
+
+def read_round(world: World, worker: Worker) -> None:
+    """Have *worker* read what there is of each source; then a minute passes."""
+    for tp in (RAW, TopicPartition(TOPICS.raw, 1), COUNTS):
+        worker.fetch(tp, records_max=9)
+        while worker.work(tp):
+            continue
+        worker.settle()
+        world.broker.settle()
+    world.wait(60_000)

@@ -8,8 +8,10 @@ offsets that never fall; and at every moment what is committed is what a recount
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 
 from aiokafka import TopicPartition
 
@@ -80,6 +82,8 @@ class World:
         self.jumped: set[int] = set()
         """Partitions with a wrong clock's stamp: read from elsewhere, that may be the first, which is believed."""
         self.lost: dict[int, set[int]] = {partition: set() for partition in range(PARTITIONS)}
+        self.begun: dict[int, int] = {}
+        """Where a partition's stream time began anew: the raw offset."""
         self.is_replayed: set[int] = set()
         """Partitions whose offset was lost or set back: their totals begin anew, and rejections can come again."""
         self.has_report_forgotten = False
@@ -135,11 +139,20 @@ class World:
             self.broker.offsets[GROUP, tp] = (max(self.broker.log(tp).start, committed - back), "")
             self.is_replayed.add(partition)
 
+    def begin_anew(self) -> None:
+        """Do what `offsets reset --to committed` does to each partition, once all is read."""
+        for partition, delivered in self.delivered.items():
+            self.broker.offsets[GROUP, TopicPartition(TOPICS.raw, partition)] = len(delivered), ""
+            self.begun[partition] = len(delivered)
+            self.is_replayed.add(partition)
+
     def recount(self, partition: int, until: int) -> Recount:
         """Decide again on what was delivered before the offset *until*."""
         found, seen = Recount(), dict[tuple[int, int], int]()
         offsets = [offset for offset in range(until) if offset not in self.lost[partition]]
-        times = judged_at(self.arrived[partition][offset] for offset in offsets)
+        begun = bisect_left(offsets, self.begun.get(partition, 0))
+        stamps = [self.arrived[partition][offset] for offset in offsets]
+        times = chain(judged_at(stamps[:begun]), judged_at(stamps[begun:]))
         for offset, arrived in zip(offsets, times, strict=True):
             record = self.delivered[partition][offset]
             if record.media is None:

@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at: what was found, and how to fix it (empty if it is well)."""
 
     check: str
@@ -24,13 +24,13 @@ class Finding:
     fix: str = ""
 
 
-def ok(check: str, what: str) -> Finding:
-    return Finding(check=check, level=Level.OK, what=what)
+def ok(check: str, what: str) -> CheckResult:
+    return CheckResult(check=check, level=Level.OK, what=what)
 
 
-def warn(check: str, what: str, fix: str) -> Finding:
-    return Finding(check=check, level=Level.WARN, what=what, fix=fix)
+def warn(check: str, what: str, fix: str) -> CheckResult:
+    return CheckResult(check=check, level=Level.WARN, what=what, fix=fix)
 
 
-def fail(check: str, what: str, fix: str) -> Finding:
-    return Finding(check=check, level=Level.FAIL, what=what, fix=fix)
+def fail(check: str, what: str, fix: str) -> CheckResult:
+    return CheckResult(check=check, level=Level.FAIL, what=what, fix=fix)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from pipeline.admin.doctor import Finding, fail, ok, warn
+from pipeline.admin.doctor import CheckResult, fail, ok, warn
 from pipeline.admin.topics.apply import plan
 from pipeline.admin.topics.contract import contract
 from pipeline.admin.topics.diff import ChangeConfig, CreateTopic, Problem
@@ -22,11 +22,11 @@ from pipeline.kafka.tools.cluster import Cluster, ClusterError, UnreachableError
 from pipeline.service.settings import Settings
 
 CONNECT_SECONDS_MAX = 3
-SKEW_SECONDS_OK = 5.0
+SKEW_SECONDS_MAX = 5.0
 VERIFIES_TRANSACTIONS = (3, 6)
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[CheckResult]:
     """Yield all findings; if Kafka is away, that one within a few seconds."""
     kafka = settings.kafka
     try:
@@ -43,7 +43,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield fail("kafka", f"it stopped to answer: {error}", "look at the brokers' logs, then ask again")
 
 
-def check_topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+def check_topics(cluster: Cluster, settings: Settings) -> Iterator[CheckResult]:
     """Compare topics and brokers with what is needed, as `vod-pipeline topics plan` does."""
     try:
         changes, version = plan(cluster, settings), cluster.version()
@@ -66,7 +66,7 @@ def check_topics(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
                 yield fail("kafka" if change.where == "brokers" else "topics", what, "only you can decide: see there")
 
 
-def _version(version: tuple[int, ...]) -> Finding:
+def _version(version: tuple[int, ...]) -> CheckResult:
     what = f"the brokers are {'.'.join(map(str, version))}"
     if version >= VERIFIES_TRANSACTIONS:
         return ok("kafka", what)
@@ -77,13 +77,13 @@ def _version(version: tuple[int, ...]) -> Finding:
     )
 
 
-def check_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+def check_permissions(cluster: Cluster, settings: Settings) -> Iterator[CheckResult]:
     """Find what our user may not do that bridge and worker do."""
     found = [*_topic_permissions(cluster, settings), *_coordinated_permissions(settings)]
     yield from found or [ok("permissions", "bridge and worker may do with topics, group and transactions what they do")]
 
 
-def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding]:
+def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[CheckResult]:
     for name, topic in cluster.topics([spec.name for spec in contract(settings)]).items():
         missing = sorted({"READ", "WRITE"} - topic.operations)
         if missing:
@@ -91,11 +91,10 @@ def _topic_permissions(cluster: Cluster, settings: Settings) -> Iterator[Finding
             yield fail("permissions", what, _grant(settings, missing, f"--topic {name}"))
 
 
-def _coordinated_permissions(settings: Settings) -> Iterator[Finding]:
+def _coordinated_permissions(settings: Settings) -> Iterator[CheckResult]:
     kafka, group = settings.kafka, settings.worker.group
-    ids = [f"{transactional_prefix(kafka.topics.raw, group, stage)}0" for stage in ("accept", "report")]
     try:
-        may_not = asyncio.run(permissions.refused(kafka, group, ids))
+        may_not = asyncio.run(permissions.refused(kafka, group))
     except ClusterError as error:
         fix = (
             "ask again: a new cluster first makes their internal topics; if that stays so, the brokers are fewer than "
@@ -107,13 +106,13 @@ def _coordinated_permissions(settings: Settings) -> Iterator[Finding]:
         what = f"user {_user(settings)} may not READ group {group}"
         yield fail("permissions", what, _grant(settings, ["READ"], f"--group {group}"))
     resource = f"--transactional-id {transactional_prefix(kafka.topics.raw, group)} --resource-pattern-type prefixed"
-    for name in ids:
+    for name in permissions.transactional_ids(kafka, group):
         if name in may_not:
             what = f"user {_user(settings)} may not WRITE transactional id {name}"
             yield fail("permissions", what, _grant(settings, ["WRITE"], resource))
 
 
-def check_clock(cluster: Cluster, settings: Settings) -> Finding:
+def check_clock(cluster: Cluster, settings: Settings) -> CheckResult:
     """
     Compare this machine's clock with that of Kafka's controller.
 
@@ -126,28 +125,28 @@ def check_clock(cluster: Cluster, settings: Settings) -> Finding:
         return _clock_by_raw(cluster, settings)
     theirs = theirs_ms / 1000
     # Any instant of the round trip may have been theirs.
-    skew = theirs - after if theirs > after else min(0.0, theirs - before)
-    return skew_finding(skew, settings.bridge.timestamp_tolerance_seconds)
+    skew_seconds = theirs - after if theirs > after else min(0.0, theirs - before)
+    return skew_finding(skew_seconds, settings.bridge.timestamp_tolerance_seconds)
 
 
-def skew_finding(skew: float, tolerance_seconds: int) -> Finding:
+def skew_finding(skew_seconds: float, tolerance_seconds: int) -> CheckResult:
     """Judge how many seconds Kafka's clock is ahead of ours."""
-    what = f"Kafka's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} ours"
+    what = f"Kafka's clock is {abs(skew_seconds):.1f} s {'ahead of' if skew_seconds > 0 else 'behind'} ours"
     fix = "synchronise both with NTP: chronyc tracking, or timedatectl status"
-    if abs(skew) > tolerance_seconds:
+    if abs(skew_seconds) > tolerance_seconds:
         return fail("clock", f"{what}; VOD's signatures are refused from {tolerance_seconds} s on", fix)
-    if abs(skew) > SKEW_SECONDS_OK:
+    if abs(skew_seconds) > SKEW_SECONDS_MAX:
         return warn("clock", what, fix)
-    return ok("clock", f"Kafka's clock is within {SKEW_SECONDS_OK:.0f} s of ours")
+    return ok("clock", f"Kafka's clock is within {SKEW_SECONDS_MAX:.0f} s of ours")
 
 
-def _clock_by_raw(cluster: Cluster, settings: Settings) -> Finding:
+def _clock_by_raw(cluster: Cluster, settings: Settings) -> CheckResult:
     grant = _grant(settings, ["DESCRIBE"], "--cluster")
     try:
         ahead = cluster.newest_timestamp_ms(settings.kafka.topics.raw) / 1000 - time.time()
     except ClusterError as error:
         return warn("clock", f"it cannot be compared with Kafka's: {error}", grant)
-    if ahead > SKEW_SECONDS_OK:
+    if ahead > SKEW_SECONDS_MAX:
         return skew_finding(ahead, settings.bridge.timestamp_tolerance_seconds)
     return warn("clock", "that it is not ahead is not known: our user may not describe the cluster", grant)
 

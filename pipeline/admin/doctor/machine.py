@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.admin.doctor import Finding, fail, ok, warn
+from pipeline.admin.doctor import CheckResult, fail, ok, warn
 from pipeline.admin.topics.diff import check
 from pipeline.core.contract import DAY_SECONDS
 from pipeline.service.probe import ask, url_of
@@ -33,7 +33,7 @@ def bridge_runs(settings: Settings) -> bool:
     return _shows(settings.bridge.metrics_host, settings.bridge.metrics_port, "vod_pipeline_bridge_")
 
 
-def check_settings(settings: Settings, *, has_bridge: bool = False) -> Iterator[Finding]:
+def check_settings(settings: Settings, *, has_bridge: bool = False) -> Iterator[CheckResult]:
     """Judge settings that are valid (others do not get here), and yet may not be what is wanted."""
     problems = check(settings)
     for problem in problems:
@@ -68,7 +68,7 @@ def check_settings(settings: Settings, *, has_bridge: bool = False) -> Iterator[
         yield warn("tls", f"the bridge listens on {bridge.host} without TLS", fix)
 
 
-def check_ports(settings: Settings, *, has_bridge: bool) -> Iterator[Finding]:
+def check_ports(settings: Settings, *, has_bridge: bool) -> Iterator[CheckResult]:
     """Find of each port whether it is free or whose it is, and of each service that runs whether it is ready."""
     bridge, worker = settings.bridge, settings.worker
     has_worker = _shows(worker.metrics_host, worker.metrics_port, "vod_pipeline_records_total")
@@ -86,14 +86,14 @@ def _shows(host: str, port: int, metric: str) -> bool:
     return metric in (_get(host, port, "/metrics") or "")
 
 
-def _readiness(name: str, host: str, port: int) -> Finding:
+def _readiness(name: str, host: str, port: int) -> CheckResult:
     answer = _get(host, port, "/readyz") or "it does not answer"
     if answer == "ready":
         return ok("services", f"the {name} runs and is ready")
     return warn("services", f"the {name} is not ready: {'; '.join(answer.splitlines())}", f"see the {name}'s log")
 
 
-def _port(setting: str, host: str, port: int, *, holder: str | None) -> Finding:
+def _port(setting: str, host: str, port: int, *, holder: str | None) -> CheckResult:
     if holder is not None:
         return ok("ports", f"{setting} {port} is held by {holder}")
     try:
@@ -115,7 +115,7 @@ def _get(host: str, port: int, path: str) -> str | None:
         return None
 
 
-def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[Finding]:
+def check_spool(bridge: BridgeSettings, mounts: str, file: str) -> Iterator[CheckResult]:
     """
     Look whether the spool can take what it may have to.
 
@@ -180,7 +180,7 @@ def _file_system(path: Path, mounts: str) -> str:
     return max(on, key=lambda place: len(place[0]), default=("", ""))[1]
 
 
-def check_certificates(settings: Settings, now: float) -> Iterator[Finding]:
+def check_certificates(settings: Settings, now: float) -> Iterator[CheckResult]:
     """Find until when certificates are valid at *now* (s since the epoch). That keys fit, the settings checked."""
     from cryptography import x509  # noqa: PLC0415  # 10 MB that only TLS needs.
 
@@ -209,7 +209,7 @@ def check_certificates(settings: Settings, now: float) -> Iterator[Finding]:
             yield ok("certificates", f"{key} is valid for {days:.0f} days")
 
 
-def check_limits(files: int) -> Iterator[Finding]:
+def check_limits(files: int) -> Iterator[CheckResult]:
     """Judge how many *files* this user's processes may open: each connection is one."""
     if files != resource.RLIM_INFINITY and files < FILES_MIN:
         fix = f"ulimit -n {FILES_MIN}, or LimitNOFILE= in systemd"
@@ -218,7 +218,7 @@ def check_limits(files: int) -> Iterator[Finding]:
         yield ok("limits", f"{'any number of' if files == resource.RLIM_INFINITY else files} open files")
 
 
-def examine(settings: Settings, *, now: float, spool_file: str) -> Iterator[Finding]:
+def examine(settings: Settings, *, now: float, spool_file: str) -> Iterator[CheckResult]:
     """Yield all findings of this machine; nothing here waits longer than a few times ANSWER_SECONDS_MAX."""
     has_bridge = bridge_runs(settings)
     yield from check_settings(settings, has_bridge=has_bridge)

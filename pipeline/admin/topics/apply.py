@@ -24,7 +24,7 @@ POLL_SECONDS = 0.1
 VISIBLE_TIMEOUT_SECONDS = 30  # Takes under 1 s on one node.
 
 
-class TopicsError(OperatorError):
+class TopicContractError(OperatorError):
     """The topics cannot be brought to the contract."""
 
 
@@ -45,12 +45,12 @@ def apply(cluster: Cluster, changes: Sequence[Change]) -> None:
     Carry out what `plan` returned, and return when the new topics can be used.
 
     Raises:
-        TopicsError: there is a `Problem` among *changes*: then nothing is done.
+        TopicContractError: there is a `Problem` among *changes*: then nothing is done.
         ClusterError: Kafka refuses one of them.
     """
     problems = [change for change in changes if isinstance(change, Problem)]
     if problems:
-        raise TopicsError("; ".join(f"{problem.where}: {problem.what}" for problem in problems))
+        raise TopicContractError("; ".join(f"{problem.where}: {problem.what}" for problem in problems))
     configs: dict[str, dict[str, str]] = {}
     for change in changes:
         if isinstance(change, CreateTopic):
@@ -70,7 +70,7 @@ def reconcile(settings: Settings) -> tuple[Change, ...]:
     Bring the topics of *settings* to the contract, and return what that took.
 
     Raises:
-        TopicsError, ClusterError, AccessError: as `apply` and `connect` do.
+        TopicContractError, ClusterError, AccessError: as `apply` and `connect` do.
     """
     with connect(settings.kafka) as cluster:
         changes = plan(cluster, settings)
@@ -91,7 +91,9 @@ def _wait_for_configs(cluster: Cluster, configs: Mapping[str, Mapping[str, str]]
         if not waiting:
             return
         if time.monotonic() > deadline:
-            raise TopicsError(f"{waiting[0]} still has its old settings after {VISIBLE_TIMEOUT_SECONDS} s: plan again")
+            raise TopicContractError(
+                f"{waiting[0]} still has its old settings after {VISIBLE_TIMEOUT_SECONDS} s: plan again"
+            )
         time.sleep(POLL_SECONDS)
 
 

@@ -54,7 +54,7 @@ class Bounds(NamedTuple):
     end: int
 
 
-class Committed(NamedTuple):
+class CommittedOffset(NamedTuple):
     """What a group committed for a partition: the next offset, and the metadata beside it."""
 
     offset: int
@@ -203,11 +203,13 @@ class Cluster:
         newest = self._offsets(self._partitions(topic), OffsetSpec.MAX_TIMESTAMP)
         return max(int(found.timestamp) for found in newest.values())
 
-    def committed(self, group: str, topic: str, partitions: int) -> dict[int, Committed]:
+    def committed(self, group: str, topic: str, partitions: int) -> dict[int, CommittedOffset]:
         """Return what *group* committed for *topic*, by partition; those without an offset are left out."""
         tps = [TopicPartition(topic, partition) for partition in range(partitions)]
         found = self._ask(self._admin.list_group_offsets, {group: tps})[group]
-        return {tp.partition: Committed(at.offset, at.metadata or "") for tp, at in found.items() if at.offset >= 0}
+        return {
+            tp.partition: CommittedOffset(at.offset, at.metadata or "") for tp, at in found.items() if at.offset >= 0
+        }
 
     def set_committed(self, group: str, topic: str, partition: int, offset: int) -> None:
         """Commit *offset* without metadata for *group*, none of whose members may run."""

@@ -19,7 +19,7 @@ KINDS_MAX = 256  # We have some 30; what libraries say is the rest.
 KIND_CHARACTERS_MAX = 200
 
 
-class Kind(NamedTuple):
+class LineKind(NamedTuple):
     """What makes two lines the same: the event's name (not its fields) and its level."""
 
     event: str
@@ -42,7 +42,7 @@ class RateLimit:
 
     def __init__(
         self,
-        report: Callable[[Kind, int], None],
+        report: Callable[[LineKind, int], None],
         *,
         call_later: Callable[[float, Callable[[], None]], object],
         clock: Callable[[], float],
@@ -65,11 +65,11 @@ class RateLimit:
         self._lines_max = lines_max
         self._interval_seconds = interval_seconds
         self._kinds_max = kinds_max
-        self._windows: OrderedDict[Kind, _Window] = OrderedDict()  # The oldest first: they all have one width.
+        self._windows: OrderedDict[LineKind, _Window] = OrderedDict()  # The oldest first: they all have one width.
         self._is_waiting = False
         self._lock = threading.Lock()
 
-    def admit(self, kind: Kind) -> bool:
+    def admit(self, kind: LineKind) -> bool:
         """Return whether a line of *kind* may be written now; what may not is counted."""
         with self._lock:
             now = self._clock()
@@ -94,7 +94,7 @@ class RateLimit:
             ended = self._close(lambda _: True)
         self._report_all(ended)
 
-    def _close(self, is_over: Callable[[_Window], bool]) -> list[tuple[Kind, _Window]]:
+    def _close(self, is_over: Callable[[_Window], bool]) -> list[tuple[LineKind, _Window]]:
         ended = []
         while self._windows:
             kind, window = next(iter(self._windows.items()))
@@ -120,7 +120,7 @@ class RateLimit:
                 self._wait(max(0.0, min(waiting) - now))
         self._report_all(ended)
 
-    def _report_all(self, ended: list[tuple[Kind, _Window]]) -> None:
+    def _report_all(self, ended: list[tuple[LineKind, _Window]]) -> None:
         for kind, window in ended:
             if window.suppressed:
                 self._report(kind, window.suppressed)

@@ -23,7 +23,7 @@ from structlog.dev import ConsoleRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from pipeline.service.logging.rate_limit import INTERVAL_SECONDS, KIND_CHARACTERS_MAX, Kind, RateLimit
+from pipeline.service.logging.rate_limit import INTERVAL_SECONDS, KIND_CHARACTERS_MAX, LineKind, RateLimit
 from pipeline.service.logging.safe_stream import UnfailingStream
 from pipeline.service.plain_text import plain
 
@@ -82,7 +82,7 @@ def _limited_by(limit: RateLimit) -> Processor:
 
     def limited(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
         name = event["event"]
-        if level in ("warning", "error") and name != SUPPRESSED and not limit.admit(Kind(str(name), level)):
+        if level in ("warning", "error") and name != SUPPRESSED and not limit.admit(LineKind(str(name), level)):
             raise structlog.DropEvent
         return event
 
@@ -96,12 +96,12 @@ def _filter_of(limit: RateLimit) -> Callable[[logging.LogRecord], bool]:
         if record.levelno not in (logging.WARNING, logging.ERROR):
             return True
         event = f"{record.name}: {record.msg}"[:KIND_CHARACTERS_MAX]
-        return limit.admit(Kind(event, record.levelname.lower()))
+        return limit.admit(LineKind(event, record.levelname.lower()))
 
     return is_admitted
 
 
-def _report(kind: Kind, suppressed: int) -> None:
+def _report(kind: LineKind, suppressed: int) -> None:
     logger = structlog.get_logger()
     write = logger.error if kind.level == "error" else logger.warning
     write(SUPPRESSED, of=kind.event, suppressed=suppressed, interval_seconds=INTERVAL_SECONDS)

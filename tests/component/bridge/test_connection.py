@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import OverloadedError
 from tests.harness.bridge_server import OK, Server, Wired, head, post, statuses, turns
 from tests.vectors.hostile import BODY, CASES, CHUNKED, CHUNKS, H2C, LENGTH
@@ -83,18 +84,18 @@ async def test_answers_come_in_the_order_of_their_requests() -> None:
     wired = Wired()
     futures = []
 
-    def publish(*_: Any, **__: Any) -> asyncio.Future[bool]:
+    def publish(*_: Any, **__: Any) -> asyncio.Future[StoredIn]:
         futures.append(asyncio.get_running_loop().create_future())
         return futures[-1]
 
     wired.server.publish = publish  # type: ignore[method-assign]  # Set on one instance.
     await wired.deliver(post(b"1") + post(b"2") + post(b"3"))
-    futures[2].set_result(False)
+    futures[2].set_result(StoredIn.KAFKA)
     futures[1].set_exception(OverloadedError())
     await turns()
     assert wired.wire.written == b""
 
-    futures[0].set_result(False)
+    futures[0].set_result(StoredIn.KAFKA)
     await turns()
 
     assert statuses(wired.wire.written) == [200, 503, 200]
@@ -156,7 +157,7 @@ async def test_a_bug_is_answered_500_and_logged_and_closes_the_connection(is_at_
     """Else no one would answer, and a connection that waits for us is never cut off."""
     wired = Wired()
 
-    def publish(*_: Any, **__: Any) -> asyncio.Future[bool]:
+    def publish(*_: Any, **__: Any) -> asyncio.Future[StoredIn]:
         if is_at_once:
             raise ZeroDivisionError
         durable = asyncio.get_running_loop().create_future()
@@ -174,7 +175,7 @@ async def test_a_bug_is_answered_500_and_logged_and_closes_the_connection(is_at_
 
 async def test_a_bug_of_one_connection_keeps_no_other_from_its_answer() -> None:
     """They wait for the same batch of records."""
-    durable: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    durable: asyncio.Future[StoredIn] = asyncio.get_running_loop().create_future()
     server = Server()
     server.publish = lambda *_, **__: durable  # type: ignore[method-assign]  # Set on one instance.
     broken, whole = Wired(server), Wired(server)
@@ -186,7 +187,7 @@ async def test_a_bug_of_one_connection_keeps_no_other_from_its_answer() -> None:
 
     broken.wire.write = write  # type: ignore[method-assign]  # Set on one instance.
     with capture_logs() as logs:
-        durable.set_result(False)
+        durable.set_result(StoredIn.KAFKA)
         await turns()
 
     assert broken.wire.is_aborted
@@ -197,7 +198,7 @@ async def test_a_bug_of_one_connection_keeps_no_other_from_its_answer() -> None:
 
 async def test_behind_a_bug_what_was_handed_on_is_counted_and_not_answered() -> None:
     wired = Wired()
-    first: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    first: asyncio.Future[StoredIn] = asyncio.get_running_loop().create_future()
     futures = [first, asyncio.get_running_loop().create_future()]
     wired.server.publish = lambda *_, **__: futures.pop(0)  # type: ignore[method-assign]  # Set on one instance.
     second = futures[1]
@@ -205,7 +206,7 @@ async def test_behind_a_bug_what_was_handed_on_is_counted_and_not_answered() -> 
 
     first.cancel()
     await turns()
-    second.set_result(False)
+    second.set_result(StoredIn.KAFKA)
     await turns()
 
     assert statuses(wired.wire.written) == [500]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, PublishError, SpoolFailedError
 from tests.harness.bridge_server import OK, SIGNED, Server, head, post, statuses
 from tests.waiting import until
 
@@ -236,7 +236,7 @@ async def test_more_bodies_at_once_than_allowed_are_refused_until_one_has_ended(
     ("error", "outcome"),
     [
         (AckTimeoutError(), "kafka_timeout"),
-        (RefusedError("x"), "kafka_error"),
+        (KafkaFailedError("x"), "kafka_error"),
         (OverloadedError(), "overloaded"),
         (SpoolFailedError("x"), "spool_failed"),
     ],

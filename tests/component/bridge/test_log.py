@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError, SpoolFailedError
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, PublishError, SpoolFailedError
 from pipeline.bridge.server import _warn_of_unsigned
 from pipeline.core.signature import sign
 from pipeline.service.settings import BridgeSettings, CallbackSettings
@@ -50,7 +50,7 @@ async def logged(
     [
         (OverloadedError(), "overloaded"),
         (AckTimeoutError(), "kafka_timeout"),
-        (RefusedError("x"), "kafka_error"),
+        (KafkaFailedError("x"), "kafka_error"),
         (SpoolFailedError("x"), "spool_failed"),
     ],
 )

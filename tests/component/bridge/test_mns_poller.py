@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from pipeline.bridge.errors import AckTimeoutError, OverloadedError, PublishError, RefusedError
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, OverloadedError, PublishError
 from pipeline.bridge.mns_poller import body_of
 from tests.harness.mns import MnsEmulator
 from tests.harness.mns_poll import BODY, OTHER, Poll, deletions, queue_settings
@@ -77,7 +77,7 @@ async def test_nothing_is_deleted_before_it_is_safe(emulator: MnsEmulator) -> No
     assert (held, asked) == ([BODY], 0)
 
 
-@pytest.mark.parametrize("error", [OverloadedError(), AckTimeoutError(), RefusedError("x")])
+@pytest.mark.parametrize("error", [OverloadedError(), AckTimeoutError(), KafkaFailedError("x")])
 async def test_what_kafka_does_not_take_stays_and_comes_again(emulator: MnsEmulator, error: PublishError) -> None:
     """Its neighbours are deleted all the same, and the poller waits before it goes on."""
     emulator.put("q", BODY, OTHER)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.mns_poller import MnsPoller, polling
 from pipeline.service.metrics.mns import MnsMetrics
 from tests.harness.mns import MnsEmulator
@@ -236,10 +237,10 @@ async def two_queues(emulator: MnsEmulator, taken: FakePublisher) -> AsyncIterat
 
 async def test_a_poller_that_is_cancelled_leaves_the_publishers_futures_alone(emulator: MnsEmulator) -> None:
     """Callbacks over HTTP wait for the same future as a message that was published with them."""
-    shared: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    shared: asyncio.Future[StoredIn] = asyncio.get_running_loop().create_future()
     published = asyncio.Event()
 
-    def publish(*_: object, **__: object) -> asyncio.Future[bool]:
+    def publish(*_: object, **__: object) -> asyncio.Future[StoredIn]:
         published.set()
         return shared
 

@@ -11,9 +11,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.batch import Batch
+from pipeline.bridge.batch import PendingBatch, StoredIn
 from pipeline.bridge.errors import AckTimeoutError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
@@ -39,8 +39,8 @@ async def publishing(spooler: Spooler | None, metrics: BridgeMetrics) -> AsyncIt
     await publisher.stop()
 
 
-def publish(publisher: Publisher, number: int) -> asyncio.Future[bool]:
-    body = Authenticated(b"%d" % number + b"x" * 1000)
+def publish(publisher: Publisher, number: int) -> asyncio.Future[StoredIn]:
+    body = AdmittedBody(b"%d" % number + b"x" * 1000)
     return publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0)
 
 
@@ -70,7 +70,7 @@ async def test_a_disk_that_hangs_is_a_failing_one_and_holds_nothing(
         assert failures == 3
 
         hangs.set()
-        assert await publish(publisher, 9)
+        assert await publish(publisher, 9) is StoredIn.SPOOL
         assert publisher.problems() == []
 
 
@@ -78,7 +78,7 @@ async def test_a_request_whose_records_were_all_given_up_is_none(tmp_path: Path)
     """uvloop runs timers before the new task's first step: that must not end the bridge."""
     metrics = BridgeMetrics(CollectorRegistry())
     async with publishing(None, metrics) as publisher:
-        batch = Batch(lambda _: None, asyncio.get_running_loop(), 10)
+        batch = PendingBatch(lambda _: None, asyncio.get_running_loop(), 10)
         publisher._fail(batch, AckTimeoutError(), batch.records)
         assert batch.is_over
 
@@ -116,7 +116,7 @@ async def test_what_comes_while_a_batch_is_in_flight_joins_the_next_one(monkeypa
     registry = CollectorRegistry()
     publisher = Publisher(kafka, "raw", BridgeMetrics(registry), ack_timeout_seconds=600, in_flight_max=10)
     await publisher.start()
-    body = Authenticated(b"")
+    body = AdmittedBody(b"")
     acks = [publisher.publish(b"first", body, source=Source.HTTP, received_at_ms=0)]
     async with asyncio.timeout(60):
         while not Holding.sent:  # noqa: ASYNC110  # What is waited for has no event.
@@ -180,5 +180,5 @@ async def test_whatever_a_session_with_kafka_raises_another_one_begins(
 
 async def taken(publisher: Publisher) -> bool:
     with contextlib.suppress(AckTimeoutError):
-        return await publish(publisher, 2) is False
+        return await publish(publisher, 2) is StoredIn.KAFKA
     return False

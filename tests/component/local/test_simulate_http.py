@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.signature import Callback, Denial, deny
 from pipeline.local.load import Target, simulate
-from pipeline.local.simulator import Kind, Plan, callbacks
+from pipeline.local.simulator import CallbackKind, Plan, callbacks
 from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ async def test_every_callback_arrives_once_as_it_was_generated() -> None:
     expected = {entry.body for entry in callbacks(FIVE, start=1_700_000_000_750)}
     assert {request.body for request in receiver.requests} == expected
     assert [request.line for request in receiver.requests] == [f"POST {PATH} HTTP/1.1"] * 5
-    assert (summary.sent, summary.answered, summary.lost) == ({Kind.SUCCESS: 5}, {200: 5}, {})
+    assert (summary.sent, summary.answered, summary.lost) == ({CallbackKind.SUCCESS: 5}, {200: 5}, {})
     assert (summary.unanswered, summary.retries) == (0, 0)
 
 
@@ -188,7 +188,7 @@ async def test_after_three_attempts_a_callback_is_lost() -> None:
     assert len(receiver.requests) == 3
     assert clock.slept == [1.0, 1.0, 1.0]  # Until due, and before either retry.
     assert (summary.answered, summary.unanswered, summary.retries) == ({503: 2}, 1, 2)
-    assert summary.lost == {Kind.SUCCESS: 1}
+    assert summary.lost == {CallbackKind.SUCCESS: 1}
     assert summary.latency_max_seconds == 0
 
 

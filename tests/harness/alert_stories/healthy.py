@@ -39,6 +39,7 @@ SUCCESSES = f'vod_pipeline_deletions_total{{{W},status="success",error_code=""}}
 
 
 DENIED = f'vod_pipeline_bridge_requests_total{{{B},outcome="denied"}}'
+NOT_FOUND = f'vod_pipeline_bridge_requests_total{{{B},outcome="not_found"}}'
 BURSTS = f"vod_pipeline_bridge_signature_bursts_total{{{B}}}"
 RELOAD = f"vod_pipeline_bridge_reload_refused{{{B}}}"
 RECONNECTS = f"vod_pipeline_bridge_reconnects_total{{{B}}}"
@@ -80,6 +81,7 @@ HEALTHY = {
     PUBLISHED: "0+60x{n}",
     OVERLOADED: "0x{n}",
     DENIED: "0x{n}",
+    NOT_FOUND: "0x{n}",
     DENIALS: "0x{n}",
     BURSTS: "0x{n}",
     RELOAD: "0x{n}",

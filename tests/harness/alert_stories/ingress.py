@@ -8,6 +8,7 @@ from tests.harness.alert_stories.healthy import (
     DENIALS,
     DENIED,
     LEFT_BEHIND,
+    NOT_FOUND,
     OVERLOADED,
     PUBLISHED,
     RELOAD,
@@ -49,6 +50,18 @@ INGRESS = [
     ),
     Story("they were refused six minutes ago", 12, {OVERLOADED: "0x5 4x20"}),
     Story(
+        "the first day: VOD signs with another key than we have",
+        10,
+        {PUBLISHED: "_x30", DENIED: "0x6 3x30", DENIALS: "0x6 3x30"},
+        fires(
+            "NoneTaken",
+            "3 requests in 5 minutes were refused (denied), and none of a day was taken.",
+            outcome="denied",
+        ),
+    ),
+    Story("the first day, but some are taken", 10, {PUBLISHED: "0x4 1x30", DENIED: "0x4 3x30", DENIALS: "0x4 3x30"}),
+    Story("the first day: a stranger looks for another page", 10, {PUBLISHED: "_x30", NOT_FOUND: "0x4 1x30"}),
+    Story(
         "VOD signs with a key we dropped",
         25,
         {DENIALS: "0+4x30", DENIED: "0+4x30"},
@@ -59,7 +72,7 @@ INGRESS = [
         ),
     ),
     Story("3% are denied", 25, {DENIALS: "0+1.8x30", DENIED: "0+1.8x30"}),
-    Story("all are denied, but they are few", 25, {DENIALS: "0+1x30", DENIED: "0+1x30", PUBLISHED: "0x30"}),
+    Story("some are denied, but they are few", 25, {DENIALS: "0+1x30", DENIED: "0+1x30", PUBLISHED: "0+0.1x30"}),
     Story(
         "a signature comes with very many bodies",
         8,

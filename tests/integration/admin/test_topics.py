@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
-from pipeline.admin.topics.apply import TopicsError, apply, plan, reconcile
+from pipeline.admin.topics.apply import TopicContractError, apply, plan, reconcile
 from pipeline.admin.topics.diff import ChangeConfig, CreateTopic, Problem
 from pipeline.kafka.tools.cluster import Cluster, ClusterError, connect
 
@@ -110,7 +110,7 @@ def test_another_number_of_partitions_is_a_problem_and_nothing_is_done(
     changes = plan(cluster, fresh_settings)
     problems = [change for change in changes if isinstance(change, Problem)]
 
-    with pytest.raises(TopicsError, match=r"raw: has 3 partitions, 4 wanted.*kafka\.partitions"):
+    with pytest.raises(TopicContractError, match=r"raw: has 3 partitions, 4 wanted.*kafka\.partitions"):
         apply(cluster, changes)
 
     assert [problem.where for problem in problems] == [fresh_settings.kafka.topics.raw]

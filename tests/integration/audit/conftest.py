@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import audit
 from pipeline.admin.topics.apply import reconcile
-from pipeline.audit.findings import Report
+from pipeline.audit.findings import AuditReport
 from pipeline.kafka.tools.cluster import connect
 from tests.harness.load import mixture, write
 from tests.harness.recorded import (
@@ -64,10 +64,10 @@ def logs(run: Run) -> Logs:
 
 
 @pytest.fixture
-def audited(kafka: LocalKafka, run: Run) -> Callable[[Logs], Report]:
+def audited(kafka: LocalKafka, run: Run) -> Callable[[Logs], AuditReport]:
     """Write logs into fresh topics, commit the run's offsets, and audit that."""
 
-    def audited(logs: Logs) -> Report:
+    def audited(logs: Logs) -> AuditReport:
         settings = settings_of(kafka)
         copy(settings, logs, run)
         return audit.run(settings, rows_timeout_seconds=0)

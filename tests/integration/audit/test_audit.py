@@ -14,7 +14,7 @@ import pytest
 from kafka import TopicPartition
 
 from pipeline import audit
-from pipeline.audit.findings import Report
+from pipeline.audit.findings import AuditReport
 from tests.harness.admin import admin_of
 from tests.harness.recorded import ACCEPTED, RATES, RAW, RECORDS, REJECTED, Logs, Run, copy, disagreements, settings_of
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.local.kafka import LocalKafka
 
 
-def test_a_copy_without_damage_passes(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_a_copy_without_damage_passes(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     report = audited(logs)
 
     assert disagreements(report) == []
@@ -54,7 +54,7 @@ ROW_ALTERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", ROW_ALTERATIONS)
 def test_a_row_that_is_off_by_one_or_says_anything_else_is_named(
-    logs: Logs, audited: Callable[[Logs], Report], name: str
+    logs: Logs, audited: Callable[[Logs], AuditReport], name: str
 ) -> None:
     at = newest(logs, failures=True)
     row = logs[RATES][0][at]
@@ -66,7 +66,7 @@ def test_a_row_that_is_off_by_one_or_says_anything_else_is_named(
     assert {finding.topic.partition(".")[2] for finding in report.findings.kept} == {RATES}
 
 
-def test_a_missing_row_is_named_by_the_one_before(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_a_missing_row_is_named_by_the_one_before(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     at = newest(logs, failures=False)
     key = logs[RATES][0].pop(at).key or b""
 
@@ -76,7 +76,7 @@ def test_a_missing_row_is_named_by_the_one_before(logs: Logs, audited: Callable[
     assert {finding.topic.partition(".")[2] for finding in report.findings.kept} == {RATES}
 
 
-def test_other_damage_to_rows_is_named(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_other_damage_to_rows_is_named(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     rows = logs[RATES][0]
     at, end = newest(logs, failures=False), len(rows)
     rows += [
@@ -108,8 +108,8 @@ def test_between_two_times_only_those_records_are_judged(kafka: LocalKafka, run:
     copy(settings, logs, run)
     bursts = [sum(each.timestamp == middle + n * 1000 for part in logs[RAW] for each in part) for n in range(4)]
 
-    since = audit.run(settings, since=middle + 1000, rows_timeout_seconds=0)
-    between = audit.run(settings, since=middle + 1000, until=middle + 2000, rows_timeout_seconds=0)
+    since = audit.run(settings, since_ms=middle + 1000, rows_timeout_seconds=0)
+    between = audit.run(settings, since_ms=middle + 1000, until_ms=middle + 2000, rows_timeout_seconds=0)
 
     assert disagreements(since) == disagreements(between) == []
     assert since.balance.received == sum(bursts[1:])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.audit.findings import Report
+from pipeline.audit.findings import AuditReport
 from tests.harness.recorded import ACCEPTED, RATES, RAW, REJECTED, Found, Logs, Record, found_in, unique, with_value
 
 Damage = Callable[[Logs], set[Found]]
@@ -77,7 +77,7 @@ MOVES: dict[str, Damage] = {
 
 @pytest.mark.parametrize("damage", MOVES.values(), ids=MOVES.keys())
 def test_what_is_missing_doubled_or_out_of_place_is_named_and_nothing_else(
-    logs: Logs, audited: Callable[[Logs], Report], damage: Damage
+    logs: Logs, audited: Callable[[Logs], AuditReport], damage: Damage
 ) -> None:
     wanted = damage(logs)
 
@@ -116,7 +116,7 @@ ALTERATIONS: dict[str, dict[str, Callable[[Record], Record]]] = {
 
 
 @pytest.mark.parametrize("topic", [ACCEPTED, REJECTED])
-def test_every_part_of_an_output_is_compared(logs: Logs, audited: Callable[[Logs], Report], topic: str) -> None:
+def test_every_part_of_an_output_is_compared(logs: Logs, audited: Callable[[Logs], AuditReport], topic: str) -> None:
     """Each alteration is made to a record of its own, and is the one thing that is said of that record."""
     records, wanted = logs[topic][0], {}
     for at, (what, alter) in enumerate(ALTERATIONS[topic].items(), start=2):
@@ -133,7 +133,7 @@ def test_every_part_of_an_output_is_compared(logs: Logs, audited: Callable[[Logs
         assert len(said[at].split("; ")) <= 2  # A missing header can be the detail's place, too.
 
 
-def test_an_altered_raw_value_is_seen_in_what_it_led_to(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_an_altered_raw_value_is_seen_in_what_it_led_to(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     at, raw_offset = unique(logs)
     logs[RAW][0][raw_offset] = with_value(b"video", b"image")(logs[RAW][0][raw_offset])
 
@@ -143,14 +143,14 @@ def test_an_altered_raw_value_is_seen_in_what_it_led_to(logs: Logs, audited: Cal
     assert "value is not the raw record's; header decision" in report.findings.kept[0].what
 
 
-def test_an_altered_raw_header_is_seen_in_what_it_led_to(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_an_altered_raw_header_is_seen_in_what_it_led_to(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     at, raw_offset = unique(logs)
     logs[RAW][0][raw_offset] = logs[RAW][0][raw_offset].with_header("received-at", b"1")
 
     assert found_in(audited(logs)) == {("changed", ACCEPTED, 0, at, raw_offset)}
 
 
-def test_an_altered_raw_timestamp_is_seen_in_a_rejection(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_an_altered_raw_timestamp_is_seen_in_a_rejection(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     raw_offset = logs[REJECTED][0][2].raw_offset
     record = logs[RAW][0][raw_offset]
     logs[RAW][0][raw_offset] = replace(record, timestamp=record.timestamp + 1)
@@ -158,7 +158,9 @@ def test_an_altered_raw_timestamp_is_seen_in_a_rejection(logs: Logs, audited: Ca
     assert found_in(audited(logs)) == {("changed", REJECTED, 0, 2, raw_offset)}
 
 
-def test_a_raw_record_under_another_partitions_key_is_misplaced(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_a_raw_record_under_another_partitions_key_is_misplaced(
+    logs: Logs, audited: Callable[[Logs], AuditReport]
+) -> None:
     at, raw_offset = unique(logs)
     logs[RAW][0][raw_offset] = replace(logs[RAW][0][raw_offset], key=logs[RAW][1][0].key or logs[RAW][1][1].key)
 
@@ -172,7 +174,7 @@ def test_a_raw_record_under_another_partitions_key_is_misplaced(logs: Logs, audi
     assert {topic for _, topic, *_ in found} <= {RAW, ACCEPTED, REJECTED, RATES}
 
 
-def test_a_deleted_raw_record_is_named_by_its_output(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_a_deleted_raw_record_is_named_by_its_output(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     """Written again without it, all that follows has other offsets, and the committed one lies beyond the end."""
     at, raw_offset = unique(logs)
     del logs[RAW][0][raw_offset]
@@ -184,14 +186,14 @@ def test_a_deleted_raw_record_is_named_by_its_output(logs: Logs, audited: Callab
     assert not report.agrees
 
 
-def first_of(report: Report, topic: str) -> int:
+def first_of(report: AuditReport, topic: str) -> int:
     """Return the lowest offset in partition 0 of *topic* that something was found of."""
     return min(
         each for _, name, number, each, _ in found_in(report) if (name, number) == (topic, 0) and each is not None
     )
 
 
-def test_a_doubled_raw_record_is_named_by_what_follows(logs: Logs, audited: Callable[[Logs], Report]) -> None:
+def test_a_doubled_raw_record_is_named_by_what_follows(logs: Logs, audited: Callable[[Logs], AuditReport]) -> None:
     at, raw_offset = unique(logs)
     logs[RAW][0].insert(raw_offset, logs[RAW][0][raw_offset])
 

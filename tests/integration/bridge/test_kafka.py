@@ -71,7 +71,9 @@ class Bridge:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stop = asyncio.Event()
-        self.serving = asyncio.create_task(serve(settings, stop=self.stop, registry=CollectorRegistry()))
+        self.serving = asyncio.create_task(
+            serve(settings, stop=self.stop, reload=lambda: settings, registry=CollectorRegistry())
+        )
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -271,7 +273,7 @@ async def test_stopping_answers_what_has_begun(settings: Settings, kafka: LocalK
 
 async def test_without_callbacks_the_bridge_refuses_to_start() -> None:
     with pytest.raises(SettingsError, match=r"bridge\.callbacks"):
-        await serve(Settings(), stop=asyncio.Event(), registry=CollectorRegistry())
+        await serve(Settings(), stop=asyncio.Event(), reload=Settings, registry=CollectorRegistry())
 
 
 def test_a_taken_port_is_named_with_its_setting() -> None:

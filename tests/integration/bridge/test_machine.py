@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.batch import StoredIn
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.waiting import until
@@ -62,6 +63,6 @@ async def test_what_the_machine_lacks_for_a_while_keeps_the_bridge_from_kafka_an
         )
 
     assert not task.done()
-    body = Authenticated(b"body")
-    assert await publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0) is False
+    body = AdmittedBody(b"body")
+    assert await publisher.publish(b"key", body, source=Source.HTTP, received_at_ms=0) is StoredIn.KAFKA
     await publisher.stop()

@@ -65,7 +65,7 @@ def with_bridge(settings: Settings, emulator: MnsEmulator, *, callbacks: bool, s
 @contextlib.asynccontextmanager
 async def running_bridge(settings: Settings) -> AsyncIterator[CollectorRegistry]:
     stop, registry = asyncio.Event(), CollectorRegistry()
-    serving = asyncio.create_task(serve(settings, stop=stop, registry=registry))
+    serving = asyncio.create_task(serve(settings, stop=stop, reload=lambda: settings, registry=registry))
     try:
         yield registry
     finally:

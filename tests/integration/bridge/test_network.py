@@ -12,8 +12,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.errors import PublishError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.bridge.spool import Spool
 from pipeline.bridge.spool_writer import Spooler
@@ -54,10 +55,10 @@ class Bridge:
     settings: Settings
     registry: CollectorRegistry
 
-    async def publish(self, body: bytes) -> bool | None:
-        """Publish *body*; returns whether it was spooled, None if it was given up."""
+    async def publish(self, body: bytes) -> StoredIn | None:
+        """Publish *body*; returns where it is, None if it was given up."""
         with contextlib.suppress(PublishError):
-            return await self.publisher.publish(body, Authenticated(body), source=Source.HTTP, received_at_ms=1)
+            return await self.publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1)
         return None
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -110,7 +111,7 @@ async def test_resets_under_load_end_nothing_and_lose_no_acknowledged_record(clu
     async def load(bridge: Bridge, name: int) -> None:
         for number in range(1_000_000):
             body = b"%d-%d" % (name, number)
-            if await bridge.publish(body) is False:
+            if await bridge.publish(body) is StoredIn.KAFKA:
                 taken.add(body)
 
     async with running(cluster, ack_timeout_seconds=1) as bridge:
@@ -142,7 +143,7 @@ async def test_a_kafka_slower_than_a_callback_waits_empties_the_spool_once(clust
         await bridge.until(lambda: bridge.metric("vod_pipeline_spool_drained_records_total") >= 205)
         bodies = bridge.in_raw()
 
-    assert spooled == [True] * 5
+    assert spooled == [StoredIn.SPOOL] * 5
     assert sorted(body for body in bodies if body.startswith(b"spooled")) == sorted(record(n)[1] for n in range(200))
     assert {body for body in bodies if body.startswith(b"live")} == {b"live-%d" % number for number in range(5)}
 
@@ -164,7 +165,7 @@ async def test_what_kafka_refuses_for_good_holds_up_nothing_and_costs_no_connect
     async with running(cluster, spool, ack_timeout_seconds=20) as bridge:
         await bridge.until(bridge.publisher._sender.connected.is_set)
         take_at_most(bridge.settings, 2000)
-        while await bridge.publish(b"probe" + b"x" * 5000) is False:
+        while await bridge.publish(b"probe" + b"x" * 5000) is StoredIn.KAFKA:
             pass  # Until the change is in force.
         bodies = [b"%d" % number + b"x" * (5000 if number in (3, 7) else 0) for number in range(20)]
         spooled = await asyncio.gather(*(bridge.publish(body) for body in bodies))  # One batch, refused as a whole.
@@ -176,8 +177,8 @@ async def test_what_kafka_refuses_for_good_holds_up_nothing_and_costs_no_connect
         await bridge.until(lambda: bridge.metric("vod_pipeline_spool_records") == 0)
         reconnects = bridge.metric("vod_pipeline_bridge_reconnects_total")
 
-    assert spooled == [True] * 20
-    assert alone is False
+    assert spooled == [StoredIn.SPOOL] * 20
+    assert alone is StoredIn.KAFKA
     assert taken == {body for body in bodies if len(body) < 2000} | {b"alone"}
     assert {*bodies, b"alone"} <= set(bridge.in_raw())
     assert reconnects == 0

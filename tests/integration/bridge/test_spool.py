@@ -117,5 +117,8 @@ async def test_two_bridges_do_not_share_a_spool(settings: Settings, tmp_path: Pa
         )
         with pytest.raises(SpoolError, match="belongs to process"):
             await serve(
-                settings.model_copy(update={"bridge": section}), stop=asyncio.Event(), registry=CollectorRegistry()
+                settings.model_copy(update={"bridge": section}),
+                stop=asyncio.Event(),
+                reload=lambda: settings,
+                registry=CollectorRegistry(),
             )

@@ -18,7 +18,7 @@ from pipeline.admin.topics.apply import reconcile
 from pipeline.local.kafka import LocalKafka
 from pipeline.service.settings import KafkaSettings, Settings
 from tests.conftest import KAFKA_JARS
-from tests.harness.commands import commands
+from tests.harness.commands import IDS, commands
 from tests.harness.ports import free_port
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ ENDS_SECONDS = 60  # One that only gave up on Kafka ends with another code.
 ASKS = {
     "audit": (),
     "doctor": (),
+    "failures": (),
+    "find": ("a",),
     "offsets reset": ("--partition", "0"),
     "offsets show": (),
     "rates": (),
+    "reconcile": ("--ids", str(IDS)),
     "rejected list": (),
     "rejected replay": ("--reason", "conflict", "--yes"),
     "rejected show": ("0:0",),

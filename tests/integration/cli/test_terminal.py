@@ -22,13 +22,17 @@ from kafka import KafkaProducer
 import pipeline
 from pipeline.admin import offsets
 from pipeline.cli import app
+from pipeline.core.contract import HEADER_DECISION, pack_decision
 from pipeline.core.windows import format_time
+from pipeline.kafka.murmur2 import partitions_of
+from tests.builders import body
 from tests.harness.ports import free_port
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pipeline.core.contract import Topics
     from pipeline.service.settings import Settings
 
 # Write the clipboard, clear the screen, turn red by C1, read backwards, forge a line, be rich's markup.
@@ -36,11 +40,15 @@ HOSTILE = "\x1b]52;c;SE9TVElMRQ==\x07\x1b[2J\x9b31m\u202eevil\u2066\r\nFORGED[bo
 RAW = [b"\x1b]52", b"\x1b[2J", "\x9b".encode(), "\u202e".encode(), "\u2066".encode(), b"\nFORGED"]
 SHOWN = rb"\x1b]52;c;SE9TVElMRQ==\x07\x1b[2J\x9b31m\u202eevil\u2066"
 SECONDS_MAX = 100
+MEDIA_ID = HOSTILE.partition("\r")[0]  # As one may stand on a line of its own.
 
 RUN: dict[str, tuple[str, ...]] = {
     "audit": (),
     "doctor": (),
+    "failures": (),
+    "find": (MEDIA_ID,),
     "rates": (),
+    "reconcile": ("--ids", "ids.txt"),
     "rejected list": (),
     "rejected show": ("0:0",),
 }
@@ -122,8 +130,21 @@ def has_coordinator(settings: Settings) -> list[str]:
     return []
 
 
+def send_media(producer: KafkaProducer, topics: Topics, headers: list[tuple[str, bytes]], now: int) -> None:
+    """Write a media that failed, and another event of it that was rejected."""
+    key, decision = MEDIA_ID.encode(), pack_decision(0, 0) + HOSTILE.encode()
+    partition = partitions_of([key], 4)[0]
+    value = body(MEDIA_ID, Status="fail", ErrorCode=HOSTILE, ErrorMessage=HOSTILE, MediaType="video")
+    for topic, its_key, its_headers in (
+        (topics.raw, key, headers),
+        (topics.accepted, key, [*headers, (HEADER_DECISION, decision)]),
+        (topics.rejected, HOSTILE.encode(), headers),
+    ):
+        producer.send(topic, value, key=its_key, partition=partition, headers=its_headers, timestamp_ms=now)
+
+
 @pytest.fixture
-def environ(settings: Settings) -> Iterator[dict[str, str]]:
+def environ(settings: Settings, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Records and services that strangers had a hand in; for a terminal of many columns."""
     topics = settings.kafka.topics
     now = int(time.time() * 1000)
@@ -137,6 +158,8 @@ def environ(settings: Settings) -> Iterator[dict[str, str]]:
     headers = [("source", HOSTILE.encode()), ("reason", HOSTILE.encode()), ("detail", HOSTILE.encode())]
     producer = KafkaProducer(**settings.kafka.client_options())
     producer.send(topics.rejected, HOSTILE.encode(), key=b"0:0", partition=0, headers=headers, timestamp_ms=now)
+    send_media(producer, topics, headers, now)
+    (tmp_path / "ids.txt").write_text(f"{MEDIA_ID}\n", encoding="utf-8")
     for each in (row, row | {"error_code": None}):
         key = f"{row['window_start']}|{each['error_code'] or ''}".encode()
         producer.send(topics.failure_rates, json.dumps(each).encode(), key=key, timestamp_ms=window)

@@ -17,7 +17,7 @@ from tests.builders import own_settings
 from tests.conftest import KAFKA_JARS
 from tests.harness.admin import admin_of
 from tests.harness.bridge import BridgeProcess
-from tests.harness.commands import commands
+from tests.harness.commands import IDS, commands
 from tests.harness.dashboard import DashboardProcess
 from tests.harness.ports import free_port
 from tests.waiting import eventually
@@ -82,6 +82,9 @@ ASKS = [
     "topics migrate --old-prefix {prefix}old.",
     "doctor",
     "audit",
+    "find a",
+    "failures",
+    f"reconcile --ids {IDS}",
     "rates",
     "offsets show",
     "offsets reset --partition 0",

@@ -8,19 +8,22 @@ from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.structs import OffsetAndMetadata
 from kafka.admin import NewTopic
 from prometheus_client import CollectorRegistry
 
 from pipeline.admin.topics.apply import reconcile
-from pipeline.bridge.errors import AckTimeoutError, PublishError, RefusedError
-from pipeline.bridge.ingress import Authenticated
+from pipeline.bridge.batch import StoredIn
+from pipeline.bridge.errors import AckTimeoutError, KafkaFailedError, PublishError
+from pipeline.bridge.ingress import AdmittedBody
 from pipeline.bridge.publisher import Publisher, Source
 from pipeline.kafka import batches
 from pipeline.kafka.producer import BatchRefusedError, Producer
 from pipeline.kafka.reader import LogReader
-from pipeline.kafka.transactions import TransactionalProducer
+from pipeline.kafka.transaction_client import TransactionClient
+from pipeline.kafka.transactions import TransactionalProducer, output
 from pipeline.service.metrics.bridge import BridgeMetrics
 from tests.conftest import new_kafka
 from tests.harness.admin import admin_of
@@ -75,7 +78,7 @@ async def publishing(
 async def publish(publisher: Publisher, body: bytes) -> bool:
     """Publish *body*; return whether it was acknowledged by Kafka."""
     with contextlib.suppress(PublishError):
-        return await publisher.publish(body, Authenticated(body), source=Source.HTTP, received_at_ms=1) is False
+        return await publisher.publish(body, AdmittedBody(body), source=Source.HTTP, received_at_ms=1) is StoredIn.KAFKA
     return False
 
 
@@ -143,8 +146,9 @@ async def test_another_version_on_disk_ends_no_session(settings: Settings, monke
     async with publishing(settings, ack_timeout_seconds=60) as (publisher, _):
         await until_published(publisher)
 
-    worker = await TransactionalProducer.open(settings.kafka.client_options(), "upgraded")
-    await worker.close()
+    client = TransactionClient(settings.kafka.client_options(), [settings.kafka.topics.accepted])
+    assert await TransactionalProducer.open(client, "upgraded")
+    await client.close()
     assert await LogReader(settings.kafka.client_options()).bounds(TopicPartition(settings.kafka.topics.raw, 0))
 
 
@@ -167,10 +171,11 @@ async def test_an_invalid_record_is_refused_for_good_to_the_bridge_and_to_the_wo
         with pytest.raises(BatchRefusedError, match="INVALID_RECORD"):
             await producer.send([record(1)])
 
-    rows = batches.Batches(TopicPartition(raw, 0), [(None, b"1", 1, [])], bytes_max=1024, is_transactional=False)
-    async with AIOKafkaProducer(**fresh_settings.kafka.client_options()) as kafkas:
-        with pytest.raises(batches.RefusedError, match=f"{raw}\\[0\\]: InvalidRecordError"):
-            await batches.send(kafkas, [rows])
+    client, tp = TransactionClient(fresh_settings.kafka.client_options(), [raw]), TopicPartition(raw, 0)
+    worker = await TransactionalProducer.open(client, "refused")
+    with pytest.raises(batches.RefusedError, match=f"{raw}\\[0\\]: InvalidRecordError"):
+        await worker.commit([output(tp, [(None, b"1", 1, [])])], tp, OffsetAndMetadata(1, ""), "group")
+    await client.close()
 
 
 async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:
@@ -182,8 +187,8 @@ async def test_a_missing_topic_is_named(fresh_settings: Settings) -> None:
 async def test_a_refusal_is_of_the_batch_and_not_of_the_connection(settings: Settings) -> None:
     async with publishing(settings, ack_timeout_seconds=5) as (publisher, registry):
         await until_published(publisher)
-        with pytest.raises(RefusedError, match="MESSAGE_TOO_LARGE"):
-            await publisher.publish(None, Authenticated(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
+        with pytest.raises(KafkaFailedError, match="MESSAGE_TOO_LARGE"):
+            await publisher.publish(None, AdmittedBody(b"x" * 200_000), source=Source.MNS, received_at_ms=1)
         await until_published(publisher)
 
         assert registry.get_sample_value("vod_pipeline_bridge_reconnects_total") == 0
@@ -210,7 +215,7 @@ async def test_a_broker_killed_mid_batch_costs_nothing_that_was_acknowledged_and
             task.cancel()
         await asyncio.wait(loads)
         with pytest.raises(AckTimeoutError):
-            await publisher.publish(None, Authenticated(b"away"), source=Source.HTTP, received_at_ms=1)
+            await publisher.publish(None, AdmittedBody(b"away"), source=Source.HTTP, received_at_ms=1)
         await asyncio.to_thread(own_kafka.start)
         await until_published(publisher)
 

@@ -236,7 +236,7 @@ async def test_a_bridge_refused_while_it_runs_says_why_and_asks_rarely(secured: 
     stop = asyncio.Event()
 
     with structlog.testing.capture_logs() as logs:
-        serving = asyncio.create_task(serve(settings, stop=stop, registry=CollectorRegistry()))
+        serving = asyncio.create_task(serve(settings, stop=stop, reload=lambda: settings, registry=CollectorRegistry()))
         try:
             await asyncio.to_thread(
                 eventually,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import logging
 import uuid
 from typing import TYPE_CHECKING
 
@@ -24,7 +22,6 @@ from tests.harness.ports import free_port
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from pipeline.local.kafka import LocalKafka
@@ -36,14 +33,6 @@ BODIES = [Raw(b"%d" % number, b"{}") for number in range(40)]  # Some in each pa
 def stalled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not go on is given up after a second."""
     monkeypatch.setattr(reader, "STALLED_SECONDS_MAX", 1.0)
-
-
-@pytest.fixture
-def refused(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Collect the sockets that kafka-python leaves open, one for each attempt that is refused: here it is known why."""
-    caplog.set_level(logging.CRITICAL, "kafka")  # A record of its log would keep the socket it is about.
-    yield
-    gc.collect()
 
 
 def test_a_kafka_that_is_not_there_is_named() -> None:
@@ -127,8 +116,6 @@ def test_a_missing_topic_is_named_and_stays_missing(fresh_settings: Settings, ad
     assert raw not in admin.list_topics()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("refused")
 def test_a_partition_without_a_leader_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its only replica is on a broker that is gone."""
     with Cluster(KAFKA_JARS, tmp_path, nodes=3) as brokers:

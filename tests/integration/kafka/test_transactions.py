@@ -1,8 +1,8 @@
 """
 What a transaction wrote, and Kafka never marked, is ended before a partition is opened, and before the next one begins.
 
-Kafka forgets markers only in a race (see pipeline/kafka/transactions.py), so here the second producer gets the id and
-epoch of the first, as if it had been started without Kafka ending the first one's transaction.
+Kafka forgets markers only in a race (see pipeline/kafka/transactions.py), so here the second producer has the id and
+epoch of the first, as if it had been opened without Kafka ending the first one's transaction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import NotLeaderForPartitionError
-from aiokafka.producer.transaction_manager import PidAndEpoch
 from prometheus_client import CollectorRegistry
 
 from pipeline.core.contract import (
@@ -29,6 +28,8 @@ from pipeline.core.contract import (
     pack_watermark_key,
 )
 from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.requests import ProducerId
+from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
@@ -52,7 +53,7 @@ class Hanging:
     reader: LogReader
     stage: AcceptStage
     producer: TransactionalProducer
-    client: AIOKafkaProducer
+    client: Moving
     predecessor: AIOKafkaProducer
 
     @property
@@ -75,9 +76,13 @@ class Hanging:
         tps = self.outputs
         await self.producer.resolve(self.reader, self.stage, 0, committed)
 
-        assert await self.producer.unmarked(tps) == set()
+        assert await self.unmarked() == set()
         for tp in tps:
             assert await self.reader.undecided(tp) == []
+
+    async def unmarked(self) -> set[TopicPartition]:
+        """Return where any producer has something open."""
+        return {tp for tp, _ in await self.client.open_transactions(self.outputs)}
 
     def values(self, topic: str) -> list[bytes]:
         """Return what read_committed readers of *topic* get."""
@@ -87,18 +92,29 @@ class Hanging:
 @pytest.fixture
 async def hanging(settings: Settings) -> AsyncIterator[Hanging]:
     options = settings.kafka.client_options()
-    first, second = (AIOKafkaProducer(**options, transactional_id=uuid.uuid4().hex) for _ in range(2))
+    first = AIOKafkaProducer(**options, transactional_id=uuid.uuid4().hex)
     await first.start()
-    await second.start()
     await first.begin_transaction()
-    ours, theirs = second._txn_manager, first._txn_manager
-    ours.transactional_id, ours._pid_and_epoch = theirs.transactional_id, theirs._pid_and_epoch
-    second._sender._coordinators.clear()
-    yield Hanging(settings, LogReader(options), stage_of(settings), TransactionalProducer(second), second, first)
-    await second.stop()
+    known, topics = first._txn_manager, settings.kafka.topics
+    client = Moving(options, (topics.accepted, topics.rejected, topics.partial_counts))
+    second = TransactionalProducer(client, ProducerId(known.transactional_id, known.producer_id, known.producer_epoch))
+    yield Hanging(settings, LogReader(options), stage_of(settings), second, client, first)
+    await client.close()
     first._sender.sender_task.cancel()  # stop() would abort the transaction that hangs.
     await first.client.close()
     first._closed = True
+
+
+class Moving(TransactionClient):
+    """Does not find its leaders at the first *misses* attempts."""
+
+    misses = 0
+
+    async def open_transactions(self, tps: Iterable[TopicPartition]) -> set[tuple[TopicPartition, int]]:
+        if self.misses:
+            self.misses -= 1
+            raise NotLeaderForPartitionError
+        return await super().open_transactions(tps)
 
 
 def stage_of(settings: Settings) -> AcceptStage:
@@ -176,7 +192,7 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
     with pytest.raises(TimeoutError):
         await hanging.producer.until_marked(tps)
 
-    assert await hanging.producer.unmarked(tps) == {accepted, counts}
+    assert await hanging.unmarked() == {accepted, counts}
     await hanging.producer.mark(set(tps), commit=True)
     monkeypatch.setattr("pipeline.kafka.transactions.MARKED_SECONDS", 30)
     await hanging.producer.until_marked(tps)
@@ -188,33 +204,21 @@ async def test_what_hangs_under_another_id_is_an_error_instead_of_overlooked(
     """A restore ends before it, so that what comes behind would be accepted once more at the next opening."""
     monkeypatch.setattr("pipeline.kafka.transactions.REQUEST_TIMEOUT_MS", 1000)
     await hanging.write_event()
-    hanging.client._txn_manager._pid_and_epoch = PidAndEpoch(1_000_000, 0)
+    other = TransactionalProducer(hanging.client, ProducerId("another", 1_000_000, 0))
 
     with pytest.raises(TimeoutError):
-        await hanging.producer.resolve(hanging.reader, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
+        await other.resolve(hanging.reader, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
 
 
 async def test_a_partition_without_leader_is_asked_again(hanging: Hanging) -> None:
     """A leader that moves is no reason to restore the state."""
     await hanging.write_event()
     await hanging.producer.mark(set(hanging.outputs), commit=True)
-    moving = Moving(hanging.client)
+    hanging.client.misses = 2
 
-    await moving.until_marked(hanging.outputs)
+    await hanging.producer.until_marked(hanging.outputs)
 
-    assert moving.asked == 3
-
-
-class Moving(TransactionalProducer):
-    """Finds its leaders at the third attempt."""
-
-    asked = 0
-
-    async def unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        self.asked += 1
-        if self.asked < 3:
-            raise NotLeaderForPartitionError
-        return await super().unmarked(tps)
+    assert hanging.client.misses == 0
 
 
 def test_a_rejected_record_is_known_by_the_offset_that_we_gave_it(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pipeline.kafka.tools.cluster import UnreachableError
 from pipeline.local import demo
-from pipeline.local.simulator import Kind, Plan
+from pipeline.local.simulator import CallbackKind, Plan
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 from tests.harness.bridge import KEY, URL, BridgeProcess
 from tests.harness.ports import free_port
@@ -46,8 +46,8 @@ async def test_what_was_sent_is_audited(settings: Settings, tmp_path: Path) -> N
     assert (summary.sent_total, summary.answered, summary.lost_total) == (200, {200: 200}, 0)
     assert report.agrees
     assert balance.in_flight == 0
-    assert balance.accepted_found == summary.sent[Kind.SUCCESS] + summary.sent[Kind.FAILURE]
-    assert balance.rejected_found["conflict"] == summary.sent[Kind.CONFLICT]
+    assert balance.accepted_found == summary.sent[CallbackKind.SUCCESS] + summary.sent[CallbackKind.FAILURE]
+    assert balance.rejected_found["conflict"] == summary.sent[CallbackKind.CONFLICT]
     assert 0 < balance.received <= 200
     assert "Failure rates by event time" in screen.getvalue()
 

@@ -71,5 +71,5 @@ def test_missing_jars_name_the_command_that_fetches_them(tmp_path: Path) -> None
     """They are not part of the repository."""
     broker = LocalKafka(jars=tmp_path, directory=tmp_path, port=free_port(), controller_port=free_port())
 
-    with pytest.raises(LocalKafkaError, match="run `make setup`"):
+    with pytest.raises(LocalKafkaError, match="set up a checkout of the product, which fetches them, or name a Kafka"):
         broker.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import site
 import subprocess
 import sys
@@ -61,6 +62,15 @@ def test_it_shows_its_settings_and_its_help(installed: Path) -> None:
     """No file of the checkout is needed: the defaults are in the code."""
     assert "kafka" in vod_pipeline(installed, "config", "show")
     assert "--workers" in vod_pipeline(installed, "bridge", "--help")
+
+
+def test_it_names_nothing_that_only_a_checkout_has(installed: Path) -> None:
+    """Who reads its messages has neither."""
+    (package,) = installed.glob("lib/python*/site-packages/pipeline")
+
+    texts = {path.name: path.read_text() for path in package.rglob("*.py")}
+    assert len(texts) > 100
+    assert [name for name, text in texts.items() if re.search(r"\bmake [a-z-]+`|\.venv", text)] == []
 
 
 def test_it_carries_the_files_of_the_checkout(installed: Path, tmp_path: Path) -> None:

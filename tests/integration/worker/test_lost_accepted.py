@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kafka.admin import KafkaAdminClient
 
-from pipeline.admin.topics.apply import TopicsError, reconcile
+from pipeline.admin.topics.apply import TopicContractError, reconcile
 from pipeline.kafka.tools.cluster import ClusterError
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
 from tests.harness.load import deletion, write
@@ -61,6 +61,6 @@ def _creation_problems(settings: Settings) -> list[str]:
     """Create what is missing; a topic that is still being deleted is in the way."""
     try:
         reconcile(settings)
-    except (TopicsError, ClusterError) as error:
+    except (TopicContractError, ClusterError) as error:
         return [str(error)]
     return []

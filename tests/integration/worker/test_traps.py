@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from prometheus_client import CollectorRegistry
 from pipeline.admin import offsets
 from pipeline.core.contract import transactional_prefix
 from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
@@ -90,13 +92,13 @@ def test_an_offset_is_read_only_after_the_predecessor_is_fenced(settings: Settin
     async def read_after_each_commit() -> list[int]:
         options = settings.kafka.client_options()
         reader, tp = LogReader(options), TopicPartition(settings.kafka.topics.raw, 0)
-        found = []
+        found, client = [], TransactionClient(options, [settings.kafka.topics.accepted])
         for offset in range(1, 16):
             await rival(settings, offset)
-            producer = await TransactionalProducer.open(options, transactional_id(settings))
+            await TransactionalProducer.open(client, transactional_id(settings))
             position = await reader.committed(settings.worker.group, tp)
-            await producer.close()
             found.append(position.offset if position else -1)
+        await client.close()
         return found
 
     found = asyncio.run(read_after_each_commit())
@@ -115,13 +117,13 @@ def crash(code: ExitCode, message: str) -> NoReturn:
 class Watched(LogReader):
     """The real reader, which notes in what order a partition is opened."""
 
-    def __init__(self, client_options: dict[str, Any]) -> None:
+    def __init__(self, client_options: dict[str, Any], topics: Iterable[str]) -> None:
         super().__init__(client_options)
-        self._client_options = client_options
+        self.client = TransactionClient(client_options, topics)
         self.calls: list[str] = []
 
     async def open_producer(self, transactional_id: str) -> TransactionalProducer:
-        producer = await TransactionalProducer.open(self._client_options, transactional_id)
+        producer = await TransactionalProducer.open(self.client, transactional_id)
         self.calls.append("fenced")
         return producer
 
@@ -134,14 +136,15 @@ def test_a_partition_is_opened_by_fencing_first(settings: Settings) -> None:
     """The order alone makes the read above a true one."""
 
     async def opened() -> list[str]:
-        watched = Watched(settings.kafka.client_options())
         metrics = WorkerMetrics(CollectorRegistry())
         topics, group = settings.kafka.topics, settings.worker.group
+        watched = Watched(settings.kafka.client_options(), [topics.accepted, topics.rejected, topics.partial_counts])
         policy = settings.worker.policy
         stage = AcceptStage(topics=topics, group=group, policy=policy, metrics=metrics, clock=KafkaClock())
         partition = Partition(stage, 0, reader=watched, open_producer=watched.open_producer, seek=no_seek, crash=crash)
         await partition.handle(Chunk(topics.raw, 0, 0, 0, (), idle=False, now=0, behind=0))
         await partition.close()
+        await watched.client.close()
         return watched.calls
 
     calls = asyncio.run(opened())

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 import trustme
 
-from pipeline.admin.doctor import Finding, Level, machine
+from pipeline.admin.doctor import CheckResult, Level, machine
 from pipeline.admin.doctor.kafka import skew_finding
 from pipeline.service.settings import BridgeSettings, CallbackSettings, KafkaSettings, Settings, WorkerSettings
 from tests.harness.ports import free_port
@@ -26,7 +26,7 @@ STRONG = "Vp0123456789abcdef0123456789abcd"
 HTTPS = "https://vod.example.com/path-secret"
 
 
-def levels(findings: Iterator[Finding], check: str) -> list[Level]:
+def levels(findings: Iterator[CheckResult], check: str) -> list[Level]:
     return [finding.level for finding in findings if finding.check == check]
 
 

@@ -7,13 +7,14 @@ import tracemalloc
 
 import pytest
 
+from pipeline.bridge.batch import StoredIn
 from pipeline.bridge.repeats import ENTRY_BYTES, Bursts, Recent
 
 
-def durable(error: Exception | None = None) -> asyncio.Future[bool]:
-    future: asyncio.Future[bool] = asyncio.Future(loop=asyncio.new_event_loop())
+def durable(error: Exception | None = None) -> asyncio.Future[StoredIn]:
+    future: asyncio.Future[StoredIn] = asyncio.Future(loop=asyncio.new_event_loop())
     if error is None:
-        future.set_result(False)
+        future.set_result(StoredIn.KAFKA)
     else:
         future.set_exception(error)
         future.exception()
@@ -72,8 +73,8 @@ def test_what_is_kept_takes_no_more_memory_than_it_may(timestamp_bytes: int, bod
     tracemalloc.start()
     try:
         for each in range(number):
-            future: asyncio.Future[bool] = asyncio.Future(loop=loop)
-            future.set_result(False)
+            future: asyncio.Future[StoredIn] = asyncio.Future(loop=loop)
+            future.set_result(StoredIn.KAFKA)
             recent.add((b"%0*d" % (timestamp_bytes, each), b"%0*d" % (body_bytes, each)), future)
         taken, _ = tracemalloc.get_traced_memory()
     finally:

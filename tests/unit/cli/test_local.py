@@ -6,10 +6,16 @@ from dataclasses import replace
 
 from pipeline.cli.local import _sent
 from pipeline.local.load import Summary
-from pipeline.local.simulator import Kind
+from pipeline.local.simulator import CallbackKind
 
 SUMMARY = Summary(
-    sent={Kind.SUCCESS: 1600, Kind.FAILURE: 200, Kind.DUPLICATE: 150, Kind.CONFLICT: 20, Kind.MALFORMED: 30},
+    sent={
+        CallbackKind.SUCCESS: 1600,
+        CallbackKind.FAILURE: 200,
+        CallbackKind.DUPLICATE: 150,
+        CallbackKind.CONFLICT: 20,
+        CallbackKind.MALFORMED: 30,
+    },
     answered={200: 2000},
     unanswered=0,
     retries=0,
@@ -31,7 +37,7 @@ def test_what_was_sent_and_how_it_was_answered_are_three_lines() -> None:
 
 
 def test_what_was_lost_stands_out() -> None:
-    lost = _sent(replace(SUMMARY, answered={200: 1999, 503: 3}, retries=2, lost={Kind.SUCCESS: 1}))
+    lost = _sent(replace(SUMMARY, answered={200: 1999, 503: 3}, retries=2, lost={CallbackKind.SUCCESS: 1}))
 
     assert "Answers: 1,999 x 200, 3 x 503; 0 without one, 2 retries, 1 lost." in lost.plain
     assert [lost.plain[span.start : span.end] for span in lost.spans] == ["1 lost"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.core import body_shapes as module
 from pipeline.core import event as event_module
-from pipeline.core.body_shapes import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, Reader, RefusedError
+from pipeline.core.body_shapes import INSTANTS_CACHED_MAX, SHAPES_CACHED_MAX, BodyReader, RecordRefusedError
 from pipeline.core.outcome import Ignored, Rejected
 from pipeline.core.windows import TimePolicy, format_time
 from tests.builders import body
@@ -20,18 +20,18 @@ NOON = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
 Said = tuple[bytes, int, int, str] | Ignored | Rejected
 
 
-def said(reader: Reader, key: bytes | None, value: bytes | None) -> Said:
+def said(reader: BodyReader, key: bytes | None, value: bytes | None) -> Said:
     """What *reader* makes of a record, comparable."""
     try:
         media_id, instant, content = reader.read(key, value)
-    except RefusedError as refused:
+    except RecordRefusedError as refused:
         return refused.outcome
     return media_id, instant.at, content.fingerprint, content.code
 
 
 def test_what_is_large_is_not_remembered() -> None:
     """A few thousand bodies of 64 KiB would else stay in memory for good, and hardly one comes again."""
-    reader = Reader(TimePolicy())
+    reader = BodyReader(TimePolicy())
     before = event_module._content.cache_info().currsize
 
     for size in (1100, 5000, 60_000):
@@ -44,8 +44,8 @@ def test_what_is_large_is_not_remembered() -> None:
     assert max(reader._layouts) < 5000
 
 
-def a_reader_that_knows(*values: tuple[bytes, bytes]) -> Reader:
-    reader = Reader(TimePolicy())
+def a_reader_that_knows(*values: tuple[bytes, bytes]) -> BodyReader:
+    reader = BodyReader(TimePolicy())
     for key, value in values * 2:  # The first time is not worth remembering.
         said(reader, key, value)
     return reader
@@ -86,7 +86,7 @@ def test_a_remembered_shape_changes_no_answer(known: list[tuple[str, bytes]], th
     reader = a_reader_that_knows(*((key.encode(), value) for key, value in known))
 
     for key, value in [*known, *then]:
-        assert said(reader, key.encode(), value) == said(Reader(TimePolicy()), key.encode(), value)
+        assert said(reader, key.encode(), value) == said(BodyReader(TimePolicy()), key.encode(), value)
 
 
 @pytest.mark.parametrize("value", [vectors.SUCCESS, vectors.FAILURE])
@@ -110,7 +110,7 @@ def test_a_value_that_could_change_the_json_is_left_to_the_schema(media_id: str)
     reader = a_reader_that_knows((b"a" * length, template))
     value = template.replace(b'"' + b"a" * length + b'"', b'"' + media_id.encode() + b'"')
 
-    assert said(reader, media_id.encode(), value) == said(Reader(TimePolicy()), media_id.encode(), value)
+    assert said(reader, media_id.encode(), value) == said(BodyReader(TimePolicy()), media_id.encode(), value)
 
 
 def test_a_key_that_is_not_the_media_id_is_refused_in_a_known_shape_too() -> None:
@@ -129,7 +129,7 @@ def test_text_that_reads_like_the_media_id_is_not_taken_for_it() -> None:
 
 def test_an_event_time_is_understood_again_after_the_cache_was_full() -> None:
     """As many distinct seconds as fit, and one more: it must cost time, never an answer."""
-    reader = Reader(TimePolicy())
+    reader = BodyReader(TimePolicy())
     wanted = [NOON - second * 1000 for second in range(INSTANTS_CACHED_MAX + 1)]
 
     assert [reader.read(b"a1", body("a1", at=format_time(at)))[1].at for at in wanted] == wanted
@@ -137,7 +137,7 @@ def test_an_event_time_is_understood_again_after_the_cache_was_full() -> None:
 
 
 def test_shapes_that_never_come_again_do_not_pile_up() -> None:
-    reader = Reader(TimePolicy())
+    reader = BodyReader(TimePolicy())
 
     for number in range(SHAPES_CACHED_MAX + 10):
         assert said(reader, b"a1", body("a1", ErrorMessage=f"{number:06}"))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pipeline.audit.reference_rules import ReferenceRules
 from pipeline.core.contract import header, unpack_decision
-from pipeline.core.deduplication import AcceptState, from_metadata, restore, tick, to_metadata
+from pipeline.core.deduplication import AcceptState, restore, tick
 from pipeline.core.event import media_id_of
+from pipeline.core.offset_metadata import from_metadata, to_metadata
 from pipeline.core.windows import NEVER, format_time, parse_time
 from tests.builders import body, named
 from tests.harness.accept import NOON, POLICY, Raw, accept, counts_of, new_state, outs, raw, reasons_of, run

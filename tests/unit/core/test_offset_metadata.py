@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.deduplication import UNKNOWN, AcceptState, LastAccepted, from_metadata, to_metadata
+from pipeline.core.deduplication import UNKNOWN, AcceptState, LastAccepted
 from pipeline.core.event import OTHER_EVENT_TYPES
 from pipeline.core.log_clock import LogClock
+from pipeline.core.offset_metadata import from_metadata, to_metadata
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER
 from tests.builders import body, named

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.audit.reference_rules import ReferenceRules
 from pipeline.core.contract import DETAIL_BYTES_MAX, header
-from pipeline.core.deduplication import AcceptState, Decisions, accept, from_metadata, to_metadata
+from pipeline.core.deduplication import AcceptState, Decisions, accept
+from pipeline.core.offset_metadata import from_metadata, to_metadata
 from pipeline.core.windows import TimePolicy
 from pipeline.service.settings import WorkerSettings
 from tests.builders import ClientRecord, named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.deduplication import from_metadata, to_metadata
+from pipeline.core.offset_metadata import from_metadata, to_metadata
 from tests.builders import body
 from tests.harness.accept import ELEVEN, NOON, POLICY, details_of, new_state, outs, raw, reasons_of, run
 
@@ -34,8 +34,8 @@ def test_the_detail_says_how_far_off_the_time_is() -> None:
     decisions = run(raw(0, body(at="2024-01-01T12:10:01Z")), raw(1, body(at="2024-01-01T10:59:59Z")))
 
     assert details_of(decisions) == [
-        "2024-01-01T12:10:01Z is +601 s from the record's arrival",
-        "2024-01-01T10:59:59Z is -3601 s from the record's arrival",
+        "2024-01-01T12:10:01Z is 601 s after the record's arrival, more than 600 s",
+        "2024-01-01T10:59:59Z is 3,601 s before the record's arrival, more than 3,600 s",
     ]
 
 
@@ -124,7 +124,9 @@ def test_a_record_of_a_wrong_clock_is_judged_by_that_clock() -> None:
     decisions = run(raw(0, body("a")), raw(1, body("b"), NOON + DAYS_30), state=state)
 
     assert reasons_of(decisions) == ["event_time_expired"]
-    assert details_of(decisions) == ["2024-01-01T12:00:00Z is -2592000 s from the record's arrival"]
+    assert details_of(decisions) == [
+        "2024-01-01T12:00:00Z is 2,592,000 s before the record's arrival, more than 3,600 s"
+    ]
 
 
 def test_two_batches_of_a_wrong_clock_are_believed() -> None:

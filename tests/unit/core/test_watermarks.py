@@ -19,13 +19,28 @@ def at(*marks: int) -> Watermarks:
     return watermarks
 
 
-@given(st.lists(st.tuples(st.integers(0, PARTITIONS), st.integers(0, 9), st.integers(0, 9)), max_size=30))
-def test_the_lowest_is_the_lowest_after_any_history(said: list[tuple[int, int, int]]) -> None:
-    """Asked after each record, or only now and then; the partition N is one of before and none of 0 .. N-1."""
+@given(
+    st.lists(
+        st.tuples(st.integers(0, PARTITIONS), st.integers(0, 9), st.integers(0, 9), st.sampled_from((0, 0, 0, 1))),
+        max_size=30,
+    )
+)
+def test_the_lowest_is_the_lowest_after_any_history(said: list[tuple[int, int, int, int]]) -> None:
+    """
+    Asked after each record, or only now and then; the partition N is one of before and none of 0 .. N-1.
+
+    Some of what is said begins anew: it replaces what was said before, and says whether that was further on.
+    """
     watermarks, marks, expiries = Watermarks(PARTITIONS), [NEVER] * PARTITIONS, [NEVER] * PARTITIONS
-    for partition, mark, expiry in said:
-        watermarks.merge(partition, Watermark(mark, expiry))
-        if partition < PARTITIONS:
+    for partition, mark, expiry, is_anew in said:
+        if is_anew:
+            was_further = partition < PARTITIONS and marks[partition] > mark
+            assert watermarks.begin_anew(partition, Watermark(mark, expiry)) == was_further
+        else:
+            watermarks.merge(partition, Watermark(mark, expiry))
+        if partition < PARTITIONS and is_anew:
+            marks[partition], expiries[partition] = mark, expiry
+        elif partition < PARTITIONS:
             marks[partition], expiries[partition] = max(marks[partition], mark), max(expiries[partition], expiry)
         if mark % 2:
             assert (watermarks.lowest, watermarks.expiry) == (min(marks), min(expiries))

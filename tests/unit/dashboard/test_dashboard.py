@@ -15,7 +15,7 @@ from pipeline.core.windows import TimePolicy, format_time, parse_time
 from pipeline.dashboard.rates import CODES_KEPT_MAX, CODES_MAX, Share, Windows
 from pipeline.dashboard.rejections import DETAIL_CHARACTERS_MAX, REJECTIONS_MAX, Rejections, read_rejection
 from pipeline.dashboard.snapshot import Snapshot
-from pipeline.dashboard.stats import Position, Raw, Spooled, read_spooled, stats_of
+from pipeline.dashboard.stats import PartitionProgress, Raw, Spooled, read_spooled, stats_of
 from pipeline.service.metrics.bridge import BridgeMetrics
 
 NOON = "2026-11-22T12:00:00Z"
@@ -216,10 +216,10 @@ def test_the_lag_is_what_the_log_holds_beyond_the_committed_offset() -> None:
     )
 
     assert stats.positions == (
-        Position(0, 10, 7, 3),
-        Position(1, 10, None, 6),
-        Position(2, 10, 1, 6),
-        Position(3, 10, 12, 0),
+        PartitionProgress(0, 10, 7, 3),
+        PartitionProgress(1, 10, None, 6),
+        PartitionProgress(2, 10, 1, 6),
+        PartitionProgress(3, 10, 12, 0),
     )
     assert json.loads(stats.to_json())["lag"] == 15
 

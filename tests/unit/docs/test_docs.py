@@ -17,7 +17,7 @@ import yaml
 from pipeline.service import settings
 from tests.chaos.scenarios import SCENARIOS
 from tests.harness.commands import commands
-from tests.mutants import MUTANTS
+from tests.mutant_table import MUTANTS
 from tests.vectors.poison import corpus
 
 ROOT = Path(__file__).parents[3]

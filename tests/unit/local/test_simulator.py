@@ -15,7 +15,7 @@ from pipeline.core.deduplication import AcceptState, accept
 from pipeline.core.event import content_of, explain, media_id_of, validate
 from pipeline.core.outcome import Rejected
 from pipeline.core.windows import TimePolicy, parse_time
-from pipeline.local.simulator import Kind, Plan, PlanError, Simulated, callbacks
+from pipeline.local.simulator import CallbackKind, Plan, PlanError, Simulated, callbacks
 from tests.builders import ClientRecord, named
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def load(plan: Plan = MIXED, *, start: int = START) -> list[Simulated]:
     return list(callbacks(plan, start=start))
 
 
-def of_kind(*kinds: Kind) -> list[bytes]:
+def of_kind(*kinds: CallbackKind) -> list[bytes]:
     return [simulated.body for simulated in load() if simulated.kind in kinds]
 
 
@@ -51,7 +51,9 @@ def test_another_seed_gives_other_media() -> None:
     """Two loads at once must not meet in one event."""
     other = Plan(rate=100, seconds=50, seed=8)
 
-    assert not {event_of(body) for body in of_kind(Kind.SUCCESS)} & {event_of(entry.body) for entry in load(other)}
+    assert not {event_of(body) for body in of_kind(CallbackKind.SUCCESS)} & {
+        event_of(entry.body) for entry in load(other)
+    }
 
 
 def test_every_kind_has_its_share() -> None:
@@ -59,22 +61,28 @@ def test_every_kind_has_its_share() -> None:
     numbers = Counter(simulated.kind for simulated in load())
 
     assert numbers.total() == 5000
-    assert numbers[Kind.SUCCESS] == pytest.approx(2500, abs=110)
-    assert numbers[Kind.DUPLICATE] == pytest.approx(1000, abs=85)
-    for kind in (Kind.FAILURE, Kind.MALFORMED, Kind.CONFLICT):
+    assert numbers[CallbackKind.SUCCESS] == pytest.approx(2500, abs=110)
+    assert numbers[CallbackKind.DUPLICATE] == pytest.approx(1000, abs=85)
+    for kind in (CallbackKind.FAILURE, CallbackKind.MALFORMED, CallbackKind.CONFLICT):
         assert numbers[kind] == pytest.approx(500, abs=65)
 
 
 def test_without_shares_every_callback_is_a_success() -> None:
     """The plainest load."""
-    assert {simulated.kind for simulated in load(Plan(rate=10, seconds=10))} == {Kind.SUCCESS}
+    assert {simulated.kind for simulated in load(Plan(rate=10, seconds=10))} == {CallbackKind.SUCCESS}
 
 
 def test_a_load_of_repetitions_alone_begins_with_an_event_to_repeat() -> None:
     """A share of 1 is allowed, and there is nothing to repeat yet."""
     kinds = [simulated.kind for simulated in load(Plan(rate=5, seconds=1, duplicates=1))]
 
-    assert kinds == [Kind.SUCCESS, Kind.DUPLICATE, Kind.DUPLICATE, Kind.DUPLICATE, Kind.DUPLICATE]
+    assert kinds == [
+        CallbackKind.SUCCESS,
+        CallbackKind.DUPLICATE,
+        CallbackKind.DUPLICATE,
+        CallbackKind.DUPLICATE,
+        CallbackKind.DUPLICATE,
+    ]
 
 
 @pytest.mark.parametrize("share", ["duplicates", "failures", "malformed", "conflicts"])
@@ -115,17 +123,17 @@ def test_the_event_time_is_the_second_in_which_the_callback_is_due() -> None:
 
 def test_successes_and_failures_are_events_of_their_own() -> None:
     """Each is accepted."""
-    bodies = of_kind(Kind.SUCCESS, Kind.FAILURE)
+    bodies = of_kind(CallbackKind.SUCCESS, CallbackKind.FAILURE)
 
     assert len({event_of(body) for body in bodies}) == len(bodies)
-    assert {validate(body)["Status"] for body in of_kind(Kind.SUCCESS)} == {"success"}
-    assert {validate(body)["Status"] for body in of_kind(Kind.FAILURE)} == {"fail"}
+    assert {validate(body)["Status"] for body in of_kind(CallbackKind.SUCCESS)} == {"success"}
+    assert {validate(body)["Status"] for body in of_kind(CallbackKind.FAILURE)} == {"fail"}
     assert all(parse_time(event_of(body)[1]) >= START for body in bodies)
 
 
 def test_failures_have_codes_of_uneven_weight_and_some_have_none() -> None:
     """The rates must have something to rank, and a failure without ErrorCode counts as unknown."""
-    codes = Counter(content_of(validate(body)).code for body in of_kind(Kind.FAILURE))
+    codes = Counter(content_of(validate(body)).code for body in of_kind(CallbackKind.FAILURE))
 
     assert codes.most_common(1)[0][0] == "InvalidVideo.NotFound"
     assert codes["unknown"] > 0
@@ -137,11 +145,11 @@ def test_a_duplicate_says_the_same_as_an_earlier_event() -> None:
     known: dict[tuple[str, str], bytes] = {}
     verbatim = Counter[bool]()
     for kind, body, _ in load():
-        if kind is Kind.DUPLICATE:
+        if kind is CallbackKind.DUPLICATE:
             first = known[event_of(body)]
             verbatim[body == first] += 1
             assert content_of(validate(body)) == content_of(validate(first))
-        elif kind in (Kind.SUCCESS, Kind.FAILURE):
+        elif kind in (CallbackKind.SUCCESS, CallbackKind.FAILURE):
             known[event_of(body)] = body
 
     assert min(verbatim[True], verbatim[False]) > 400
@@ -153,7 +161,7 @@ def test_a_conflict_says_something_else_about_an_earlier_event() -> None:
     fingerprints: dict[tuple[str, str], list[int]] = {}
     for kind, body, _ in load(plan):
         event = event_of(body)
-        assert (event in fingerprints) == (kind is Kind.CONFLICT)
+        assert (event in fingerprints) == (kind is CallbackKind.CONFLICT)
         fingerprints.setdefault(event, []).append(content_of(validate(body)).fingerprint)
 
     assert max(len(found) for found in fingerprints.values()) > 2
@@ -163,7 +171,7 @@ def test_a_conflict_says_something_else_about_an_earlier_event() -> None:
 def test_a_malformed_callback_is_refused_for_one_of_several_reasons() -> None:
     """Not JSON, an array, a wrong Status, a field missing, not UTF-8: never another event type, which is ignored."""
     reasons = Counter[str]()
-    for body in of_kind(Kind.MALFORMED):
+    for body in of_kind(CallbackKind.MALFORMED):
         with pytest.raises(ValidationError) as refused:
             validate(body)
         outcome = explain(refused.value)
@@ -177,7 +185,7 @@ def test_a_malformed_callback_is_refused_for_one_of_several_reasons() -> None:
     }
     assert reasons["not_an_object/"] > 0
     assert reasons["invalid_json/"] > 0
-    assert any(not body.isascii() for body in of_kind(Kind.MALFORMED))
+    assert any(not body.isascii() for body in of_kind(CallbackKind.MALFORMED))
 
 
 @settings(max_examples=50, deadline=None)
@@ -192,7 +200,7 @@ def test_in_any_order_of_arrival_each_kind_comes_to_its_outcome(order: Random) -
     accept(state, [raw(offset, entry.body) for offset, entry in enumerate(entries)], [])
 
     totals = named(state.totals)
-    assert totals["accepted"] == sent[Kind.SUCCESS] + sent[Kind.FAILURE]
-    assert totals["duplicate"] == sent[Kind.DUPLICATE]
-    assert totals["rejected/conflict"] == sent[Kind.CONFLICT]
+    assert totals["accepted"] == sent[CallbackKind.SUCCESS] + sent[CallbackKind.FAILURE]
+    assert totals["duplicate"] == sent[CallbackKind.DUPLICATE]
+    assert totals["rejected/conflict"] == sent[CallbackKind.CONFLICT]
     assert totals.total() == len(entries)

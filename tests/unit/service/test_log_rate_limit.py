@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.service.logging.rate_limit import Kind, RateLimit
+from pipeline.service.logging.rate_limit import LineKind, RateLimit
 
-FULL = Kind("spool_failed", "error")
-REPLACED = Kind("kafka_lost", "warning")
+FULL = LineKind("spool_failed", "error")
+REPLACED = LineKind("kafka_lost", "warning")
 
 
 class Ticker:
@@ -50,7 +50,7 @@ class Limited:
             kinds_max=2,
         )
 
-    def admitted(self, kind: Kind, lines: int) -> int:
+    def admitted(self, kind: LineKind, lines: int) -> int:
         """Return how many of so many lines may be written."""
         return sum(self.limit.admit(kind) for _ in range(lines))
 
@@ -121,7 +121,7 @@ def test_each_window_is_reported_at_its_own_end(limited: Limited) -> None:
 def test_memory_is_bounded_and_what_makes_room_is_reported(limited: Limited) -> None:
     limited.admitted(FULL, 4)
 
-    assert sum(limited.limit.admit(Kind(f"kind {number}", "error")) for number in range(1000)) == 1000
+    assert sum(limited.limit.admit(LineKind(f"kind {number}", "error")) for number in range(1000)) == 1000
 
     assert limited.reported == [("spool_failed", 1)]
     assert len(limited.limit._windows) == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.service.plain_text import plain
+from pipeline.service.plain_text import counted, plain
 
 ESCAPES = {
     "\x1b[31mred": r"\x1b[31mred",
@@ -47,3 +47,8 @@ def test_whatever_is_written_is_one_printable_line_and_stays_so(text: str) -> No
 def test_no_character_passes_that_does_not_show() -> None:
     """All of them, not those that came to mind."""
     assert all(plain(chr(number)).isprintable() for number in range(sys.maxunicode + 1))
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 things"), (1, "1 thing"), (2, "2 things"), (1001, "1,001 things")])
+def test_a_number_of_things_is_said_as_people_do(number: int, said: str) -> None:
+    assert counted(number, "thing") == said

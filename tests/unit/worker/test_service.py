@@ -88,6 +88,10 @@ def test_topics_that_are_missing_are_named() -> None:
     assert missing_of(KAFKA, {"raw": 2, "others": 7}) == ["accepted", "rejected", "partial-counts", "failure-rates"]
 
 
+def test_a_single_partition_has_no_plural() -> None:
+    assert (problem_of(KAFKA, {**RIGHT, "raw": 1}) or "").startswith("raw has 1 partition, not 2: ")
+
+
 @pytest.mark.parametrize("topic", RIGHT)
 def test_another_number_of_partitions_is_a_problem(topic: str) -> None:
     """Windows would never be complete, or be so before all partitions are."""
