@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.core.contract import Row
-from pipeline.core.watermarks import NOT_WAITING, Waiting
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor
 from pipeline.core.windows import format_time, parse_time
 
 _ms = lru_cache(maxsize=1024)(parse_time)  # The rows of a window repeat its two times.
@@ -30,7 +30,7 @@ class FailureRateRow:
     complete: bool
     revision: int
     late: int
-    waiting: Waiting = NOT_WAITING
+    waiting: WaitingFor = NOT_WAITING
 
     @property
     def rate(self) -> float:
@@ -72,5 +72,5 @@ class FailureRateRow:
             complete=row["complete"],
             revision=row["revision"],
             late=row["late"],
-            waiting=Waiting(tuple(row.get("waiting_for", ())), row.get("waiting_for_total", 0)),
+            waiting=WaitingFor(tuple(row.get("waiting_for", ())), row.get("waiting_for_total", 0)),
         )

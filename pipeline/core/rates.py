@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from pipeline.core.contract import SUCCESS, CountKey, Row, unpack_partial_key
 from pipeline.core.rate_rows import FailureRateRow
-from pipeline.core.watermarks import NOT_WAITING, Waiting, Watermark, Watermarks
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor, Watermark, Watermarks
 from pipeline.core.window_counts import WindowCounts
 from pipeline.core.windows import NEVER
 
@@ -46,7 +46,7 @@ class WindowRate:
     complete: bool
     revision: int
     late: int
-    waiting: Waiting = NOT_WAITING
+    waiting: WaitingFor = NOT_WAITING
 
 
 @dataclass(slots=True)
@@ -83,11 +83,12 @@ class ReportState:
         return (self.latest_complete, rate) if rate else None
 
     @property
-    def held_back(self) -> Waiting:
-        """What the oldest window that is not complete waits for; nothing if it is not held back."""
-        return self.waiting(self.unended[0]) if self.unended else NOT_WAITING
+    def held_back(self) -> tuple[WaitingFor, int]:
+        """What the oldest incomplete window waits for, and by how much (ms) the first partition has passed its end."""
+        waiting = self.waiting(self.unended[0]) if self.unended else NOT_WAITING
+        return waiting, self.watermarks.highest - self.unended[0] - self.width if waiting.number else 0
 
-    def waiting(self, window: int) -> Waiting:
+    def waiting(self, window: int) -> WaitingFor:
         """Return what *window* waits for; nothing while no partition is far past its end."""
         end = window + self.width
         return self.watermarks.waiting(end) if end + HELD_BACK_AFTER <= self.watermarks.highest else NOT_WAITING

@@ -18,7 +18,7 @@ class Watermark(NamedTuple):
     expiry: int
 
 
-class Waiting(NamedTuple):
+class WaitingFor(NamedTuple):
     """
     Which partitions have not passed the end of a window.
 
@@ -31,7 +31,7 @@ class Waiting(NamedTuple):
     number: int = 0
 
 
-NOT_WAITING = Waiting()
+NOT_WAITING = WaitingFor()
 
 
 class Watermarks:
@@ -91,11 +91,11 @@ class Watermarks:
         """The partition with the lowest watermark, of several the lowest number."""
         return self._ordered()[0][1]
 
-    def waiting(self, end: int) -> Waiting:
+    def waiting(self, end: int) -> WaitingFor:
         """Return which partitions have not come to *end* (ms)."""
         order = self._ordered()
         number = bisect_left(order, (end, NEVER))
-        return Waiting(tuple(sorted(partition for _, partition in order[: min(number, WAITING_FOR_MAX)])), number)
+        return WaitingFor(tuple(sorted(partition for _, partition in order[: min(number, WAITING_FOR_MAX)])), number)
 
     def _ordered(self) -> list[tuple[int, int]]:
         if self._order is None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.rate_rows import FailureRateRow
 from pipeline.core.rates import WindowRate, merge_counts
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor
 from pipeline.core.windows import NEVER
 from tests.harness.report import AT_NOON, MINUTE, NOON, NOW, Record, count, mark, new_state, numbers, report, values
 
@@ -213,6 +214,20 @@ def test_a_row_names_the_partitions_that_hold_its_window_back() -> None:
     assert early == again == []
     assert [(value["waiting_for"], value["waiting_for_total"]) for value in values(held)] == [([1], 1)]
     assert [(value["complete"], "waiting_for" in value) for value in values(done)] == [(True, False)]
+
+
+def test_what_holds_the_oldest_window_back_is_known_with_each_record() -> None:
+    """And by how much the first partition has passed its end: 2 minutes and 1 ms; what is complete waits for none."""
+    state = new_state(3)
+    end = NOON + MINUTE
+    report(state, [count(1), count(1, window=end), mark(end), mark(end + 119_999, partition=2)], now=NOW)
+    early = state.held_back
+    report(state, [mark(end + 120_001, partition=2)], now=NOW + 1)
+    held = state.held_back
+    report(state, [mark(end, partition=1)], now=NOW + 2)
+
+    assert early == state.held_back == (NOT_WAITING, 0)
+    assert held == (WaitingFor((1,), 1), 120_001)
 
 
 # --- Late deletions.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.watermarks import NOT_WAITING, Waiting, Watermark, Watermarks
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor, Watermark, Watermarks
 from pipeline.core.windows import NEVER
 
 PARTITIONS = 4
@@ -49,14 +49,14 @@ def test_the_lowest_is_the_lowest_after_any_history(said: list[tuple[int, int, i
     assert watermarks.furthest_behind == marks.index(min(marks))
     for end in range(10):
         behind = tuple(partition for partition, mark in enumerate(marks) if mark < end)
-        assert watermarks.waiting(end) == Waiting(behind, len(behind))
+        assert watermarks.waiting(end) == WaitingFor(behind, len(behind))
 
 
 def test_a_window_waits_for_those_that_have_not_come_to_its_end() -> None:
     """At the end is past it: windows are half-open."""
     watermarks = at(60, 59, 61, NEVER)
 
-    assert watermarks.waiting(60) == Waiting((1, 3), 2)
+    assert watermarks.waiting(60) == WaitingFor((1, 3), 2)
     assert watermarks.waiting(NEVER) == NOT_WAITING
     assert watermarks.furthest_behind == 3
 
@@ -65,4 +65,4 @@ def test_at_most_twenty_are_named_and_all_are_counted() -> None:
     """30 wait: named are those furthest behind, 10 to 29, in the order of their numbers."""
     watermarks = at(*range(100, 70, -1))
 
-    assert watermarks.waiting(101) == Waiting(tuple(range(10, 30)), 30)
+    assert watermarks.waiting(101) == WaitingFor(tuple(range(10, 30)), 30)
