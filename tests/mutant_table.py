@@ -114,9 +114,9 @@ MUTANTS = (
     ),
     Mutant(
         "a count is added, not replaced",
-        REPORT,
-        "self.counts[window][partition, code] = number",
-        "self.counts[window][partition, code] = number + self.counts[window].get((partition, code), 0)",
+        "pipeline/core/window_counts.py",
+        "change = number - self.number(partition, code)",
+        "change = number",
     ),
     Mutant(
         "a chunk's count is written, not the sum",

@@ -16,6 +16,8 @@ _INSTANT = "%Y-%m-%dT%H:%M:%SZ"
 _ROW_FIELDS = {
     "window_start", "window_end", "error_code", "failures", "total", "rate", "complete", "revision", "late"
 }  # fmt: skip
+_WAITING_FIELDS = {"waiting_for", "waiting_for_total"}  # Of a window that is held back; other rows have neither.
+_WAITING_FOR_MAX = 20
 
 
 class FoundRow(NamedTuple):
@@ -26,6 +28,7 @@ class FoundRow(NamedTuple):
     complete: bool
     revision: int
     late: int
+    waiting_for: tuple[int, ...]
     offset: int
 
 
@@ -55,12 +58,18 @@ class FoundRows:
                 return
             problems = self._problems(record, value, window)
             row = FoundRow(
-                value["failures"], value["total"], value["complete"], value["revision"], value["late"], record.offset
+                value["failures"],
+                value["total"],
+                value["complete"],
+                value["revision"],
+                value["late"],
+                (*value.get("waiting_for", ()), -1, value.get("waiting_for_total", 0)),
+                record.offset,
             )
             code = value["error_code"]
             rows = self.newest.setdefault(window, {})
             before = rows.get(code)
-            if before is not None and before[:5] == row[:5]:
+            if before is not None and before[:6] == row[:6]:
                 self._find(record.offset, f"{_text(record.key)}: says what the row before it says", FindingKind.DOUBLED)
             elif before is not None and any(new < old for new, old in zip(row[1:5], before[1:5], strict=True)):
                 problems.append(f"goes back behind the row at offset {before.offset}")
@@ -76,7 +85,7 @@ class FoundRows:
         key = f"{value['window_start']}|{code or ''}"
         if record.key != key.encode():
             found.append(f"the value belongs under the key {key}")
-        if value.keys() != _ROW_FIELDS:
+        if value.keys() not in (_ROW_FIELDS, _ROW_FIELDS | _WAITING_FIELDS):
             found.append(f"its fields are {sorted(value)}")
         if window % self.width_ms or value["window_end"] != _show(window + self.width_ms):
             found.append(f"{value['window_start']} to {value['window_end']} is no window")
@@ -91,6 +100,15 @@ class FoundRows:
             found.append(f"complete {complete}, revision {revision}, late {late}")
         elif late and not complete:
             found.append(f"{late} late, and the window is not complete")
+        if "waiting_for" in value:
+            waiting, number = value["waiting_for"], value["waiting_for_total"]
+            if (
+                complete
+                or waiting != sorted({*waiting})
+                or len(waiting) != min(number, _WAITING_FOR_MAX)
+                or not waiting
+            ):
+                found.append(f"complete {complete}, waiting for {waiting} of {number}")
         return found
 
     def compare(self, window: int, counts: Mapping[str, int], watermark: int) -> list[RateProblem]:
@@ -120,10 +138,11 @@ class FoundRows:
 
     def _state_problems(self, window: int, rows: Mapping[str | None, FoundRow], watermark: int) -> list[RateProblem]:
         """All rows of a window are written together, so they say the same of it."""
-        states = {row[2:5] for row in rows.values()}
+        states = {row[2:6] for row in rows.values()}
         newest = max((row.offset for row in rows.values()), default=None)
         if len(states) > 1:
-            return [RateProblem(newest, f"{_show(window)}: its rows differ in complete, revision or late")]
+            differ = f"{_show(window)}: its rows differ in complete, revision, late or waiting_for"
+            return [RateProblem(newest, differ)]
         if states and window + self.width_ms <= watermark and not next(iter(states))[0]:
             return [
                 RateProblem(newest, f"{_show(window)}: not complete, but event time passed its end in all partitions")

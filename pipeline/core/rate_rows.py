@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.core.contract import Row
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor
 from pipeline.core.windows import format_time, parse_time
 
 _ms = lru_cache(maxsize=1024)(parse_time)  # The rows of a window repeat its two times.
@@ -18,7 +19,7 @@ class FailureRateRow:
     A row of failure-rates: the failures of one ErrorCode in one window, or of all (`error_code` None).
 
     `window_start` and `window_end` are ms since the epoch, `total` is all deletions of the window, failed or not.
-    `complete`, `revision` and `late` are those of WindowRate.
+    `complete`, `revision`, `late` and `waiting` are those of WindowRate.
     """
 
     window_start: int
@@ -29,6 +30,7 @@ class FailureRateRow:
     complete: bool
     revision: int
     late: int
+    waiting: WaitingFor = NOT_WAITING
 
     @property
     def rate(self) -> float:
@@ -42,7 +44,7 @@ class FailureRateRow:
 
     def to_json(self) -> str:
         """Write the value of the record: a JSON object in ASCII, on one line."""
-        value = {
+        value: dict[str, object] = {
             "window_start": format_time(self.window_start),
             "window_end": format_time(self.window_end),
             "error_code": self.error_code,
@@ -53,6 +55,8 @@ class FailureRateRow:
             "revision": self.revision,
             "late": self.late,
         }
+        if self.waiting.number:
+            value |= {"waiting_for": self.waiting.partitions, "waiting_for_total": self.waiting.number}
         return json.dumps(value)
 
     @classmethod
@@ -68,4 +72,5 @@ class FailureRateRow:
             complete=row["complete"],
             revision=row["revision"],
             late=row["late"],
+            waiting=WaitingFor(tuple(row.get("waiting_for", ())), row.get("waiting_for_total", 0)),
         )

@@ -17,7 +17,7 @@ CODES_KEPT_MAX = 1000  # Of a window: what a sender makes up beyond adds to the 
 
 
 class WindowRow(NamedTuple):
-    """The row for all codes of a window; times are ms since the epoch."""
+    """The row for all codes of a window; times are ms since the epoch; `waiting_for` as in docs/contract.md."""
 
     start: int
     end: int
@@ -27,6 +27,8 @@ class WindowRow(NamedTuple):
     complete: bool
     revision: int
     late: int
+    waiting_for: tuple[int, ...]
+    waiting_for_total: int
 
 
 class Share(NamedTuple):
@@ -82,7 +84,7 @@ class Windows:
             return
         if code is None:
             self._rows[start] = WindowRow(
-                start, end, row.total, row.failures, row.rate, row.complete, row.revision, row.late
+                start, end, row.total, row.failures, row.rate, row.complete, row.revision, row.late, *row.waiting
             )
             return
         shares = self._shares.setdefault(start, {})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.core import rates
 from pipeline.core.contract import Topics, transactional_prefix
 from pipeline.core.rates import ReportState, WindowRate
+from pipeline.core.watermarks import WaitingFor
 from pipeline.kafka import ConsumerRecord, TopicPartition
 from pipeline.kafka.reader import Committed, LogReader
 from pipeline.kafka.transactions import output
@@ -100,21 +101,27 @@ class ReportStage:
             return None
         sizes = state.records, len(rows), late
         state.records, state.committed_at = 0, now
-        last_complete = state.rates.last_complete  # As of this chunk: the next one may come before it is committed.
+        shown = state.rates.last_complete, state.rates.held_back  # Of this chunk: the next may come before its commit.
         return Output(
             [output(self._rates, rows)],
             "",
-            lambda seconds, _: self._on_committed(last_complete, chunk, sizes, seconds),
+            lambda seconds, _: self._on_committed(shown, chunk, sizes, seconds),
         )
 
     def _on_committed(
-        self, last_complete: tuple[int, WindowRate] | None, chunk: Chunk, sizes: tuple[int, int, int], seconds: float
+        self,
+        shown: tuple[tuple[int, WindowRate] | None, tuple[WaitingFor, int]],
+        chunk: Chunk,
+        sizes: tuple[int, int, int],
+        seconds: float,
     ) -> None:
         metrics, (records, rows, late) = self._metrics, sizes
         metrics.of_chunk(self.name, chunk.partition, records=records, seconds=seconds, behind=chunk.behind)
         metrics.rows.inc(rows)
         metrics.late.inc(late)
+        last_complete, held_back = shown
         metrics.show_rates(last_complete)
+        metrics.show_waiting(*held_back)
 
     def tick_seconds(self, state: Reporting) -> float:
         """Return less while rows wait for their interval, or positions to be committed."""
@@ -136,8 +143,10 @@ class ReportStage:
         """Show what was rebuilt."""
         self._metrics.rebuild_seconds.labels(self.name).observe(seconds)
         self._metrics.show_rates(state.rates.last_complete)
+        self._metrics.show_waiting(*state.rates.held_back)
 
     def on_closed(self, partition: int) -> None:
         """Stop showing what another worker shows from now on."""
         self._metrics.forget(self.name, partition)
         self._metrics.show_rates(None)
+        self._metrics.show_waiting()

@@ -267,6 +267,7 @@ class World:
         """Return failures, total and complete of the newest row of each key of failure-rates."""
         log = self.broker.log(TopicPartition(TOPICS.failure_rates, 0))
         newest = {record.key or b"": json.loads(record.value or b"") for record in log.committed()}
+        assert not any(row["complete"] and "waiting_for" in row for row in newest.values())
         return {key: (row["failures"], row["total"], row["complete"]) for key, row in newest.items()}
 
     def _accepted(self, partition: int) -> list[tuple[int, int, int, str]]:

@@ -105,13 +105,20 @@ function codeRow(code, index, failures, total, last) {
   return element("tr", {}, name, number(failures), share(total ? failures / total : 0), cell);
 }
 
+/** Which partitions hold a window back: they are named, and those beyond 20 are counted. */
+function waits({ waiting_for: named, waiting_for_total: all }) {
+  if (!all) return "";
+  const more = all > named.length ? ` and ${whole.format(all - named.length)} more` : "";
+  return `, waits for ${all === 1 ? "partition" : "partitions"} ${named.join(", ")}${more}`;
+}
+
 function showWindows() {
   const newest = rates.windows.at(-1);
   const day = newest ? new Date(newest.start).toISOString().slice(0, 10) : "";
   $("windows-caption").textContent = newest ? `Newest first, ${day} UTC` : "None yet";
   fill($("windows").tBodies[0], rates.windows.toReversed().map((window) => {
     const late = window.late ? `, ${whole.format(window.late)} late` : "";
-    const state = element("td", { class: window.complete ? "complete" : "open", text: window.complete ? `complete${late}` : "open" });
+    const state = element("td", { class: window.complete ? "complete" : "open", text: window.complete ? `complete${late}` : `open${waits(window)}` });
     if (window.revision) state.title = `corrected ${window.revision} times`;
     return element("tr", {}, heading(undefined, instant(window.start, clock(window.start, { day }))), number(window.total), number(window.failures), share(window.rate), state);
   }));

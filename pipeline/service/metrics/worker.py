@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from pipeline.core.event import Content
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.rates import WindowRate
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor
 from pipeline.service.metrics.table import Table, counter, gauge, histogram
 
 ERROR_CODES_MAX = 50
@@ -131,6 +132,15 @@ class WorkerMetrics(Table):
         "vod_pipeline_window_start_timestamp_seconds",
         "Start of the last complete window; it stands still when a partition's watermark does.",
     )
+    waited_for = gauge(
+        "vod_pipeline_waited_for_partitions",
+        "Partitions that the oldest incomplete window waits for, from two minutes after the first has passed its end.",
+    )
+    waited_for_seconds = gauge(
+        "vod_pipeline_waited_for_seconds",
+        "By how much the first partition has passed the end of that window, for the 20 furthest behind at most.",
+        "partition",
+    )
     rows = counter("vod_pipeline_failure_rate_rows", "Rows written to failure-rates.")
     late = counter(
         "vod_pipeline_late_events",
@@ -238,6 +248,13 @@ class WorkerMetrics(Table):
             self.failure_ratio.labels(label).set(number / rate.total)
         self.window_total.set(rate.total)
         self.window_start.set(start / 1000)
+
+    def show_waiting(self, waiting: WaitingFor = NOT_WAITING, waited_ms: int = 0) -> None:
+        """Show whom the oldest incomplete window waits for, or none when this worker does not own the report."""
+        self.waited_for.set(waiting.number)
+        self.waited_for_seconds.clear()
+        for partition in waiting.partitions:
+            self.waited_for_seconds.labels(partition).set(waited_ms / 1000)
 
     def forget(self, stage: str, partition: int) -> None:
         """End the series of a partition that moved on."""

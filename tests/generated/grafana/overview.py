@@ -236,6 +236,17 @@ def _delays() -> list[Builder[Panel]]:
             says=meaning("vod_pipeline_watermark_timestamp_seconds",
                 "One partition that stands still keeps all windows incomplete."),
         ),
+        lines(
+            "Windows wait for",
+            q(f"max by (partition) ({of('vod_pipeline_waited_for_seconds')})", "partition {{partition}}"),
+            unit="s", limits=warn(300), span=12, anchor="windowsheldback",
+            says=meaning("vod_pipeline_waited_for_seconds"),
+        ),
+        lines(
+            "Partitions waited for", q(f"max({of('vod_pipeline_waited_for_partitions')})", "partitions"),
+            unit="short", limits=warn(1), span=12, anchor="windowsheldback",
+            says=meaning("vod_pipeline_waited_for_partitions"),
+        ),
     ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ RECEIVED = f'vod_pipeline_received_records_total{{{W},partition="0"}}'
 LOST = f'vod_pipeline_lost_records_total{{{W},partition="0"}}'
 KEYS = f'vod_pipeline_state_keys{{{W},partition="0"}}'
 WATERMARK = f'vod_pipeline_watermark_timestamp_seconds{{{W},partition="0"}}'
+WAITED_FOR = f'vod_pipeline_waited_for_seconds{{{W},partition="3"}}'
 LAG = f'vod_pipeline_lag_offsets{{{W},stage="accept",partition="0"}}'
 PAUSED, REFUSED = (
     f'vod_pipeline_partition_paused{{{W},stage="accept",partition="0",cause="{cause}"}}'

@@ -16,6 +16,7 @@ from tests.harness.alert_stories.healthy import (
     UP_BRIDGE,
     UP_WORKER,
     W2,
+    WAITED_FOR,
     WATERMARK,
     WORKER,
     Story,
@@ -156,6 +157,18 @@ WORKERS = [
         fires("WatermarkStuck", "The watermark of partition 0 is 11m 30s behind the clock.", partition="0"),
     ),
     Story("a watermark stood still for nine minutes", 14, {WATERMARK: "-30+60x5 270x20"}),
+    Story(
+        "one partition is read by none while the others go on",
+        12,
+        {WAITED_FOR: "_x2 130+60x3 310+60x20"},
+        fires(
+            "WindowsHeldBack",
+            "Other partitions are 11m 10s past the end of a window that waits for partition 3.",
+            partition="3",
+        ),
+    ),
+    Story("a window waits, the others less than five minutes past its end", 20, {WAITED_FOR: "_x2 130+60x2 290x20"}),
+    Story("a window has waited, and its partition comes", 10, {WAITED_FOR: "_x2 130+60x7 stale"}),
     Story(
         "the partition's last worker went away, and another shows none",
         12,

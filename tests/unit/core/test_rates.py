@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.contract import pack_watermark_key
 from pipeline.core.rate_rows import FailureRateRow
 from pipeline.core.rates import WindowRate, merge_counts
+from pipeline.core.watermarks import NOT_WAITING, WaitingFor
 from pipeline.core.windows import NEVER
 from tests.harness.report import AT_NOON, MINUTE, NOON, NOW, Record, count, mark, new_state, numbers, report, values
 
@@ -73,40 +73,6 @@ def test_partitions_add_up_and_a_count_replaces_the_one_before() -> None:
     counts = [count(3), count(2, partition=1), count(5), count(1, code="X", partition=1)]
 
     assert numbers(report(new_state(2), counts, now=NOW)) == [(None, 1, 8, False, 0, 0), ("X", 1, 8, False, 0, 0)]
-
-
-def test_a_window_that_has_expired_is_complete_though_a_partition_had_no_event() -> None:
-    """It had a rejected record only, so its watermark is unknown; the window is dropped, and its row stays as it is."""
-    late = NOON + 60 * MINUTE
-
-    rows = report(new_state(2), [count(3), mark(late, expiry=late), mark(NEVER, partition=1, expiry=late)], now=NOW)
-
-    assert numbers(rows) == [(None, 0, 3, True, 0, 0)]
-
-
-def test_a_window_that_waits_for_its_interval_ends_once_more_where_a_partition_begins_anew() -> None:
-    """Its row is written while the watermark lies before its end again."""
-    state, end = new_state(), NOON + MINUTE
-    began_anew = Record(pack_watermark_key(0), json.dumps({"watermark": NOON, "expiry": NEVER, "anew": True}).encode())
-
-    written = [
-        report(state, records, now=NOW + after)
-        for records, after in (
-            ([count(1)], 0),
-            ([count(2), mark(end)], 1),
-            ([began_anew], 2),
-            ([], 1000),
-            ([mark(end)], 2000),
-        )
-    ]
-
-    assert [numbers(rows) for rows in written] == [
-        [(None, 0, 1, False, 0, 0)],
-        [],
-        [],
-        [(None, 0, 2, False, 0, 0)],
-        [(None, 0, 2, True, 0, 0)],
-    ]
 
 
 class Unwalked(dict[int, Any]):
@@ -213,10 +179,10 @@ def test_the_report_has_no_watermark_while_a_partition_has_none() -> None:
     """The lowest of all is the whole's; the same for the expiry."""
     state = new_state(2)
     merge_counts(state, [mark(NOON, expiry=5)])
-    assert (state.watermark, state.expiry) == (NEVER, NEVER)
+    assert (state.watermarks.lowest, state.watermarks.expiry) == (NEVER, NEVER)
 
     merge_counts(state, [mark(NOON - 1, partition=1, expiry=7)])
-    assert (state.watermark, state.expiry) == (NOON - 1, 5)
+    assert (state.watermarks.lowest, state.watermarks.expiry) == (NOON - 1, 5)
 
 
 def test_the_last_complete_window_is_the_latest() -> None:
@@ -229,6 +195,39 @@ def test_the_last_complete_window_is_the_latest() -> None:
 
     expected = WindowRate(total=1, failures={}, complete=True, revision=0, late=0)
     assert state.last_complete == (NOON + MINUTE, expected)
+
+
+# --- Held back.
+
+
+def test_a_row_names_the_partitions_that_hold_its_window_back() -> None:
+    """Two minutes after the first one has passed its end, when it is looked at next; nothing once it is complete."""
+    state = new_state(3)
+    end = NOON + MINUTE
+    report(state, [count(1), mark(end), mark(end + 119_999, partition=2)], now=NOW)
+    early = report(state, [], now=NOW + 60_000)
+
+    held = report(state, [mark(end + 120_000, partition=2)], now=NOW + 120_000)
+    again = report(state, [], now=NOW + 180_000)
+    done = report(state, [mark(end, partition=1)], now=NOW + 180_100)
+
+    assert early == again == []
+    assert [(value["waiting_for"], value["waiting_for_total"]) for value in values(held)] == [([1], 1)]
+    assert [(value["complete"], "waiting_for" in value) for value in values(done)] == [(True, False)]
+
+
+def test_what_holds_the_oldest_window_back_is_known_with_each_record() -> None:
+    """And by how much the first partition has passed its end: 2 minutes and 1 ms; what is complete waits for none."""
+    state = new_state(3)
+    end = NOON + MINUTE
+    report(state, [count(1), count(1, window=end), mark(end), mark(end + 119_999, partition=2)], now=NOW)
+    early = state.held_back
+    report(state, [mark(end + 120_001, partition=2)], now=NOW + 1)
+    held = state.held_back
+    report(state, [mark(end, partition=1)], now=NOW + 2)
+
+    assert early == state.held_back == (NOT_WAITING, 0)
+    assert held == (WaitingFor((1,), 1), 120_001)
 
 
 # --- Late deletions.

@@ -185,5 +185,5 @@ def test_memory_ends_at_the_expiry(plan: list[Step]) -> None:
 
     drain(state, NOW + 10_000)
 
-    assert all(window >= state.expiry for window in state.counts)
+    assert all(window >= state.watermarks.expiry for window in state.counts)
     assert set(state.counts) >= set(state.published) >= set(state.written_at)

@@ -113,7 +113,7 @@ def test_a_total_never_falls_while_a_compacted_count_has_not_been_read_again() -
     """Compaction removes a count before its successor is read: the row waits for that one instead of being wrong."""
     state = new_state(2)
     report(state, [count(5), count(2, partition=1)], now=NOW)
-    del state.counts[NOON][0, ""]
+    state.counts[NOON].replace(0, "", 0)
 
     waiting = report(state, [count(3, partition=1)], now=NOW + 1000)
     rows = report(state, [count(6)], now=NOW + 2000)

@@ -53,9 +53,17 @@ def test_the_newest_row_of_a_key_replaces_the_others() -> None:
     )  # fmt: skip
 
     rates = windows.shown()
-    assert [window.row[2:] for window in rates.windows] == [(12, 3, 0.25, True, 1, 2)]
+    assert [window.row[2:] for window in rates.windows] == [(12, 3, 0.25, True, 1, 2, (), 0)]
     assert rates.windows[0].shares == (Share(3, 0.25),)
     assert rates.windows[0].others == Share(0, 0.0)
+
+
+def test_a_window_says_whom_it_waits_for() -> None:
+    """As its newest row does: the page names them."""
+    windows = windows_of(row(waiting_for=[1], waiting_for_total=1), row(waiting_for=[1, 3], waiting_for_total=21))
+
+    window = windows.shown().windows[0].row
+    assert (window.waiting_for, window.waiting_for_total) == ((1, 3), 21)
 
 
 def test_only_the_newest_windows_are_kept_whatever_order_they_come_in() -> None:

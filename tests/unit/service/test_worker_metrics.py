@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from pipeline.core.event import content_of, validate
 from pipeline.core.rates import WindowRate
+from pipeline.core.watermarks import WaitingFor
 from pipeline.service.metrics.worker import CodeLabels, RecordTotals, WorkerMetrics
 from tests.builders import keyed
 from tests.vectors.delete_media_complete import FAILURE, SUCCESS
@@ -195,6 +196,26 @@ def test_codes_of_the_window_before_are_gone(registry: CollectorRegistry, worker
     worker.show_rates(None)
     assert ratio(registry, "all") is None
     assert registry.get_sample_value("vod_pipeline_window_deletions") == 0.0
+
+
+def waited(registry: CollectorRegistry) -> tuple[float | None, ...]:
+    seconds = [
+        registry.get_sample_value("vod_pipeline_waited_for_seconds", {"partition": partition}) for partition in "135"
+    ]
+    return registry.get_sample_value("vod_pipeline_waited_for_partitions"), *seconds
+
+
+def test_whom_a_window_waits_for_is_shown_while_it_does(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
+    """Those who came have no series any more, and a report that moved on shows none."""
+    worker.show_waiting(WaitingFor((1, 3), 21), 130_000)
+    both = waited(registry)
+    worker.show_waiting(WaitingFor((3, 5), 2), 190_000)
+    others = waited(registry)
+    worker.show_waiting()
+
+    assert both == (21.0, 130.0, 130.0, None)
+    assert others == (2.0, None, 190.0, 190.0)
+    assert waited(registry) == (0.0, None, None, None)
 
 
 def test_codes_without_a_label_of_their_own_add_up(registry: CollectorRegistry, worker: WorkerMetrics) -> None:
