@@ -18,7 +18,9 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...] = LAWS
 
 
-PARTITION, TRANSACTIONS = "pipeline/worker/partition.py", "pipeline/kafka/transactions.py"
+PARTITION, COMMITTER = "pipeline/worker/partition.py", "pipeline/worker/committer.py"
+TRANSACTIONS, TAKEOVER = "pipeline/kafka/transactions.py", "pipeline/kafka/takeover.py"
+OPENING = "pipeline/worker/opening.py"
 ACCEPT, REPORT, CLOCK = "pipeline/core/deduplication.py", "pipeline/core/rates.py", "pipeline/core/log_clock.py"
 METADATA = "pipeline/core/offset_metadata.py"
 STAGE, FETCHING = "pipeline/worker/accept.py", "pipeline/worker/consumer_thread.py"
@@ -28,9 +30,9 @@ MUTANTS = (
         "the offset is committed before the rows are produced",
         TRANSACTIONS,
         """            written_at = await self._produce(written)
-            await self._ask(self._client.commit_offsets, group, {source: position})
+            await self._ask(self._client.commit_offsets, group, positions)
 """,
-        """            await self._ask(self._client.commit_offsets, group, {source: position})
+        """            await self._ask(self._client.commit_offsets, group, positions)
             await self._ask(partial(self._client.end, commit=True))
             if written:
                 await self._ask(self._client.add_partitions, [output.tp for output in written])
@@ -51,8 +53,8 @@ MUTANTS = (
     Mutant(
         "what is not answered is followed by a transaction of the same epoch",
         TRANSACTIONS,
-        "            if self._is_unanswered:\n",
-        "            if False:\n",
+        "            while self._is_unanswered:\n",
+        "            while False:\n",
     ),
     Mutant(
         "what is asked again counts as answered",
@@ -63,8 +65,8 @@ MUTANTS = (
     Mutant(
         "the offset's marker is not asked for",
         TRANSACTIONS,
-        "            await self._ask(self._client.add_group, group)\n",
-        "",
+        "            await self._ask(self._client.add_group, group)\n            written_at",
+        "            written_at",
     ),
     Mutant("the committed offset is not compared", PARTITION, "if chunk.begin != session.next:", "if False:"),
     Mutant("a gap is ignored", PARTITION, "if chunk.begin != session.next:", "if chunk.begin < session.next:"),
@@ -75,20 +77,87 @@ MUTANTS = (
         "if chunk.begin > session.next:",
     ),
     Mutant(
-        "no fencing",
-        PARTITION,
-        'self._open_producer(f"{self._stage.transactional_prefix}{self._number}")',
-        'self._open_producer(f"{self._stage.transactional_prefix}{self._number}-{id(self)}")',
+        "anyone may claim a partition",
+        OPENING,
+        'name = f"{self._stage.transactional_prefix}{self._tp.partition}"',
+        'name = f"{self._stage.transactional_prefix}{self._tp.partition}-{id(self)}"',
     ),
     Mutant(
-        "the offset is read before the predecessor is fenced",
+        "who is named is not fenced",
+        TAKEOVER,
+        "and name not in fenced:",
+        "and name not in (name, *fenced):",
+    ),
+    Mutant(
+        "the offset is read before who is named is fenced",
+        TAKEOVER,
+        """                predecessor = await self._fence(name)
+                committed = await self._committed(lock, tp)
+""",
+        """                committed = await self._committed(lock, tp, is_stable=False)
+                predecessor = await self._fence(name)
+""",
+    ),
+    Mutant("an offset is read before it is stable", TAKEOVER, "is_stable: bool = True", "is_stable: bool = False"),
+    Mutant("a partition is not claimed", OPENING, "claimed = await claim.make(self._tp, at, owner)", "claimed = at"),
+    Mutant(
+        "who commits is not named",
+        COMMITTER,
+        'owner = "" if self.is_release else self.owner',
+        'owner = ""',
+    ),
+    Mutant(
+        "a partition is released while it is committed",
         PARTITION,
-        """        producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
-        committed = await self._reader.committed(self._stage.group, self._tp)
+        """        if session.committing is not None:
+            await session.committing
+        offset,""",
+        "        offset,",
+    ),
+    Mutant(
+        "a partition is taken back while it is committed",
+        COMMITTER,
+        "while any(commit.tp == tp for commit in self._under_way):",
+        "while False:",
+    ),
+    Mutant(
+        "what failed is followed by a transaction of the same epoch",
+        COMMITTER,
+        "and not await self._is_sure(self._producer):",
+        "and False:",
+    ),
+    Mutant(
+        "what is repeated is not looked up before",
+        COMMITTER,
+        "                if position == commit.position:\n",
+        "                if False:\n",
+    ),
+    Mutant(
+        "a position is not known from the one before it",
+        COMMITTER,
+        ", transaction=transaction))",
+        "))",
+    ),
+    Mutant("sequence numbers outlive their epoch", TRANSACTIONS, "        self._sequences.clear()\n", ""),
+    Mutant(
+        "what a fenced owner sent late stays undecided",
+        TAKEOVER,
+        "        await producer.renew(self._group)\n",
+        "",
+    ),
+    Mutant(
+        "the offset does not go back before what hangs is committed",
+        TAKEOVER,
+        """            await lock.commit([], {tp: OffsetAndMetadata(before, with_owner("", name))}, self._group)
+            await self._committed(lock, tp)  # Until it is marked the other one could overtake it.
 """,
-        """        committed = await self._reader.committed(self._stage.group, self._tp)
-        producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
-""",
+        "",
+    ),
+    Mutant(
+        "the offset goes forward before it went back",
+        TAKEOVER,
+        "            await self._committed(lock, tp)  # Until it is marked the other one could overtake it.\n",
+        "",
     ),
     Mutant(
         "a broken producer is used again",
@@ -109,8 +178,8 @@ MUTANTS = (
     Mutant(
         "a chunk's begin is committed, not its end",
         PARTITION,
-        "OffsetAndMetadata(end, output.metadata)",
-        "OffsetAndMetadata(end - 1, output.metadata)",
+        "Commit(self._tp, end, output.metadata",
+        "Commit(self._tp, end - 1, output.metadata",
     ),
     Mutant(
         "a count is added, not replaced",
@@ -182,17 +251,17 @@ MUTANTS = (
     ),
     Mutant(
         "a transaction begins before the one before it is marked",
-        PARTITION,
-        "        await producer.until_marked([rows.tp for rows in output.rows if rows.batches])\n",
-        "",
+        COMMITTER,
+        "            await producer.until_marked(touched)\n",
+        "            pass\n",
     ),
     Mutant(
         "what hangs is not ended",
-        PARTITION,
-        "        await producer.resolve(self._reader, self._stage, self._number, committed)\n",
-        "",
+        TAKEOVER,
+        "        if not tps:\n",
+        "        if True:\n",
     ),
-    Mutant("what hangs is always committed", TRANSACTIONS, "commit = known[0] if known else True", "commit = True"),
+    Mutant("what hangs is always committed", TAKEOVER, "commit = next(", "commit = True or next("),
     Mutant(
         "what is refused for good ends the worker in the end",
         PARTITION,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from pipeline.kafka.tools.cluster import Cluster, connect
+from pipeline.core.offset_metadata import owner_of, with_owner
+from pipeline.kafka.tools.cluster import Cluster, CommittedOffset, connect
 from pipeline.service.errors import OperatorError
 from pipeline.service.settings import Settings
 
@@ -42,7 +43,8 @@ def reset(settings: Settings, partition: int, to: Literal["earliest", "latest", 
     """
     Set where the accept stage goes on in one raw partition, and drop the state committed with the old offset.
 
-    The state is then restored from all of `accepted`, so what was accepted once is not accepted again.
+    The state is then restored from all of `accepted`, so what was accepted once is not accepted again. Who committed
+    last is still named, and fenced by who goes on: it may be a worker that only stands still.
 
     Raises:
         OffsetsError: no such partition.
@@ -55,5 +57,8 @@ def reset(settings: Settings, partition: int, to: Literal["earliest", "latest", 
         position = found[partition]
         known = position.start if position.committed is None else position.committed
         offset = {"earliest": position.start, "latest": position.end, "committed": known}[to]
-        cluster.set_committed(settings.worker.group, settings.kafka.topics.raw, partition, offset)
+        group, raw = settings.worker.group, settings.kafka.topics.raw
+        before = cluster.committed(group, raw, len(found)).get(partition)
+        metadata = with_owner("", owner_of(before.metadata if before else ""))
+        cluster.set_committed(group, raw, partition, CommittedOffset(offset, metadata))
     return position._replace(committed=offset)

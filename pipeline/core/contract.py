@@ -106,7 +106,8 @@ def transactional_prefix(raw: str, group: str, stage: str = "") -> str:
     """
     Return what the transactional ids of a *group* that reads *raw* begin with, or those of its *stage*.
 
-    The number of the stage's source partition follows. An id outlives its process: under it a successor fences it.
+    The number of the stage's source partition follows: under that id it is claimed. Those of the workers, which write,
+    have "worker" for a stage, and what no other has behind it.
     """
     return f"{raw}-{group}-{stage}-" if stage else f"{raw}-{group}-"
 

@@ -1,5 +1,5 @@
 """
-What a partition's offset commit carries of its state: that which `accepted` cannot restore.
+What a partition's offset commit carries: what `accepted` cannot restore of its state, and whose producer commits it.
 
 Pure.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 from pipeline.core.deduplication import UNKNOWN, AcceptState, LastAccepted
 from pipeline.core.log_clock import LogClock
@@ -43,3 +44,28 @@ def from_metadata(partition: int, policy: TimePolicy, metadata: str) -> AcceptSt
     state.clock, state.watermark, state.totals, state.last = clock, watermark, totals, last
     state.is_anew, state.begun = False, begun
     return state
+
+
+def with_owner(metadata: str, owner: str, **more: int) -> str:
+    """Return *metadata* that names *owner*, the transactional id under which the partition is committed ("": none)."""
+    return json.dumps({**_fields(metadata), "owner": owner, **more}, separators=(",", ":"))
+
+
+def owner_of(metadata: str) -> str:
+    """Return the transactional id that *metadata* names; "": none."""
+    owner = _fields(metadata).get("owner")
+    return owner if isinstance(owner, str) else ""
+
+
+def is_owned(metadata: str) -> bool:
+    """Return whether *metadata* says who its owner is, or that there is none."""
+    return "owner" in _fields(metadata)
+
+
+def _fields(metadata: str) -> dict[str, Any]:
+    """Return what *metadata* says; nothing of what others wrote."""
+    try:
+        fields = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -31,6 +31,11 @@ REFUSALS = (
 class RefusedError(Exception):
     """Kafka refuses a batch, and will however often it is sent; the message names where it was to go, and why."""
 
+    def __init__(self, tp: TopicPartition, why: Exception) -> None:
+        super().__init__(f"{tp.topic}[{tp.partition}]: {why!r}")
+        self.tp = tp
+        self.why = why
+
 
 class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
     """
@@ -55,8 +60,8 @@ class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped.
         self._set_producer_state(producer_id, epoch, sequence)
 
     def build(self) -> bytes:
-        """Return the batch, once."""
-        return self._build()  # type: ignore[no-any-return]  # aiokafka is untyped.
+        """Return the batch, as it is numbered."""
+        return self._builder.build()  # type: ignore[no-any-return]  # aiokafka is untyped.
 
 
 class Batches:
@@ -75,6 +80,11 @@ class Batches:
         self._add: Callable[[Row], bool] | None = None
         for row in rows:
             self.append(row)
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are to send."""
+        return sum(batch.size() for batch in self.batches)
 
     def append(self, row: Row) -> None:
         """Encode *row*."""

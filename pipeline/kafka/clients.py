@@ -40,6 +40,7 @@ def install() -> None:
     KafkaNetSocket.sock_connect = _connect_or_close
     kafka_errors[InvalidRecordError.errno] = InvalidRecordError
     kafka_errors[PRODUCER_FENCED] = ProducerFenced
+    kafka_errors[UnstableOffsetError.errno] = UnstableOffsetError
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped.
@@ -48,6 +49,15 @@ class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]  # aiokafka
     errno = 87
     message = "INVALID_RECORD"
     description = "A record failed the validation on the broker."
+
+
+class UnstableOffsetError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped.
+    """A transaction that is not decided, or has no marker yet, holds another position; aiokafka does not know this."""
+
+    errno = 88
+    message = "UNSTABLE_OFFSET_COMMIT"
+    description = "There are unstable offsets that need to be cleared."
+    retriable = True
 
 
 def is_closed_handle(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ PRIVATE_NAMES = {
         "_aborted_producers", "_consume_aborted_up_to", "_contains_abort_marker", "_records", "_tp"
     ),
     "aiokafka.producer.message_accumulator.BatchBuilder": (
-        "_build", "_builder", "_relative_offset", "_set_producer_state"
+        "_builder", "_relative_offset", "_set_producer_state"
     ),
     "faust.app.base.App": ("_create_directories",),
     "faust.transport.conductor.Conductor": ("_flag_changes",),

@@ -42,8 +42,8 @@ class PermissionsError(SettingsError):
 
 
 def transactional_ids(kafka: KafkaSettings, group: str) -> list[str]:
-    """Return an id of each stage: what is granted for one partition is for all."""
-    return [f"{transactional_prefix(kafka.topics.raw, group, stage)}0" for stage in ("accept", "report")]
+    """Return an id of each kind: what is granted for one partition or worker is for all."""
+    return [f"{transactional_prefix(kafka.topics.raw, group, stage)}0" for stage in ("accept", "report", "worker")]
 
 
 async def require_permissions(kafka: KafkaSettings, group: str) -> None:

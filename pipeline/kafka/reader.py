@@ -1,5 +1,5 @@
 """
-Reading a partition back, and what a group committed for it: what a stage is restored from.
+Reading a partition back: what a stage is restored from.
 
 Every client option that matters is written down; every wait is bounded.
 """
@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupLoadInProgressError, KafkaTimeoutError
+from aiokafka.errors import KafkaTimeoutError
 
 from pipeline.service.lifecycle import close
 from pipeline.service.settings import KafkaSettings
@@ -24,32 +24,11 @@ STOP_SECONDS = 2.0
 FETCH_BYTES = 4 << 20
 
 
-class Committed(NamedTuple):
-    """A consumer group's position in a partition, and the metadata committed with it."""
-
-    offset: int
-    metadata: str
-
-
 class LogReader:
     """Reads partitions of one cluster, with a client of its own for each question."""
 
     def __init__(self, client_options: dict[str, Any]) -> None:
         self._options = client_options
-
-    async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
-        """Return what *group* committed for *tp*. Stale unless the partition's producer was started before."""
-        admin = AIOKafkaAdminClient(**self._options, request_timeout_ms=REQUEST_TIMEOUT_MS)
-        try:
-            await admin.start()
-            answer = await admin.list_consumer_group_offsets(group, partitions=[tp])
-        finally:
-            await close(admin.close(), seconds=STOP_SECONDS)
-        if tp not in answer:
-            # aiokafka 0.14.0 overlooks the error of the whole answer: it is not that nothing was committed (-1).
-            raise GroupLoadInProgressError(f"no answer for {tp}")
-        found = answer[tp]
-        return Committed(found.offset, found.metadata) if found.offset >= 0 else None
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """Return the log start and the log end offset of *tp*."""

@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka.wire import NO_TAGS, Answer, Request, octets, string, topics
+from pipeline.kafka.wire import NO_TAGS, Answer, Request, octets, string, topics, uvarint
 
 ACKS_ALL = -1
 NO_GENERATION = -1
@@ -32,8 +32,18 @@ _POSITION = struct.Struct(">qi")
 _APPENDED = struct.Struct(">ihqqq")
 _CODE = struct.Struct(">ih")
 _OPEN = struct.Struct(">qiiqiq")
+_COMMITTED = struct.Struct(">iqi")
+_INT16 = struct.Struct(">h")
+_INT64 = struct.Struct(">q")
 
 T = TypeVar("T")
+
+
+class Committed(NamedTuple):
+    """A consumer group's position in a partition, and the metadata committed with it."""
+
+    offset: int
+    metadata: str
 
 
 class ProducerId(NamedTuple):
@@ -113,6 +123,24 @@ def describe_producers(tps: Collection[TopicPartition]) -> Request[CodedAnswer[s
     return Request(61, 0, [*topics(dict.fromkeys(tps, ()), tagged=False), NO_TAGS], _read_open)
 
 
+def fetch_offset(group: str, tp: TopicPartition, *, is_stable: bool) -> Request[CodedAnswer[Committed | None]]:
+    """
+    Ask what *group* committed for *tp*.
+
+    Args:
+        is_stable: Refuse to answer while a transaction that is open, or has no marker yet, holds another position.
+    """
+    numbers = [uvarint(2), _INT32.pack(tp.partition), NO_TAGS]
+    parts = [string(group), uvarint(2), string(tp.topic), *numbers, b"\1" if is_stable else b"\0", NO_TAGS]
+    return Request(9, 7, parts, _read_committed)
+
+
+def list_transactions(producer_id: int, states: Collection[str] = ()) -> Request[CodedAnswer[list[str]]]:
+    """Ask a broker which transactional ids it coordinates of a producer id, in one of *states* (KIP-664; Kafka 3.0)."""
+    parts = [uvarint(len(states) + 1), *map(string, states), uvarint(2), _INT64.pack(producer_id), NO_TAGS]
+    return Request(66, 0, parts, _read_transactional_ids)
+
+
 def _packed(producer: ProducerId) -> bytes:
     return string(producer.transactional_id) + _ID.pack(producer.id, producer.epoch)
 
@@ -168,3 +196,32 @@ def _read_open(answer: Answer) -> CodedAnswer[set[tuple[TopicPartition, int]]]:
             answer.skip_tags()
         answer.skip_tags()
     return CodedAnswer(codes, found)
+
+
+def _read_committed(answer: Answer) -> CodedAnswer[Committed | None]:
+    answer.take(_INT32)  # The throttle time.
+    codes, found = list[int](), None
+    for _ in answer.items():
+        answer.string()
+        for _ in answer.items():
+            _, offset, _ = answer.take(_COMMITTED)
+            metadata = answer.string()
+            codes += answer.take(_INT16)
+            answer.skip_tags()
+            found = Committed(offset, metadata or "") if offset >= 0 else None
+        answer.skip_tags()
+    codes += answer.take(_INT16)
+    return CodedAnswer(codes, found)
+
+
+def _read_transactional_ids(answer: Answer) -> CodedAnswer[list[str]]:
+    _, code = answer.take(_CODE)  # Behind the throttle time.
+    for _ in answer.items():  # States that were asked for, and do not exist.
+        answer.string()
+    found = []
+    for _ in answer.items():
+        found.append(answer.string() or "")
+        answer.take(_INT64)
+        answer.string()
+        answer.skip_tags()
+    return CodedAnswer([code], found)

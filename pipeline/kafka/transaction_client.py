@@ -13,17 +13,24 @@ from typing import Any, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.errors import ConcurrentTransactions, KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    LeaderNotAvailableError,
+    for_code,
+)
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import requests
-from pipeline.kafka.clients import close_client, leader_of, reach
+from pipeline.kafka.clients import UnstableOffsetError, close_client, leader_of, reach
 from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, STOP_SECONDS
-from pipeline.kafka.requests import CodedAnswer, ProducerId
+from pipeline.kafka.requests import CodedAnswer, Committed, ProducerId
 from pipeline.kafka.wire import Request
 
 TRANSACTION_TIMEOUT_MS = 15_000  # An open transaction of a paused worker holds back every read_committed reader.
 FAILURES_MAX = 20  # In a row: the brokers may have moved.
+OVER = ("Empty", "CompleteCommit", "CompleteAbort")
 OPERATION_NOT_ATTEMPTED = 55  # As another one of the same request failed.
 
 T = TypeVar("T")
@@ -95,6 +102,33 @@ class TransactionClient:
         """Commit *positions* of *group* with the transaction."""
         await self._asked(CoordinationType.GROUP, group, requests.commit_offsets(producer, group, positions))
 
+    async def committed(self, group: str, tp: TopicPartition, *, is_stable: bool) -> Committed | None:
+        """
+        Return what *group* committed for *tp*; None: nothing.
+
+        Raises:
+            UnstableOffsetError: a stable answer is asked for, and another position is undecided.
+        """
+        return await self._asked(CoordinationType.GROUP, group, requests.fetch_offset(group, tp, is_stable=is_stable))
+
+    async def transactional_ids(self, producer_id: int, *, is_over: bool) -> list[str]:
+        """
+        Return the transactional ids that have *producer_id*: one, or none if brokers older than 3.0 do not tell.
+
+        Args:
+            is_over: Only one that has no transaction, as far as its coordinator knows.
+        """
+        client, found = await self._connected(), list[str]()
+        request = requests.list_transactions(producer_id, OVER if is_over else ())
+        try:
+            for broker in client.cluster.brokers():
+                answer = await self._answered(client, client.send(broker.nodeId, request))
+                _check(answer)
+                found += answer.value
+        except IncompatibleBrokerVersion:
+            return []
+        return found
+
     async def end(self, producer: ProducerId, *, commit: bool) -> None:
         """End the transaction. A repetition is answered like the first one, as long as no other transaction began."""
         await self._ask_coordinator(producer, requests.end(producer, commit=commit))
@@ -153,7 +187,7 @@ class TransactionClient:
             asked = client.send(self._coordinators[kind, key], request, group=ConnectionGroup.COORDINATION)
             answer: CodedAnswer[T] = await self._answered(client, asked)
             _check(answer)
-        except ConcurrentTransactions:
+        except (ConcurrentTransactions, UnstableOffsetError):
             raise
         except KafkaError:
             self._coordinators.pop((kind, key), None)

@@ -1,5 +1,5 @@
 """
-Exactly once, as Kafka does it: outputs and source offset in one transaction of a producer that fences its predecessors.
+Exactly once, as Kafka does it: outputs and source offsets in one transaction of a producer that others can fence.
 
 And what Kafka leaves undone. Kafka 4.3 forgets the markers of partitions that have no leader at that moment, and takes
 the transaction for ended (KRaftMetadataCache.getPartitionLeaderEndpoint answers as if they were deleted). A lone broker
@@ -11,34 +11,35 @@ begins before the one before it is marked, and opening a partition ends what han
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
-import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import ConcurrentTransactions, KafkaConnectionError, KafkaError, RequestTimedOutError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.core.contract import OUTPUT_BATCH_BYTES_MAX, Row
 from pipeline.kafka.batches import REFUSALS, Batches, RefusedError
-from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, Committed, LogReader
-from pipeline.kafka.requests import ProducerId
-from pipeline.kafka.transaction_client import TRANSACTION_TIMEOUT_MS, TransactionClient
+from pipeline.kafka.clients import UnstableOffsetError
+from pipeline.kafka.reader import REQUEST_TIMEOUT_MS, LogReader
+from pipeline.kafka.requests import Committed, ProducerId
+from pipeline.kafka.transaction_client import TransactionClient
 
 SEQUENCE_MAX = 2**31 - 1
+COMMIT_SECONDS = 10.0  # Before the coordinator ends the transaction itself, and fences us.
 MARKED_SECONDS = 10.0  # Usually milliseconds; longer than the 9 s after which Kafka knows that a leader is gone.
 POLL_SECONDS = 0.001
 POLL_SECONDS_MAX = 0.1
 RETRY_SECONDS = 0.05  # An election takes about as long.
 MARKING_SECONDS = 0.002  # So long the transaction before is marked, after it was answered.
 
+# What is so while a transaction before has no markers yet.
+MARKING = (ConcurrentTransactions, UnstableOffsetError)
 # A request that may reach its broker later, or did.
 UNANSWERED = (KafkaConnectionError, RequestTimedOutError)
 
 T = TypeVar("T")
-
-logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Outputs(Protocol):
@@ -56,11 +57,19 @@ class Outputs(Protocol):
         """Return the source offset up to which the outputs that can be read were made; None: they do not say."""
         ...
 
+    def is_own(self, record: Any, partition: int) -> bool:
+        """Return whether an output *record* was written for source *partition*."""
+        ...
+
+    def source_offset(self, record: Any) -> int | None:
+        """Return the source offset that an output *record* was made from; None if it does not say."""
+        ...
+
     def is_committed(self, record: Any, partition: int, committed: Committed | None) -> bool | None:
         """
         Return whether the transaction of an output *record* was committed: None if the record does not say.
 
-        A record of another source partition's owner does not. False, too, where what is aborted is written again.
+        False, too, where what is aborted is written again.
         """
         ...
 
@@ -72,10 +81,9 @@ def output(tp: TopicPartition, rows: Iterable[Row] = (), *, bytes_max: int = OUT
 
 class TransactionalProducer:
     """
-    The producer of one transactional id.
+    The producer of one transactional id, as long as no other process opens it.
 
-    What Kafka does not do, or does not answer, is asked again for as long as the transaction may last, with the same
-    sequence numbers. Once anything was raised, open another producer: what became of the transaction is not known.
+    What Kafka does not do, or does not answer, is asked again for COMMIT_SECONDS, with the same sequence numbers.
     """
 
     def __init__(self, client: TransactionClient, producer: ProducerId) -> None:
@@ -90,19 +98,41 @@ class TransactionalProducer:
         """Begin an epoch of *transactional_id*: it ends and fences whatever its predecessor had open."""
         opened = cls(client, ProducerId(transactional_id))
         async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-            await opened._renew()
+            await opened._begin_epoch()
         return opened
 
+    @property
+    def transactional_id(self) -> str:
+        """Under which name it writes, and can be fenced."""
+        return self._producer.transactional_id
+
+    @property
+    def id(self) -> int:
+        """The number that Kafka gave it: its records have it."""
+        return self._producer.id
+
+    async def renew(self, group: str) -> None:
+        """
+        Begin the next epoch, in which nothing that an earlier one sent is taken any more; what is open is aborted.
+
+        So is what came late, or may come, of the offsets of *group*: nothing else would ever decide on it.
+
+        Raises:
+            ProducerFenced, InvalidProducerEpoch: another process opened its transactional id.
+            KafkaError, TimeoutError: it may be tried again.
+        """
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            await self._renew(group)
+
     async def commit(
-        self, outputs: Iterable[Batches], source: TopicPartition, position: OffsetAndMetadata, group: str
+        self, outputs: Iterable[Batches], positions: Mapping[TopicPartition, OffsetAndMetadata], group: str
     ) -> dict[TopicPartition, int]:
         """
-        Write *outputs* and the source offset in one transaction.
+        Write *outputs* and the source offsets in one transaction.
 
         Args:
-            outputs: What to write; none of it is read before all of it is.
-            source: The partition that they were made from.
-            position: Where *group* goes on in *source* after this transaction.
+            outputs: What to write, at most one to each partition; none of it is read before all of it is.
+            positions: Where *group* goes on after this transaction, by source partition.
             group: The consumer group.
 
         Returns:
@@ -111,20 +141,31 @@ class TransactionalProducer:
 
         Raises:
             RefusedError: Kafka will never take one of the batches.
-            KafkaError, TimeoutError: nothing is known of the outcome.
+            TimeoutError: Kafka did not do it, or did not answer.
+            KafkaError: it refused.
+            After any of them `renew`, and see `position`, before anything else is committed.
         """
         written = [output for output in outputs if output.batches]
-        async with asyncio.timeout(TRANSACTION_TIMEOUT_MS / 1000):
-            if self._is_unanswered:
-                # What is still on its way would else be taken for this transaction's, where protocol 1 is spoken.
-                await self._renew()
+        async with asyncio.timeout(COMMIT_SECONDS):
             if written:
                 await self._ask(self._client.add_partitions, [output.tp for output in written])
             await self._ask(self._client.add_group, group)
             written_at = await self._produce(written)
-            await self._ask(self._client.commit_offsets, group, {source: position})
+            await self._ask(self._client.commit_offsets, group, positions)
             await self._ask(partial(self._client.end, commit=True))
+            while self._is_unanswered:
+                # What is still on its way would else be taken for the next one's, where protocol 1 is spoken.
+                await self._renew(group)
         return written_at
+
+    async def position(self, group: str, tp: TopicPartition, *, is_stable: bool = True) -> Committed | None:
+        """
+        Return what *group* committed for *tp*.
+
+        Args:
+            is_stable: Wait until no transaction holds another position that is not decided.
+        """
+        return await self._ask(lambda _: self._client.committed(group, tp, is_stable=is_stable))
 
     async def until_marked(self, tps: Iterable[TopicPartition]) -> None:
         """
@@ -136,65 +177,42 @@ class TransactionalProducer:
         """
         wanted, pause = set(tps), POLL_SECONDS
         async with asyncio.timeout(MARKED_SECONDS):
-            while wanted := await self._unmarked(wanted):
+            while wanted := await self.unmarked(wanted):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, POLL_SECONDS_MAX)
 
-    async def resolve(self, reader: LogReader, outputs: Outputs, partition: int, committed: Committed | None) -> None:
+    async def abort_hanging(self, tps: Collection[TopicPartition]) -> None:
+        """Abort whatever this producer's id has open in *tps*: a transaction without records has it decided, too."""
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            await self._ask(self._client.add_partitions, tps)
+            await self._ask(partial(self._client.end, commit=False))
+
+    async def commit_hanging(
+        self, tps: Collection[TopicPartition], positions: Mapping[TopicPartition, OffsetAndMetadata], group: str
+    ) -> None:
+        """Commit it, together with *positions* of *group*. Should that be interrupted, it will be aborted, and they."""
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            await self._ask(self._client.add_partitions, tps)
+            await self._ask(self._client.add_group, group)
+            await self._ask(self._client.commit_offsets, group, positions)
+            await self._ask(partial(self._client.end, commit=True))
+
+    async def unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
         """
-        Commit what hangs if its transaction was committed, and abort it otherwise.
-
-        It has the predecessors' producer id, so its markers end theirs. Where no record says it, all that hangs are
-        cumulative counts: they are committed, as repeating them does no harm.
-
-        Args:
-            reader: Reads what is undecided.
-            outputs: Where the stage writes.
-            partition: The source partition.
-            committed: Its source offset, read after this producer was opened.
+        Return which of *tps* hold records of this producer's id that are neither committed nor aborted.
 
         Raises:
-            KafkaError, TimeoutError: nothing is known.
+            KafkaError: no leader can be asked. It is tried without an end.
         """
-        exclusive = outputs.exclusive_outputs(partition)
-        tps = (*exclusive, *outputs.shared_outputs(partition))
-        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-            hanging = await self._unmarked(tps)
-        if hanging:
-            # A group that was forgotten is no reason to take back what the other outputs show to be committed.
-            committed = committed or await outputs.reached(reader, partition)
-            # All of it is of one transaction: the next one would not have begun.
-            known = [
-                is_committed
-                for tp in tps
-                if tp in hanging
-                for record in await reader.undecided(tp)
-                if (is_committed := outputs.is_committed(record, partition, committed)) is not None
-            ]
-            commit = known[0] if known else True
-            logger.warning("hanging_transaction_ended", outputs=sorted(tp.topic for tp in hanging), commit=commit)
-            async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-                await self.mark(set(tps), commit=commit)
-            await self.until_marked(tps)
-        # A restore ends before what is undecided: followers have not got its marker yet. Or it hangs under another
-        # producer id (the transactional.id expired, or the group was renamed), and an operator has to look at it.
-        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-            for tp in exclusive:
-                while await reader.undecided(tp):  # noqa: ASYNC110  # Only Kafka knows.
-                    await asyncio.sleep(POLL_SECONDS_MAX)
-
-    async def mark(self, tps: Collection[TopicPartition], *, commit: bool) -> None:
-        """Run a transaction without records over *tps*: its markers end whatever this producer's id has open there."""
-        await self._ask(self._client.add_partitions, tps)
-        await self._ask(partial(self._client.end, commit=commit))
-
-    async def _unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Return which of *tps* hold records of this producer's id that are neither committed nor aborted."""
         found = await self._ask(lambda _: self._client.open_transactions(tps))
         return {tp for tp, producer_id in found if producer_id == self._producer.id}
 
-    async def _renew(self) -> None:
-        """Begin the next epoch, in which nothing that an earlier one sent is taken any more."""
+    async def _renew(self, group: str) -> None:
+        await self._begin_epoch()
+        await self._ask(self._client.add_group, group)
+        await self._ask(partial(self._client.end, commit=False))
+
+    async def _begin_epoch(self) -> None:
         self._producer = await self._ask(self._client.init_producer)
         self._sequences.clear()
         self._is_unanswered = False
@@ -211,7 +229,7 @@ class TransactionalProducer:
                         del left[tp]
                         written_at[tp] = outcome
                     elif isinstance(outcome, REFUSALS):
-                        raise RefusedError(f"{tp.topic}[{tp.partition}]: {outcome!r}") from outcome
+                        raise RefusedError(tp, outcome) from outcome
                 for error in (outcome for outcome in outcomes.values() if isinstance(outcome, KafkaError)):
                     self._require_passing(error)
                 if left:
@@ -233,11 +251,11 @@ class TransactionalProducer:
                 return await request(self._producer, *arguments)
             except KafkaError as error:
                 self._require_passing(error)
-                pause = MARKING_SECONDS if isinstance(error, ConcurrentTransactions) else RETRY_SECONDS
+                pause = MARKING_SECONDS if isinstance(error, MARKING) else RETRY_SECONDS
             await asyncio.sleep(pause)
 
     def _require_passing(self, error: KafkaError) -> None:
         """Raise *error* unless it may pass; note it if what was sent may be on its way still."""
-        if not (error.retriable or isinstance(error, ConcurrentTransactions)):
+        if not (error.retriable or isinstance(error, MARKING)):
             raise error
         self._is_unanswered |= isinstance(error, UNANSWERED)

@@ -15,11 +15,12 @@ from pipeline.core.contract import (
     REJECTED_BATCH_BYTES_MAX,
     Row,
     Topics,
+    WatermarkKey,
     header,
-    pack_watermark_key,
     received_at_of,
     transactional_prefix,
     unpack_decision,
+    unpack_partial_key,
 )
 from pipeline.core.deduplication import UNKNOWN, AcceptState, Decisions
 from pipeline.core.offset_metadata import from_metadata, to_metadata
@@ -27,7 +28,8 @@ from pipeline.core.outcome import OutcomeKey
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimit, RejectionLimitPolicy
 from pipeline.core.windows import NEVER, TimePolicy
 from pipeline.kafka import ConsumerRecord, TopicPartition
-from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.requests import Committed
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
@@ -123,22 +125,31 @@ class AcceptStage:
                 last = max(last, *map(self._raw_offset_of, records))
         return Committed(last + 1, "") if last >= 0 else None
 
+    def is_own(self, record: ConsumerRecord, partition: int) -> bool:
+        """Return whether a count or a watermark is of *partition*; the other topics have one for each."""
+        return record.topic != self._topics.partial_counts or unpack_partial_key(record.key).partition == partition
+
+    def source_offset(self, record: ConsumerRecord) -> int | None:
+        """
+        Return the raw offset, which accepted and rejected have in different headers; None for a count.
+
+        A rejected record may carry that of the other topic, too, as it has all those of its raw record.
+        """
+        if record.topic == self._topics.partial_counts:
+            return None
+        return self._raw_offset_of(record)
+
     def _raw_offset_of(self, record: ConsumerRecord) -> int:
         if record.topic == self._topics.accepted:
             return unpack_decision(header(record.headers, HEADER_DECISION) or b"").raw_offset
         return int(header(record.headers, HEADER_RAW_OFFSET) or b"")
 
     def is_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:
-        """
-        Return whether *committed* is behind the record's raw offset, or not before its watermark.
-
-        Accepted and rejected have the offset in different headers. A rejected record may carry that of the other topic,
-        too, as it has all those of its raw record.
-        """
+        """Return whether *committed* is behind the record's raw offset, or not before its watermark."""
         if record.topic != self._topics.partial_counts:
             return self._raw_offset_of(record) < (committed.offset if committed else 0)
         known = from_metadata(partition, self._policy, committed.metadata if committed else "").watermark
-        if record.key != pack_watermark_key(partition) or known == NEVER:
+        if not isinstance(unpack_partial_key(record.key), WatermarkKey) or known == NEVER:
             return None
         return int(json.loads(record.value)["watermark"]) <= known
 
@@ -165,11 +176,7 @@ class AcceptStage:
                 f"committed. Fix what rejects them, or raise the limit, and restart the worker"
             )
         rejected, counts = TopicPartition(self._topics.rejected, partition), self.shared_outputs(partition)[0]
-        rows = [
-            accepted,
-            output(rejected, decisions.rejected, bytes_max=REJECTED_BATCH_BYTES_MAX),
-            output(counts, decisions.partial_counts),
-        ]
+        rows = [accepted, output(rejected, decisions.rejected, bytes_max=REJECTED_BATCH_BYTES_MAX)]
         totals = dict(state.totals)  # As of this chunk: the next one is decided on before this one is committed.
 
         def on_committed(seconds: float, written_at: Mapping[TopicPartition, int]) -> None:
@@ -177,7 +184,7 @@ class AcceptStage:
                 self._clock.observe(written_at[counts])
             self._show(state, chunk, decisions, totals=totals, first=accepted.first, seconds=seconds)
 
-        return Output(rows, to_metadata(state), on_committed)
+        return Output(rows, to_metadata(state), on_committed, {counts: decisions.partial_counts})
 
     def _show(
         self,

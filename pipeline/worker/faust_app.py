@@ -7,6 +7,7 @@ Built as often as wanted in one process; nothing here runs at import.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from faust.app import BootStrategy
 from faust.types import TP, StreamT
 from yarl import URL
 
+from pipeline.core.contract import transactional_prefix
 from pipeline.kafka import TopicPartition
 from pipeline.kafka.internals import check_versions
 from pipeline.kafka.reader import LogReader
+from pipeline.kafka.takeover import Takeovers
 from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import WorkerMetrics
@@ -29,6 +32,7 @@ from pipeline.service.settings import Settings
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import CHUNK_RECORDS_MAX, split
 from pipeline.worker.clock import KafkaClock
+from pipeline.worker.committer import Committer
 from pipeline.worker.exits import Crash, ExitCode
 from pipeline.worker.feed import Feed
 from pipeline.worker.partition import Partition
@@ -58,6 +62,12 @@ class WorkerApp:
     faust: faust.App
     partitions: dict[TP, Partition[Any]]
     transactions: TransactionClient
+    committer: Committer
+
+    async def close(self) -> None:
+        """Close what Faust does not know of."""
+        await self.committer.close()
+        await self.transactions.close()
 
     @property
     def is_member(self) -> bool:
@@ -85,7 +95,10 @@ class Runner:
         topics, options = settings.kafka.topics, settings.kafka.client_options()
         written = (topics.accepted, topics.rejected, topics.partial_counts, topics.failure_rates)
         self.transactions = TransactionClient(options, written)
+        group = settings.worker.group
+        self.committer = Committer(group, partial(_open_producer, self.transactions, topics.raw, group))
         self._reader = LogReader(options)
+        self._takeovers = Takeovers(self.transactions, self._reader, group)
         self._app = app
         self._crash = crash
 
@@ -114,7 +127,8 @@ class Runner:
             stage,
             feed.tp.partition,
             reader=self._reader,
-            open_producer=partial(TransactionalProducer.open, self.transactions),
+            takeovers=self._takeovers,
+            committer=self.committer,
             seek=self._seek,
             crash=self._crash,
         )
@@ -166,7 +180,12 @@ def build_app(settings: Settings, metrics: WorkerMetrics, crash: Crash) -> Worke
     async def report(stream: StreamT[Any]) -> None:
         await runner.consume(report_stage, stream)
 
-    return WorkerApp(app, runner.partitions, runner.transactions)
+    return WorkerApp(app, runner.partitions, runner.transactions, runner.committer)
+
+
+async def _open_producer(client: TransactionClient, raw: str, group: str) -> TransactionalProducer:
+    """Open a producer for this process, until it is fenced: its name is never used again."""
+    return await TransactionalProducer.open(client, f"{transactional_prefix(raw, group, 'worker')}{uuid.uuid4().hex}")
 
 
 async def _uninterrupted(bounded: Coroutine[Any, Any, None]) -> None:

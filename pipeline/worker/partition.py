@@ -1,8 +1,8 @@
 """
 One partition of one stage: open it, take its chunks through transactions, survive whatever Kafka does, let go of it.
 
-The promise rests on two rules alone. Fencing: a partition's transactional.id has one live producer, and the committed
-offset is read after that producer was started. Continuity: a chunk is processed only if it begins where the state ends.
+The promise rests on two rules alone. Fencing: a partition has one live producer that commits it, and the committed
+offset is read after all others were fenced. Continuity: a chunk is processed only if it begins where the state ends.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
-from pipeline.kafka import KafkaError, OffsetAndMetadata, TopicPartition
+from pipeline.kafka import OffsetAndMetadata, TopicPartition
 from pipeline.kafka.batches import RefusedError
 from pipeline.kafka.reader import LogReader
-from pipeline.kafka.transactions import TransactionalProducer
+from pipeline.kafka.takeover import Takeovers
 from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
+from pipeline.worker.committer import FAILURES, Commit, Committer
 from pipeline.worker.exits import Crash, ExitCode
+from pipeline.worker.opening import Opening, Session
 from pipeline.worker.stage import TICK_SECONDS, IncompleteError, Output, Pause, Stage
 from pipeline.worker.traces import forget_failure, forget_trace
 
@@ -36,22 +37,11 @@ PAUSED_SECONDS_MAX = 300.0
 HANDOVER_SECONDS = 3.0  # How long what is in flight may take to finish once the partition is taken away.
 
 # What a client can raise when Kafka fails, refuses or fences; anything else is a bug of ours and ends the process.
-KAFKA_FAILURES = (KafkaError, RefusedError, IncompleteError, OSError, TimeoutError, AssertionError)
+KAFKA_FAILURES = (RefusedError, IncompleteError, *FAILURES)
 
 State = TypeVar("State")
 
 logger = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Session(Generic[State]):
-    """An open partition: dropped as a whole after any failure, since a producer that raised is broken for good."""
-
-    producer: TransactionalProducer
-    state: State
-    next: int
-    """Where the state ends: after the last chunk taken in, whether or not that is committed yet."""
-    committing: asyncio.Task[None] | None = None
 
 
 class Partition(Generic[State]):
@@ -63,18 +53,19 @@ class Partition(Generic[State]):
         number: int,
         *,
         reader: LogReader,
-        open_producer: Callable[[str], Awaitable[TransactionalProducer]],
+        takeovers: Takeovers,
+        committer: Committer,
         seek: Callable[[TopicPartition, int], Awaitable[None]],
         crash: Crash,
     ) -> None:
         self._stage = stage
         self._number = number
         self._tp = TopicPartition(stage.source, number)
-        self._reader = reader
-        self._open_producer = open_producer
+        self._opening = Opening(stage, self._tp, reader=reader, takeovers=takeovers, committer=committer, crash=crash)
+        self._committer = committer
         self._seek = seek
         self._crash = crash
-        self._session: _Session[State] | None = None
+        self._session: Session[State] | None = None
         self._revoked_at: float | None = None
         self._revoked = asyncio.Event()
         self._failures = self._pauses = 0
@@ -126,10 +117,21 @@ class Partition(Generic[State]):
     async def close(self) -> None:
         """Let go of the partition, once what is being committed is done or HANDOVER_SECONDS are over."""
         seconds = self._handover_seconds()
-        if self._session is not None and self._session.committing is not None:
-            await asyncio.wait([self._session.committing], timeout=seconds)
+        if self._session is not None:
+            releasing = asyncio.create_task(self._release(self._session))
+            await asyncio.wait([releasing], timeout=seconds)
+            releasing.cancel()
+            await asyncio.wait([releasing])
+            forget_failure(releasing)
         self._drop()
         self._stage.on_closed(self._number)
+
+    async def _release(self, session: Session[State]) -> None:
+        """Name no owner any more: who takes the partition over need not fence us then, and we may have others."""
+        if session.committing is not None:
+            await session.committing
+        offset, metadata = session.committed
+        await self._committer.commit(Commit(self._tp, offset, metadata, session.owner, is_release=True))
 
     def _handover_seconds(self) -> float:
         """Return how long what is in flight may still take; the first call starts the clock."""
@@ -142,8 +144,10 @@ class Partition(Generic[State]):
         is_read = False
         while self._revoked_at is None:
             try:
+                if self._session is not None and not self._committer.is_named(self._session.owner):
+                    self._drop()  # It was fenced, or given up, with a transaction of other partitions.
                 if self._session is None:
-                    self._session = await self._open()
+                    self._session = await self._opening.open()
                 if self._revoked_at is not None:
                     self._drop()
                 elif is_read:  # By the attempt that failed: fetch it again.
@@ -191,53 +195,7 @@ class Partition(Generic[State]):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._revoked.wait(), None if is_final else seconds)
 
-    async def _open(self) -> _Session[State]:
-        """Fence any predecessor, and only then read how far it came: a read without that can be stale."""
-        began = time.perf_counter()
-        producer = await self._open_producer(f"{self._stage.transactional_prefix}{self._number}")
-        committed = await self._reader.committed(self._stage.group, self._tp)
-        await producer.resolve(self._reader, self._stage, self._number, committed)
-        opened = await self._stage.open(self._reader, self._number, committed)
-        position = committed.offset if committed else opened.resume
-        start = await self._start_of(position, opened.state)
-        if committed is None and opened.resume is not None and opened.last_body is not None:
-            await self._require_same(opened.resume, opened.last_body)
-        seconds = time.perf_counter() - began
-        self._logger.info("partition_opened", offset=start, seconds=round(seconds, 3))
-        self._stage.on_opened(opened.state, self._number, seconds)
-        return _Session(producer, opened.state, start)
-
-    async def _start_of(self, position: int | None, state: State) -> int:
-        """Return the offset to go on at, given where *state* ends."""
-        start, end = await self._reader.bounds(self._tp)
-        if position is None:
-            return start
-        if position > end:
-            self._stop_before_other_log(f"ends at {end}", position)
-        newest = self._stage.newest_source(state)
-        if newest is not None and await self._reader.has_newer(self._tp, *newest, until=position):
-            self._stop_before_other_log("holds records that were written later than all that was read", position)
-        if position < start:
-            self._logger.error("raw_records_lost_to_retention", offset=position, records=start - position)
-            self._stage.on_lost(self._number, start - position)
-        return max(start, position)
-
-    async def _require_same(self, resume: int, last_body: bytes) -> None:
-        """A deleted topic takes the group's offset with it: then the output alone says which log was read."""
-        body = await self._reader.value_at(self._tp, resume - 1)
-        if body is not None and body != last_body:
-            self._stop_before_other_log(f"holds another record at {resume - 1} than the one that was read", resume)
-
-    def _stop_before_other_log(self, what: str, position: int) -> NoReturn:
-        """End the process: the log is not the one that was read, and may have grown past where that was left."""
-        self._crash(
-            ExitCode.OFFSET_AHEAD_OF_LOG,
-            f"{self._tp.topic}[{self._number}] {what}, but group {self._stage.group} committed {position}: "
-            f"the topic was recreated or lost data. Stop all workers, then decide where to go on: "
-            f"vod-pipeline offsets reset --partition {self._number} --to earliest",
-        )
-
-    async def _process(self, session: _Session[State], chunk: Chunk) -> Pause | None:
+    async def _process(self, session: Session[State], chunk: Chunk) -> Pause | None:
         """
         Take *chunk* in, if it is next; what it leads to is committed while the next one is decided on.
 
@@ -255,25 +213,26 @@ class Partition(Generic[State]):
             return output
         session.next = chunk.end
         if output is not None:
-            session.committing = asyncio.create_task(self._commit(session.producer, chunk.end, output, began))
+            session.committing = asyncio.create_task(self._commit(session, chunk.end, output, began))
             # The last one of a session that is dropped is not waited for: its failure is what dropped it.
             session.committing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return None
 
-    async def _commit(self, producer: TransactionalProducer, end: int, output: Output, began: float) -> None:
-        position = OffsetAndMetadata(end, output.metadata)
-        written_at = await producer.commit(output.rows, self._tp, position, self._stage.group)
+    async def _commit(self, session: Session[State], end: int, output: Output, began: float) -> None:
+        is_alone = bool(self._failures or self._pauses)
+        commit = Commit(self._tp, end, output.metadata, session.owner, output.rows, output.shared, is_alone)
+        written_at = await self._committer.commit(commit)
+        session.committed = OffsetAndMetadata(end, output.metadata)
         output.on_committed(time.perf_counter() - began, written_at)
-        await producer.until_marked([rows.tp for rows in output.rows if rows.batches])
         self._failures = self._pauses = 0
         if self.paused:
             self.paused = ""
             self._stage.on_paused(self._number, None)
             self._logger.info("partition_resumed", next=end)
 
-    async def _go_back(self, session: _Session[State], chunk: Chunk) -> None:
+    async def _go_back(self, session: Session[State], chunk: Chunk) -> None:
         """Make the consumer read on where the state ends, if the log still has that: it may have lost either end."""
-        session.next = await self._start_of(session.next, session.state)
+        session.next = await self._opening.start_of(session.next, session.state)
         self._logger.info("seek", offset=chunk.begin, next=session.next)
         await self._seek(self._tp, session.next)
 

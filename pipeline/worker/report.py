@@ -10,7 +10,8 @@ from pipeline.core.contract import Topics, transactional_prefix
 from pipeline.core.rates import ReportState, WindowRate
 from pipeline.core.watermarks import WaitingFor
 from pipeline.kafka import ConsumerRecord, TopicPartition
-from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.requests import Committed
 from pipeline.kafka.transactions import output
 from pipeline.service.metrics.worker import PauseCause, WorkerMetrics
 from pipeline.worker.chunk import Chunk
@@ -82,6 +83,14 @@ class ReportStage:
 
     async def reached(self, log: LogReader, partition: int) -> Committed | None:
         """Return None: a row does not say what it was made from."""
+        return None
+
+    def is_own(self, record: ConsumerRecord, partition: int) -> bool:
+        """Return True: one agent writes the rows."""
+        return True
+
+    def source_offset(self, record: ConsumerRecord) -> int | None:
+        """Return None: a row does not say it."""
         return None
 
     def is_committed(self, record: ConsumerRecord, partition: int, committed: Committed | None) -> bool | None:

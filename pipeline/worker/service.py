@@ -77,7 +77,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, registry: CollectorR
         collecting.cancel()
         starting.cancel()
         await built.faust.stop()
-        await built.transactions.close()
+        await built.close()
     logger.info("worker_stopped")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from pipeline.core.contract import Row
 from pipeline.kafka import TopicPartition
 from pipeline.kafka.batches import Batches
-from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.requests import Committed
 from pipeline.kafka.transactions import Outputs
 from pipeline.service.metrics.worker import PauseCause
 from pipeline.worker.chunk import Chunk
@@ -23,12 +25,14 @@ class Output:
     """
     What a chunk led to: rows for each partition, metadata, and what to do once committed.
 
-    `on_committed` gets the seconds it took, and Kafka's time of the rows by partition: see kafka.batches.send.
+    `on_committed` gets the seconds it took, and Kafka's time of the rows by partition; see Committer.commit.
     """
 
     rows: list[Batches]
     metadata: str
     on_committed: Callable[[float, Mapping[TopicPartition, int]], None]
+    shared: dict[TopicPartition, Sequence[Row]] = field(default_factory=dict)
+    """Rows for what others write to, too: those of a worker's partitions share a batch."""
 
 
 @dataclass(slots=True)

@@ -13,8 +13,8 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.admin import offsets
-from pipeline.core.contract import transactional_prefix
-from pipeline.kafka.tools.cluster import ClusterError
+from pipeline.core.offset_metadata import owner_of
+from pipeline.kafka.tools.cluster import ClusterError, connect
 from pipeline.worker.exits import ExitCode
 from tests.chaos.faults import until
 from tests.harness.admin import admin_of
@@ -156,10 +156,12 @@ async def kill_coordinator(system: System) -> None:
 
 
 def _coordinator(system: System) -> Node:
-    """Return the node that coordinates the transactions of a random partition of accept."""
+    """Return the node that coordinates the transactions of the worker that a random partition belongs to."""
     number = system.chance.randrange(system.settings.kafka.partitions)
     kafka, worker = system.settings.kafka, system.settings.worker
-    transactional_id = f"{transactional_prefix(kafka.topics.raw, worker.group, 'accept')}{number}"
+    with connect(kafka) as cluster:
+        committed = cluster.committed(worker.group, kafka.topics.raw, kafka.partitions)
+    transactional_id = owner_of(committed[number].metadata)
     with admin_of(system.settings) as admin:
         (topic,) = admin.describe_topics(["__transaction_state"])
         partitions = topic["partitions"]

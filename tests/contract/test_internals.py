@@ -18,7 +18,6 @@ SIGNATURES = {
     "aiokafka.consumer.fetcher.Fetcher._create_fetch_waiter": ["self"],
     "aiokafka.consumer.fetcher.PartitionRecords._consume_aborted_up_to": ["self", "batch_offset"],
     "aiokafka.consumer.fetcher.PartitionRecords._contains_abort_marker": ["self", "next_batch"],
-    "aiokafka.producer.message_accumulator.BatchBuilder._build": ["self"],
     "aiokafka.producer.message_accumulator.BatchBuilder._set_producer_state": [
         "self", "producer_id", "producer_epoch", "base_sequence"
     ],

@@ -1,16 +1,10 @@
 """
 Our own requests are what a broker reads, and its answers what we read: compared with the broker's own definitions.
-
-They come with Kafka's clients jar (common/message/*.json), from which Kafka generates its own code.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import struct
-import zipfile
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,16 +12,15 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import requests
-from pipeline.kafka.requests import Appended, CodedAnswer, ProducerId
+from pipeline.kafka.requests import Appended, CodedAnswer, Committed, ProducerId
 from pipeline.kafka.wire import Answer, Request
-from tests.conftest import KAFKA_JARS
+from tests.contract.definitions import Reading, definition, is_in, message, structs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
 PRODUCER = ProducerId("id-ä", 1 << 40, 7)
-FIXED = {"int8": ">b", "int16": ">h", "int32": ">i", "int64": ">q", "bool": ">?"}
 LONG = "x" * 300  # A length of two bytes.
 
 PRODUCE = requests.produce(None, {A0: b"batch", A1: LONG.encode(), B0: b""}, timeout_ms=9)
@@ -40,6 +33,8 @@ COMMIT_OFFSETS = requests.commit_offsets(
 )
 END = requests.end(PRODUCER, commit=True)
 DESCRIBE = requests.describe_producers([A0, A1, B0])
+FETCH_OFFSET = requests.fetch_offset("group", A1, is_stable=True)
+LIST_TRANSACTIONS = requests.list_transactions(1 << 40, ["Empty", "CompleteCommit"])
 
 OURS = {"TransactionalId": "id-ä", "ProducerId": 1 << 40, "ProducerEpoch": 7}
 REQUESTS: list[tuple[str, Request[Any], dict[str, Any]]] = [
@@ -110,6 +105,16 @@ REQUESTS: list[tuple[str, Request[Any], dict[str, Any]]] = [
         DESCRIBE,
         {"Topics": [{"Name": "a", "PartitionIndexes": [0, 1]}, {"Name": "b", "PartitionIndexes": [0]}]},
     ),
+    (
+        "OffsetFetch",
+        FETCH_OFFSET,
+        {"GroupId": "group", "Topics": [{"Name": "a", "PartitionIndexes": [1]}], "RequireStable": True},
+    ),
+    (
+        "ListTransactions",
+        LIST_TRANSACTIONS,
+        {"StateFilters": ["Empty", "CompleteCommit"], "ProducerIdFilters": [1 << 40]},
+    ),
 ]
 
 
@@ -119,6 +124,7 @@ def by_partition(name: str, *rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 ERROR: dict[str, Any] = {"BatchIndex": 3, "BatchIndexErrorMessage": "no key"}
 APPENDED: dict[str, Any] = {"BaseOffset": 5, "LogAppendTimeMs": 1 << 40, "LogStartOffset": 0}
+POSITION = {"PartitionIndex": 1, "CommittedOffset": 1 << 40, "CommittedLeaderEpoch": 3, "ErrorCode": 88}
 STATE = {"ProducerEpoch": 1, "LastSequence": 2, "LastTimestamp": 3, "CoordinatorEpoch": 4}
 ANSWERS: list[tuple[str, Request[Any], dict[str, Any], Any]] = [
     (
@@ -181,97 +187,26 @@ ANSWERS: list[tuple[str, Request[Any], dict[str, Any], Any]] = [
         },
         CodedAnswer([0], {(A1, 9)}),
     ),
+    (
+        "OffsetFetch",
+        FETCH_OFFSET,
+        {"ThrottleTimeMs": 1, "Topics": by_partition("Partitions", {**POSITION, "Metadata": LONG}), "ErrorCode": 16},
+        CodedAnswer([88, 16], Committed(1 << 40, LONG)),
+    ),
+    (
+        "ListTransactions",
+        LIST_TRANSACTIONS,
+        {
+            "ThrottleTimeMs": 1,
+            "ErrorCode": 14,
+            "UnknownStateFilters": ["Full"],
+            "TransactionStates": [
+                {"TransactionalId": name, "ProducerId": 7, "TransactionState": "Empty"} for name in ("a", LONG)
+            ],
+        },
+        CodedAnswer([14], ["a", LONG]),
+    ),
 ]
-
-
-@lru_cache
-def definition(name: str) -> Any:
-    """Return what Kafka says of a message."""
-    (jar,) = KAFKA_JARS.glob("kafka-clients-*.jar")
-    with zipfile.ZipFile(jar) as file:
-        text = file.read(f"common/message/{name}.json").decode()
-    return json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
-
-
-def is_in(versions: str, version: int) -> bool:
-    low, dash, high = versions.partition("-")
-    if versions.endswith("+"):
-        return version >= int(versions[:-1])
-    return versions != "none" and int(low) <= version <= int(high if dash else low)
-
-
-def fields(described: Any, version: int, structs: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Yield name, type and fields of what a message of *version* has, but for what stands in tags."""
-    for field in described:
-        if is_in(field["versions"], version) and "tag" not in field:
-            kind = field["type"].removeprefix("[]")
-            yield field["name"], field["type"], field.get("fields") or structs.get(kind)
-
-
-def structs_of(message: Any) -> dict[str, Any]:
-    return {common["name"]: common["fields"] for common in message.get("commonStructs", [])}
-
-
-class Reading:
-    """Reads a message as its definition has it."""
-
-    def __init__(self, data: bytes, version: int, structs: dict[str, Any]) -> None:
-        self.data, self.version, self.structs = data, version, structs
-
-    def message(self, described: Any) -> dict[str, Any]:
-        found = {name: self.value(kind, inner) for name, kind, inner in fields(described, self.version, self.structs)}
-        assert self.take(1) == b"\0"  # No tags.
-        return found
-
-    def value(self, kind: str, inner: Any) -> Any:
-        if kind.startswith("[]"):
-            return [self.value(kind[2:], inner) for _ in range(self.length() or 0)]
-        if kind in FIXED:
-            (value,) = struct.unpack(FIXED[kind], self.take(struct.calcsize(FIXED[kind])))
-            return value
-        if inner is not None:
-            return self.message(inner)
-        size = self.length()
-        found = None if size is None else self.take(size)
-        return found.decode() if kind == "string" and found is not None else found
-
-    def length(self) -> int | None:
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value, shift = value | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                return value - 1 if value else None
-
-    def take(self, size: int) -> bytes:
-        found, self.data = self.data[:size], self.data[size:]
-        assert len(found) == size
-        return found
-
-
-def written(value: Any, kind: str, inner: Any, version: int, structs: dict[str, Any]) -> bytes:
-    """Write a value as its definition has it."""
-    if kind.startswith("[]"):
-        return length(len(value)) + b"".join(written(item, kind[2:], inner, version, structs) for item in value)
-    if kind in FIXED:
-        return struct.pack(FIXED[kind], value)
-    if inner is not None:
-        return message(value, inner, version, structs)
-    return b"\0" if value is None else length(len(value.encode())) + value.encode()
-
-
-def message(values: dict[str, Any], described: Any, version: int, structs: dict[str, Any]) -> bytes:
-    parts = [
-        written(values.pop(name), kind, inner, version, structs)
-        for name, kind, inner in fields(described, version, structs)
-    ]
-    assert not values
-    return b"".join(parts) + b"\x01\x09\x02hi"  # A tag of a later version.
-
-
-def length(size: int) -> bytes:
-    size += 1
-    return bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from enum import Enum
 from math import inf
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.errors import (
@@ -19,11 +19,12 @@ from aiokafka.errors import (
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka.reader import Committed, LogReader
-from pipeline.kafka.requests import ProducerId
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.requests import Committed, ProducerId
 from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
-from tests.laws.kafka import Broker, Record
+from tests.laws.kafka import Broker
+from tests.laws.log import Record
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class ModelClient(TransactionClient):
     async def init_producer(self, producer: ProducerId) -> ProducerId:
         name, known = producer.transactional_id, None if producer.epoch == -1 else producer.epoch
         epoch = await self._request(lambda: self._broker.init_producer(name, known))
-        return ProducerId(name, 0, epoch)
+        return ProducerId(name, self._broker.id_of(name), epoch)
 
     async def add_partitions(self, producer: ProducerId, tps: Collection[TopicPartition]) -> None:
         await self._request(lambda: self._broker.add_partitions(who(producer), tps))
@@ -139,10 +140,22 @@ class ModelClient(TransactionClient):
         await self._request(lambda: self._broker.end(who(producer), commit=commit))
 
     async def open_transactions(self, tps: Iterable[TopicPartition]) -> set[tuple[TopicPartition, int]]:
-        raise NotImplementedError  # The model has no producer ids: see `ModelProducer`.
+        return await self._request(lambda: self._broker.open_transactions(tps))
+
+    async def transactional_ids(self, producer_id: int, *, is_over: bool) -> list[str]:
+        return await self._request(lambda: self._broker.transactional_ids(producer_id, is_over=is_over))
+
+    async def committed(self, group: str, tp: TopicPartition, *, is_stable: bool) -> Committed | None:
+        found = await self._request(lambda: self._broker.committed((group, tp), is_stable=is_stable))
+        return None if found is None else Committed(*found)
 
     async def refresh(self) -> None:
         await asyncio.sleep(0)
+
+    def new_number(self) -> int:
+        """Return one that no other worker gets."""
+        self._broker.names += 1
+        return self._broker.names
 
     async def _request(self, effect: Callable[[], T]) -> T:
         return await self._network.request(effect)
@@ -152,17 +165,9 @@ def who(producer: ProducerId) -> tuple[str, int]:
     return producer.transactional_id, producer.epoch
 
 
-class ModelProducer(TransactionalProducer):
-    """The real one; of the model it asks by its name instead of a producer id."""
-
-    async def _unmarked(self, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        client, name = cast("ModelClient", self._client), self._producer.transactional_id
-        return await self._ask(lambda _: client._request(lambda: client._broker.unmarked(name, tps)))
-
-
-async def open_producer(network: Network, transactional_id: str) -> TransactionalProducer:
-    """Fence the predecessors of *transactional_id*, and return its producer."""
-    return await ModelProducer.open(ModelClient(network), transactional_id)
+async def open_producer(client: ModelClient) -> TransactionalProducer:
+    """Open a producer under a name that no other has had."""
+    return await TransactionalProducer.open(client, f"worker-{client.new_number()}")
 
 
 class ModelReader(LogReader):
@@ -172,10 +177,6 @@ class ModelReader(LogReader):
         super().__init__({})
         self._network = network
         self._broker = network.broker
-
-    async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
-        found = await self._network.request(lambda: self._broker.offsets.get((group, tp)))
-        return None if found is None else Committed(*found)
 
     async def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         log = self._broker.log(tp)

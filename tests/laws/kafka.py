@@ -24,6 +24,9 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
+from pipeline.kafka.clients import UnstableOffsetError
+from tests.laws.log import PartitionLog
+
 Who = tuple[str, int]  # A transactional id and an epoch.
 
 
@@ -36,86 +39,10 @@ class Transaction:
 
 
 @dataclass(slots=True)
-class Record:
-    """
-    A record as a reader gets it; a control record is a mere offset.
-
-    `producer` is the transactional id it was written under, if any: the next marker of that id decides on it.
-    """
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-    topic: str = ""
-    producer: str | None = None
-    is_open: bool = False
-    is_aborted: bool = False
-    is_control: bool = False
-
-    @property
-    def is_visible(self) -> bool:
-        return not (self.is_control or self.is_open or self.is_aborted)
-
-
-@dataclass(slots=True)
-class PartitionLog:
-    """The records of a partition; `start` rises with retention, offsets in between may be missing."""
-
-    records: list[Record] = field(default_factory=list)
-    start: int = 0
-    end: int = 0
-
-    @property
-    def stable_end(self) -> int:
-        """The last stable offset: up to here read_committed readers get."""
-        return next((record.offset for record in self.records if record.is_open), self.end)
-
-    def append(self, timestamp: int, key: bytes | None, value: bytes | None, *more: Any, **changed: Any) -> None:
-        self.records.append(Record(self.end, timestamp, key, value, *(more or ([],)), **changed))
-        self.end += 1
-
-    def committed(self, since: int = 0, until: int | None = None) -> list[Record]:
-        """Return what a read_committed reader gets of [since, until)."""
-        end = self.stable_end if until is None else min(until, self.stable_end)
-        return [record for record in self.records if since <= record.offset < end and record.is_visible]
-
-    def undecided(self) -> list[Record]:
-        """Return the records of open transactions."""
-        return [record for record in self.records if record.is_open]
-
-    def mark(self, producer: str, now: int, *, commit: bool) -> None:
-        """Decide on all that *producer* has open here."""
-        for record in self.records:
-            if record.is_open and record.producer == producer:
-                record.is_open, record.is_aborted = False, not commit
-        self.append(now, None, None, is_control=True)
-
-    def offset_for_time(self, timestamp: int) -> int:
-        """Return the first offset with at least this timestamp, or the end."""
-        return next((r.offset for r in self.records if not r.is_control and r.timestamp >= timestamp), self.end)
-
-    def drop_before(self, offset: int) -> None:
-        """Do what retention does."""
-        self.start = max(self.start, offset)
-        self.records = [record for record in self.records if record.offset >= offset]
-
-    def compact(self) -> None:
-        """Remove what a later record of its key replaces, as far as all is decided; the offsets stay missing."""
-        end = self.stable_end
-        last = {record.key: record.offset for record in self.committed()}
-        self.records = [
-            record
-            for record in self.records
-            if record.offset >= end or (record.is_visible and last[record.key] == record.offset)
-        ]
-
-
-@dataclass(slots=True)
-class _Producer:
+class KnownProducer:
     """What brokers know of a transactional id."""
 
+    id: int
     epoch: int = -1
     epoch_before: int | None = None
     """Whose owner asked for the present one."""
@@ -130,6 +57,11 @@ class _Producer:
     """Undecided ones. The group's coordinator takes them in any state of the transaction."""
     positions_epoch: int = -1
 
+    @property
+    def marking(self) -> set[TopicPartition]:
+        """What is going to get a marker."""
+        return {tp for each in (self.transaction, self.completing) if each for tp in each.touched}
+
 
 class Broker:
     """All of Kafka. Nothing here suspends: a request takes effect as a whole, or not at all."""
@@ -143,12 +75,16 @@ class Broker:
         self.leaderless: set[TopicPartition] = set()
         """Where the next markers are forgotten, once."""
         self.has_forgotten: set[TopicPartition] = set()
+        self.undone: set[TopicPartition] = set()
+        """Where something was aborted whose transaction had been committed, as its marker was forgotten."""
         self.stale: dict[TopicPartition, list[int]] = {}
         """Where the log ends for its next readers, who ask a leader of old: it is cut off, and does not know it."""
         self.refusals: dict[TopicPartition, int] = {}
         """How many more batches are refused for what is in them."""
         self.on_commit: Callable[[tuple[str, TopicPartition], tuple[int, str]], None] = lambda *_: None
-        self._producers: dict[str, _Producer] = {}
+        self.names = 0
+        """How many names were given away."""
+        self._producers: dict[str, KnownProducer] = {}
 
     def log(self, tp: TopicPartition) -> PartitionLog:
         return self.logs.setdefault(tp, PartitionLog())
@@ -160,16 +96,31 @@ class Broker:
 
     def init_producer(self, transactional_id: str, known: int | None = None) -> int:
         """End what the predecessor had open, fence it, and return the new epoch; *known*: who asks has that one."""
-        producer = self._producers.setdefault(transactional_id, _Producer())
+        producer = self._producers.setdefault(transactional_id, KnownProducer(len(self._producers)))
         if known is not None and known != producer.epoch:
             if known != producer.epoch_before:
                 raise ProducerFenced
             if producer.transaction is None:
                 return producer.epoch  # It asks again.
             known = None
-        self._end(transactional_id)
+        self._abort(transactional_id, producer.epoch + 1)
         producer.epoch, producer.epoch_before, producer.verdict = producer.epoch + 1, known, None
         return producer.epoch
+
+    @property
+    def epochs(self) -> int:
+        """How many were begun: one for each producer that was opened, fenced or had to begin anew."""
+        return sum(producer.epoch + 1 for producer in self._producers.values())
+
+    def id_of(self, transactional_id: str) -> int:
+        return self._producers[transactional_id].id
+
+    def transactional_ids(self, producer_id: int, *, is_over: bool) -> list[str]:
+        return [
+            name
+            for name, producer in self._producers.items()
+            if producer.id == producer_id and not (is_over and (producer.transaction or producer.completing))
+        ]
 
     def fence(self) -> None:
         """Fence every producer there is, as successors do."""
@@ -225,18 +176,28 @@ class Broker:
         if commit:
             producer.transaction, producer.completing = None, producer.transaction
         else:
-            self._end(who[0])
+            self._abort(*who)
 
-    def unmarked(self, transactional_id: str, tps: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Return where the producer has something open; markers that are due are written before."""
-        self._complete(transactional_id)
-        return {tp for tp in tps if any(record.producer == transactional_id for record in self.log(tp).undecided())}
+    def open_transactions(self, tps: Iterable[TopicPartition]) -> set[tuple[TopicPartition, int]]:
+        """Return where something is open, and of which producer ids; markers that are due are written before."""
+        self.settle()
+        return {(tp, self.id_of(record.producer or "")) for tp in tps for record in self.log(tp).undecided()}
+
+    def committed(self, where: tuple[str, TopicPartition], *, is_stable: bool) -> tuple[int, str] | None:
+        """Return what was committed; a stable answer is refused while another is undecided, or has no marker yet."""
+        if is_stable and any(where in producer.positions for producer in self._producers.values()):
+            self.settle()
+            raise UnstableOffsetError
+        return self.offsets.get(where)
 
     @property
     def is_hanging(self) -> bool:
         """Whether something is open of a transaction that is over."""
-        going_on = {name for name, producer in self._producers.items() if producer.transaction or producer.completing}
-        return any(record.producer not in going_on for log in self.logs.values() for record in log.undecided())
+        return any(
+            tp not in self._producers[record.producer or ""].marking
+            for tp, log in self.logs.items()
+            for record in log.undecided()
+        )
 
     def settle(self) -> None:
         """Write all markers that are due."""
@@ -247,7 +208,7 @@ class Broker:
         """End all open transactions as the coordinator does after transaction.timeout.ms: it fences their producers."""
         for transactional_id, producer in self._producers.items():
             if producer.transaction is not None:
-                self._end(transactional_id)
+                self._abort(transactional_id, producer.epoch + 1)
                 producer.epoch, producer.epoch_before, producer.verdict = producer.epoch + 1, None, None
 
     def deliver_late(self) -> None:
@@ -258,7 +219,7 @@ class Broker:
             except KafkaError:
                 continue
 
-    def _current(self, who: Who) -> _Producer:
+    def _current(self, who: Who) -> KnownProducer:
         producer = self._producers[who[0]]
         if producer.epoch != who[1]:
             raise ProducerFenced
@@ -281,20 +242,32 @@ class Broker:
             for where, position in producer.positions.items():
                 self.on_commit(where, position)
                 self.offsets[where] = position
-            producer.positions.clear()
+            self._mark_positions(producer, producer.epoch)
 
-    def _end(self, transactional_id: str) -> None:
+    def _abort(self, transactional_id: str, epoch: int) -> None:
+        """Abort what is open, by markers of *epoch*."""
         self._complete(transactional_id)
         producer = self._producers[transactional_id]
         transaction, producer.transaction = producer.transaction, None
         if transaction is not None:
             self._mark(transactional_id, transaction, commit=False)
             if transaction.has_group:
-                producer.positions.clear()
+                self._mark_positions(producer, epoch)
+
+    @staticmethod
+    def _mark_positions(producer: KnownProducer, epoch: int) -> None:
+        """From then on the group's coordinator takes none of an earlier epoch."""
+        producer.positions.clear()
+        producer.positions_epoch = max(producer.positions_epoch, epoch)
 
     def _mark(self, transactional_id: str, transaction: Transaction, *, commit: bool) -> None:
         for tp in transaction.touched - self.leaderless:
+            if not commit and any(r.was_committed and r.producer == transactional_id for r in self.log(tp).undecided()):
+                self.undone.add(tp)
             self.log(tp).mark(transactional_id, self.now, commit=commit)
+        for tp in transaction.touched & self.leaderless:
+            for record in self.log(tp).undecided():
+                record.was_committed |= commit and record.producer == transactional_id
         if transaction.touched:
             self.has_forgotten |= transaction.touched & self.leaderless
             self.leaderless.clear()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
-from tests.laws.client import Fault
+from tests.laws.client import Fault, ModelClient
+from tests.laws.deliveries import BROKEN, FOREIGN, deletion
 from tests.laws.loop import StoppedError
 from tests.laws.worker import COUNTS, OUTPUTS, TOPICS, Worker
-from tests.laws.world import BROKEN, FOREIGN, START, World, deletion
+from tests.laws.world import START, World
 
 RAW = TopicPartition(TOPICS.raw, 0)
 STEPS_MAX = 500
 REQUESTS_MAX = 60
+LATE_STEPS = 200
 FORGOTTEN_STEPS = 150  # A wait for a marker is long; by then its successors have had their chance.
 
 
@@ -68,12 +71,31 @@ def test_killed_at_any_await_where_markers_are_forgotten_nothing_is_lost_or_doub
     for steps in range(FORGOTTEN_STEPS):
         world = delivered()
         world.broker.leaderless = {tp}
-        worker = Worker(world.broker)
+        worker, successor = Worker(world.broker), Worker(world.broker)
         plays_to_the_end(worker, steps)
         worker.kill()
         world.broker.time_out()
         world.check()
+        play(successor)
+        world.drain(successor)
+
+
+def test_killed_at_any_await_while_it_ends_what_hangs_nothing_is_lost_or_doubled() -> None:
+    """The markers of a transaction that was committed were forgotten, and who comes next is killed, too."""
+    for steps in cuts():
+        world = delivered()
+        world.broker.leaderless = {TopicPartition(TOPICS.accepted, 0), TopicPartition(TOPICS.rejected, 0)}
+        first, second = Worker(world.broker), Worker(world.broker)
+        play(first)
+        first.kill()
+        is_over = plays_to_the_end(second, steps)
+        second.kill()
+        world.broker.time_out()
+        world.check()
         world.drain()
+        if is_over:
+            break
+    assert 40 < steps < STEPS_MAX - 1
 
 
 def test_paused_at_any_await_a_zombie_changes_nothing() -> None:
@@ -115,13 +137,17 @@ def test_cancelled_at_any_await_nothing_is_lost_or_doubled() -> None:
     assert 40 < steps < STEPS_MAX - 1
 
 
-@pytest.mark.parametrize("fault", list(Fault), ids=[fault.name for fault in Fault])
-def test_any_request_may_fail(fault: Fault) -> None:
-    """The worker goes on by itself, with a new producer and from the committed offset."""
+@pytest.mark.parametrize(
+    "faults",
+    [*([fault] for fault in Fault), [Fault.ANSWER_LOST, Fault.REFUSED_FOR_GOOD]],
+    ids=[*(fault.name for fault in Fault), "made again in vain"],
+)
+def test_any_request_may_fail(faults: list[Fault]) -> None:
+    """The worker goes on by itself, from the committed offset."""
     for request in range(REQUESTS_MAX):
         world = delivered()
         worker = Worker(world.broker)
-        play(worker, faults={request: fault})
+        play(worker, faults=dict(enumerate(faults, request)))
         count = worker.network.requests
         worker.settle()
         world.broker.deliver_late()
@@ -151,9 +177,33 @@ def test_a_request_that_was_made_again_may_arrive_in_the_next_transaction(late_b
     assert 15 < request < REQUESTS_MAX - 1
 
 
-def plays_to_the_end(worker: Worker, steps: int) -> bool:
+def test_offsets_that_come_when_their_worker_is_dead_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were sent again and committed, so that no transaction is open that would decide on the late ones."""
+    sent: set[int] = set()
+    commit_offsets = ModelClient.commit_offsets
+
+    async def noted(client: ModelClient, *arguments: Any) -> None:
+        sent.add(client._network.requests)
+        await commit_offsets(client, *arguments)
+
+    with monkeypatch.context() as watched:
+        watched.setattr(ModelClient, "commit_offsets", noted)
+        watcher = Worker(delivered().broker)
+        play(watcher)
+        watcher.kill()
+    for request in sent:
+        for steps in range(LATE_STEPS):
+            world = delivered()
+            worker = Worker(world.broker)
+            plays_to_the_end(worker, steps, faults={request: Fault.LATE})
+            worker.kill()
+            world.drain()
+    assert len(sent) > 3
+
+
+def plays_to_the_end(worker: Worker, steps: int, *, faults: dict[int, Fault] | None = None) -> bool:
     try:
-        play(worker, steps=steps)
+        play(worker, steps=steps, faults=faults)
     except StoppedError:
         return False
     return True

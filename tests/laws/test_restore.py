@@ -8,10 +8,11 @@ import pytest
 from aiokafka import TopicPartition
 
 from pipeline.worker.partition import FAILURES_MAX
-from tests.laws.kafka import PartitionLog
+from tests.laws.deliveries import BROKEN, deletion
+from tests.laws.log import PartitionLog
 from tests.laws.test_every_await import RAW, delivered, play
 from tests.laws.worker import COUNTS, GROUP, METRICS, POLICY, TOPICS, Worker
-from tests.laws.world import BROKEN, START, World, deletion
+from tests.laws.world import START, World
 
 ACCEPTED = TopicPartition(TOPICS.accepted, 0)
 RATES = TopicPartition(TOPICS.failure_rates, 0)

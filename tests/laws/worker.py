@@ -15,14 +15,16 @@ from prometheus_client import CollectorRegistry
 from pipeline.core.contract import Topics
 from pipeline.core.rejection_limit import NO_REJECTION_LIMIT, RejectionLimitPolicy
 from pipeline.core.windows import TimePolicy
+from pipeline.kafka.takeover import Takeovers
 from pipeline.service.metrics.worker import WorkerMetrics
 from pipeline.worker.accept import AcceptStage
 from pipeline.worker.chunk import Batch, Chunk
 from pipeline.worker.clock import KafkaClock
+from pipeline.worker.committer import Committer
 from pipeline.worker.exits import ExitCode
 from pipeline.worker.partition import Partition
 from pipeline.worker.report import ReportStage
-from tests.laws.client import Fault, ModelReader, Network, open_producer
+from tests.laws.client import Fault, ModelClient, ModelReader, Network, open_producer
 from tests.laws.kafka import Broker
 from tests.laws.loop import StepLoop, StoppedError
 
@@ -62,6 +64,9 @@ class Worker:
         self.loop = StepLoop()
         self.network = Network(broker)
         self._log_reader = ModelReader(self.network)
+        client = ModelClient(self.network)
+        self._committer = Committer(GROUP, partial(open_producer, client))
+        self._takeovers = Takeovers(client, self._log_reader, GROUP)
         self._clock = KafkaClock()
         self._accept = AcceptStage(
             topics=TOPICS,
@@ -121,7 +126,8 @@ class Worker:
                 stage,
                 tp.partition,
                 reader=self._log_reader,
-                open_producer=partial(open_producer, self.network),
+                takeovers=self._takeovers,
+                committer=self._committer,
                 seek=self._seek,
                 crash=crash,
             )

@@ -16,48 +16,16 @@ from itertools import chain
 from aiokafka import TopicPartition
 
 from pipeline.core.contract import header, unpack_decision
+from pipeline.core.offset_metadata import owner_of, with_owner
 from pipeline.core.windows import CLOCK_SKEW, format_time
 from tests.harness.stream_time import judged_at
+from tests.laws.deliveries import FOREIGN, Delivery
 from tests.laws.kafka import Broker
 from tests.laws.worker import COUNTS, GROUP, PARTITIONS, POLICY, SOURCES, TOPICS, Worker
 
 START = 1_704_110_400_000  # 2024-01-01T12:00:00Z.
-CODES = (None, "Forbidden", "Gone")
 DRAIN_ROUNDS_MAX = 60
 STALE_READS_MAX = 3  # So often may a leader of old answer at the end of a run.
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A record of raw as it was meant. `media` and `content` are numbers; no media: not a deletion of ours."""
-
-    media: int | None
-    at: int
-    content: int
-    body: bytes
-
-    @property
-    def code(self) -> str:
-        return CODES[self.content] or ""
-
-
-def deletion(media: int, at: int, content: int) -> Delivery:
-    """Build a deletion: *content* says whether, and with which code, it failed."""
-    code = CODES[content]
-    event = {
-        "EventType": "DeleteMediaComplete",
-        "EventTime": format_time(at),
-        "Status": "fail" if code else "success",
-        "MediaType": "video",
-        "DeleteType": "all",
-        "MediaId": f"m{media}",
-        **({"ErrorCode": code} if code else {}),
-    }
-    return Delivery(media, at, content, json.dumps(event).encode())
-
-
-BROKEN = Delivery(None, 0, 0, b"{")
-FOREIGN = Delivery(None, 0, 1, b'{"EventType":"TranscodeComplete"}')
 
 
 @dataclass(slots=True)
@@ -86,6 +54,9 @@ class World:
         """Where a partition's stream time began anew: the raw offset."""
         self.is_replayed: set[int] = set()
         """Partitions whose offset was lost or set back: their totals begin anew, and rejections can come again."""
+        self._fallen: list[str] = []
+        self._gone_back: dict[int, tuple[int, str]] = {}
+        """Where they were, and come back to at once if all goes well."""
         self.has_report_forgotten = False
         """The report may begin, without a committed offset, when windows have expired: those get no rows any more."""
 
@@ -136,15 +107,21 @@ class World:
         tp = TopicPartition(TOPICS.raw, partition)
         committed = self._committed(tp)
         if committed is not None:
-            self.broker.offsets[GROUP, tp] = (max(self.broker.log(tp).start, committed - back), "")
+            self._reset(partition, max(self.broker.log(tp).start, committed - back))
             self.is_replayed.add(partition)
 
     def begin_anew(self) -> None:
         """Do what `offsets reset --to committed` does to each partition, once all is read."""
         for partition, delivered in self.delivered.items():
-            self.broker.offsets[GROUP, TopicPartition(TOPICS.raw, partition)] = len(delivered), ""
+            self._reset(partition, len(delivered))
             self.begun[partition] = len(delivered)
             self.is_replayed.add(partition)
+
+    def _reset(self, partition: int, offset: int) -> None:
+        """Leave nothing of the metadata but who its owner is."""
+        where = GROUP, TopicPartition(TOPICS.raw, partition)
+        _, metadata = self.broker.offsets.get(where, (0, ""))
+        self.broker.offsets[where] = offset, with_owner("", owner_of(metadata))
 
     def recount(self, partition: int, until: int) -> Recount:
         """Decide again on what was delivered before the offset *until*."""
@@ -175,6 +152,7 @@ class World:
 
     def check(self) -> None:
         """Compare what is committed now with a recount up to the committed offsets; what hangs is neither."""
+        assert not self._fallen
         if self.broker.is_hanging:
             return
         for partition in range(PARTITIONS):
@@ -186,7 +164,7 @@ class World:
             assert self._rejected(partition) == expected.rejected
             totals = Counter(f"rejected/{reason}" for _, reason in expected.rejected) + expected.others
             totals += Counter(accepted=len(expected.accepted))
-            assert (json.loads(position[1])["totals"] if position else {}) == totals
+            assert (json.loads(position[1]).get("totals", {}) if position else {}) == totals
 
     def drain(self, worker: Worker | None = None) -> None:
         """Let *worker*, or a fresh one, read everything to its end, let all windows end, and check everything."""
@@ -213,8 +191,9 @@ class World:
                 self._committed(TopicPartition(TOPICS.raw, partition)) == len(self.delivered[partition])
                 or not (self.delivered[partition])
             )
-        self._check_watermarks()
-        self._check_rows()
+        if COUNTS not in self.broker.undone:  # See docs/reliability.md, known limits.
+            self._check_watermarks()
+            self._check_rows()
 
     def _read_to_the_end(self, worker: Worker) -> None:
         for tp in SOURCES:
@@ -289,5 +268,15 @@ class World:
         return position[0] if position else None
 
     def _on_commit(self, where: tuple[str, TopicPartition], position: tuple[int, str]) -> None:
-        before = self.broker.offsets.get(where)
-        assert before is None or before[0] <= position[0], f"{where[1]} fell from {before} to {position}"
+        """See that no offset falls, but where what hangs is to be committed: it begins anew unless it is."""
+        offset, metadata = self.broker.offsets.get(where, (0, ""))
+        begins_anew = json.loads(position[1]).keys() == {"owner"}
+        if not begins_anew and offset > position[0]:  # An error here would be a worker's to deal with.
+            self._fallen.append(f"{where[1]} fell from {offset} to {position}")
+        partition = where[1].partition
+        if begins_anew and where[1] != COUNTS and "totals" in metadata and partition not in self.is_replayed:
+            self._gone_back[partition] = offset, metadata
+            self.is_replayed.add(partition)
+            self.broker.stale.clear()  # Nothing would tell.
+        elif self._gone_back.get(partition) == position:
+            self.is_replayed.discard(partition)

@@ -219,11 +219,11 @@ class Cluster:
             tp.partition: CommittedOffset(at.offset, at.metadata or "") for tp, at in found.items() if at.offset >= 0
         }
 
-    def set_committed(self, group: str, topic: str, partition: int, offset: int) -> None:
-        """Commit *offset* without metadata for *group*, none of whose members may run."""
+    def set_committed(self, group: str, topic: str, partition: int, position: CommittedOffset) -> None:
+        """Commit *position* for *group*, none of whose members may run."""
         tp = TopicPartition(topic, partition)
         with kafka_answers():
-            answer = self._admin.alter_group_offsets(group, {tp: OffsetAndMetadata(offset, "", -1)})[tp]
+            answer = self._admin.alter_group_offsets(group, {tp: OffsetAndMetadata(*position, -1)})[tp]
         if answer is not NoError:
             raise ClusterError(f"Kafka refused ({answer.__name__}): stop every worker of {group} first")
 

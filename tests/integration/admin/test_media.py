@@ -140,8 +140,7 @@ async def write_aborted(settings: Settings, media_id: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def decided(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    directory = tmp_path_factory.mktemp("media")
-    settings = own_settings(kafka.bootstrap_servers)
+    directory, settings = tmp_path_factory.mktemp("media"), own_settings(kafka.bootstrap_servers)
     make_topics(settings)
     write_raw(settings, BODIES)
     with WorkerProcess(settings, directory) as worker:
@@ -165,8 +164,8 @@ def test_find_shows_every_record_of_an_id_with_what_was_decided_and_why(decided:
     assert partition == partitions_of([b"done"], 4)[0]
     assert [(record["source"], record["entry"]) for record in raw] == [("http", "shanghai")] * 4
     assert (accepted["time"], accepted["outcome"], accepted["raw_offset"]) == (OLD, "done", raw[0]["offset"])
-    why = f"another event of this MediaId at {OLD} is known"
-    assert (rejected["outcome"], rejected["reason"], rejected["detail"]) == ("rejected", "conflict", why)
+    assert (rejected["outcome"], rejected["reason"]) == ("rejected", "conflict")
+    assert rejected["detail"] == f"another event of this MediaId at {OLD} is known"
     assert (rejected["entry"], rejected["id"]) == ("shanghai", f"{partition}:{raw[2]['offset']}")
 
 
@@ -197,6 +196,7 @@ def test_find_has_a_rejection_whose_raw_record_is_gone_by_its_body(decided: Pipe
         ("done", "-31h", {"raw", "accepted", "rejected"}),
         ("failed", NEW, {"raw", "accepted"}),
     ],
+    ids=["two hours", "older", "a time"],
 )
 def test_find_reads_from_a_time_on(decided: Pipeline, media_id: str, since: str, topics: set[str]) -> None:
     """EventTime in accepted, arrival in the others."""

@@ -144,7 +144,7 @@ def test_a_transactional_id_that_may_only_be_described_is_not_enough(guarded: Gu
     if is_described:
         guarded.grant(describe)
     guarded.revoke(guarded.ids)
-    ids = [f"{raw}-vod-pipeline-{stage}-0" for stage in ("accept", "report")]
+    ids = [f"{raw}-vod-pipeline-{stage}-0" for stage in ("accept", "report", "worker")]
     try:
         eventually(
             lambda: guarded.found(

@@ -51,7 +51,10 @@ RULES = json.dumps(
         "alert": "Always", "expr": "vector(1)", "labels": {"severity": "page"}
     }]}]}
 )  # fmt: skip
-EMPTY = {"Certificates are valid for": "nothing speaks TLS here; test_metrics_shown.py has the metric itself"}
+EMPTY = {
+    "Certificates are valid for": "nothing speaks TLS here; test_metrics_shown.py has the metric itself",
+    "Windows wait for": "each partition has an owner; tests/unit/core/test_watermarks.py has what is shown",
+}
 # What the load has, so that these are more than zero at some time: by panel, a label's values.
 SEEN: dict[str, tuple[str, set[str]]] = {
     "Records a second, by outcome": ("outcome", {"accepted", "duplicate", "rejected"}),

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, KafkaConnectionError, ProducerFenced, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka.reader import Committed, LogReader
+from pipeline.kafka.requests import Committed
 from pipeline.kafka.transaction_client import FAILURES_MAX, TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer, output
 from tests.harness.recount import read
@@ -67,7 +67,7 @@ async def commit(producer: TransactionalProducer, settings: Settings, number: in
         TopicPartition(topics.partial_counts, 0),
     ]
     outputs = [output(tp, [(b"key", value, 1, [])] * 2) for tp in tps]
-    await producer.commit(outputs, source, OffsetAndMetadata(number, ""), settings.worker.group)
+    await producer.commit(outputs, {source: OffsetAndMetadata(number, "")}, settings.worker.group)
     await producer.until_marked(tps)
 
 
@@ -75,9 +75,9 @@ def values(settings: Settings) -> list[list[bytes]]:
     return [[record.value for record in found] for found in read(settings, settings.kafka.topics.accepted)[:2]]
 
 
-async def position(settings: Settings) -> Committed | None:
-    reader = LogReader(settings.kafka.client_options())
-    return await reader.committed(settings.worker.group, TopicPartition(settings.kafka.topics.raw, 0))
+async def position(client: TransactionClient, settings: Settings) -> Committed | None:
+    tp = TopicPartition(settings.kafka.topics.raw, 0)
+    return await (await opened(client)).position(settings.worker.group, tp)
 
 
 @pytest.mark.parametrize("lost", REQUESTS)
@@ -93,7 +93,7 @@ async def test_what_is_not_answered_is_asked_again_and_written_once(
 
     assert client.loses == ("init_producer" if lost == "init_producer" else "")
     assert values(settings) == [[b"1", b"1", b"2", b"2", b"3", b"3"]] * 2
-    assert await position(settings) == Committed(3, "")
+    assert await position(client, settings) == Committed(3, "")
     assert producer._producer.epoch == epoch + (lost != "init_producer")
 
 
@@ -103,13 +103,13 @@ async def test_an_epoch_that_is_asked_for_twice_is_begun_once(settings: Settings
     first = producer._producer
     client.loses = "init_producer"
 
-    await producer._renew()
+    await producer.renew(settings.worker.group)
     await commit(producer, settings, 1)
 
     assert producer._producer.epoch == first.epoch + 1
-    await producer._renew()
+    await producer.renew(settings.worker.group)
     with pytest.raises((InvalidProducerEpoch, ProducerFenced)):
-        await client.init_producer(first)
+        await TransactionalProducer(client, first).renew(settings.worker.group)
 
 
 async def test_what_is_larger_than_a_batch_is_written_in_several_and_keeps_its_order(
@@ -121,10 +121,32 @@ async def test_what_is_larger_than_a_batch_is_written_in_several_and_keeps_its_o
     rows = output(tp, [(b"key", value, 1, []) for value in expected], bytes_max=100_000)
     assert len(rows.batches) > 10
 
-    await producer.commit([rows], source, OffsetAndMetadata(1, ""), settings.worker.group)
+    await producer.commit([rows], {source: OffsetAndMetadata(1, "")}, settings.worker.group)
     await producer.until_marked([tp])
 
     assert values(settings)[0] == expected
+
+
+async def test_what_was_aborted_is_written_again_in_another_epoch(settings: Settings, client: Losing) -> None:
+    """The same batches, with other numbers."""
+    producer, group = await opened(client), settings.worker.group
+    tp, source = TopicPartition(settings.kafka.topics.accepted, 0), TopicPartition(settings.kafka.topics.raw, 0)
+    await commit(producer, settings, 1)
+    rows = output(tp, [(b"key", b"again", 1, [])] * 2)
+    end = client.end
+
+    async def late(*_: Any, **__: Any) -> None:
+        raise TimeoutError
+
+    client.end = late  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        await producer.commit([rows], {source: OffsetAndMetadata(2, "")}, group)
+    client.end = end  # type: ignore[method-assign]
+    await producer.renew(group)
+    await producer.commit([rows], {source: OffsetAndMetadata(2, "")}, group)
+    await producer.until_marked([tp])
+
+    assert values(settings)[0] == [b"1", b"1", b"again", b"again"]
 
 
 async def test_a_successor_fences_it_at_each_request(settings: Settings, client: Losing) -> None:
@@ -147,7 +169,7 @@ async def test_a_successor_fences_it_at_each_request(settings: Settings, client:
         delattr(client, place)
 
     assert values(settings) == [[], []]
-    assert await position(settings) is None
+    assert await position(client, settings) is None
 
 
 async def test_after_failures_without_an_answer_it_begins_at_the_bootstrap_servers(

@@ -191,7 +191,7 @@ async def test_an_invalid_record_is_refused_for_good_to_the_bridge_and_to_the_wo
     client, tp = TransactionClient(fresh_settings.kafka.client_options(), [raw]), TopicPartition(raw, 0)
     worker = await TransactionalProducer.open(client, "refused")
     with pytest.raises(batches.RefusedError, match=f"{raw}\\[0\\]: InvalidRecordError"):
-        await worker.commit([output(tp, [(None, b"1", 1, [])])], tp, OffsetAndMetadata(1, ""), "group")
+        await worker.commit([output(tp, [(None, b"1", 1, [])])], {tp: OffsetAndMetadata(1, "")}, "group")
     await client.close()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry
 
 from pipeline.core.contract import (
@@ -27,8 +28,9 @@ from pipeline.core.contract import (
     pack_decision,
     pack_watermark_key,
 )
-from pipeline.kafka.reader import Committed, LogReader
-from pipeline.kafka.requests import ProducerId
+from pipeline.kafka.reader import LogReader
+from pipeline.kafka.requests import Committed, ProducerId
+from pipeline.kafka.takeover import Takeovers
 from pipeline.kafka.transaction_client import TransactionClient
 from pipeline.kafka.transactions import TransactionalProducer
 from pipeline.service.metrics.worker import WorkerMetrics
@@ -57,6 +59,11 @@ class Hanging:
     predecessor: AIOKafkaProducer
 
     @property
+    def takeovers(self) -> Takeovers:
+        """Those of a worker."""
+        return Takeovers(self.client, self.reader, self.settings.worker.group)
+
+    @property
     def outputs(self) -> tuple[TopicPartition, ...]:
         """Accepted, rejected and partial-counts."""
         return (*self.stage.exclusive_outputs(0), *self.stage.shared_outputs(0))
@@ -73,8 +80,9 @@ class Hanging:
 
     async def resolve(self, committed: Committed | None) -> None:
         """End it, as opening the partition does; raises AssertionError if something hangs then."""
-        tps = self.outputs
-        await self.producer.resolve(self.reader, self.stage, 0, committed)
+        tps, raw = self.outputs, TopicPartition(self.settings.kafka.topics.raw, 0)
+        lock = await TransactionalProducer.open(self.client, uuid.uuid4().hex)
+        await self.takeovers.resolve(self.producer, lock, raw, self.stage, committed)
 
         assert await self.unmarked() == set()
         for tp in tps:
@@ -193,27 +201,66 @@ async def test_no_transaction_begins_before_the_one_before_it_is_marked(
         await hanging.producer.until_marked(tps)
 
     assert await hanging.unmarked() == {accepted, counts}
-    await hanging.producer.mark(set(tps), commit=True)
+    await hanging.producer.commit_hanging(tps, {}, hanging.settings.worker.group)
     monkeypatch.setattr("pipeline.kafka.transactions.MARKED_SECONDS", 30)
     await hanging.producer.until_marked(tps)
 
 
-async def test_what_hangs_under_another_id_is_an_error_instead_of_overlooked(
+async def test_the_offset_goes_back_first_and_forward_with_what_hangs(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is killed in between has it aborted by the next one, who reads its raw records again."""
+    group, raw = hanging.settings.worker.group, TopicPartition(hanging.settings.kafka.topics.raw, 0)
+    owner = await TransactionalProducer.open(hanging.client, uuid.uuid4().hex)
+    await owner.commit([], {raw: OffsetAndMetadata(RAW_OFFSET + 1, METADATA)}, group)
+    await hanging.write_event()
+
+    async def killed(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hanging.producer, "commit_hanging", killed)
+        with pytest.raises(ConnectionError):
+            await hanging.resolve(Committed(RAW_OFFSET + 1, METADATA))
+    between = await owner.position(group, raw)
+    await hanging.resolve(Committed(RAW_OFFSET + 1, METADATA))
+
+    assert between == (RAW_OFFSET, '{"owner":""}')
+    assert await owner.position(group, raw) == (RAW_OFFSET + 1, METADATA)
+
+
+async def test_what_hangs_under_an_id_that_no_offset_names_is_found(hanging: Hanging, topics: Topics) -> None:
+    """The group was forgotten: what wrote it is asked of the brokers."""
+    await hanging.write_event()
+    raw = TopicPartition(topics.raw, 0)
+
+    await hanging.takeovers.begin(raw, uuid.uuid4().hex, hanging.stage, owner="ours")
+
+    assert await hanging.unmarked() == set()
+    assert hanging.values(topics.accepted) == hanging.values(topics.partial_counts) == []
+
+
+async def test_what_hangs_where_brokers_do_not_tell_whose_it_is_is_an_error_instead_of_overlooked(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restore ends before it, so that what comes behind would be accepted once more at the next opening."""
-    monkeypatch.setattr("pipeline.kafka.transactions.REQUEST_TIMEOUT_MS", 1000)
-    await hanging.write_event()
-    other = TransactionalProducer(hanging.client, ProducerId("another", 1_000_000, 0))
 
+    async def older_than_kafka_3(*_: object, **__: object) -> list[str]:
+        return []
+
+    monkeypatch.setattr("pipeline.kafka.takeover.REQUEST_TIMEOUT_MS", 1000)
+    monkeypatch.setattr(hanging.client, "transactional_ids", older_than_kafka_3)
+    await hanging.write_event()
+
+    raw = TopicPartition(hanging.settings.kafka.topics.raw, 0)
     with pytest.raises(TimeoutError):
-        await other.resolve(hanging.reader, hanging.stage, 0, Committed(RAW_OFFSET + 1, ""))
+        await hanging.takeovers.begin(raw, uuid.uuid4().hex, hanging.stage, owner="ours")
 
 
 async def test_a_partition_without_leader_is_asked_again(hanging: Hanging) -> None:
     """A leader that moves is no reason to restore the state."""
     await hanging.write_event()
-    await hanging.producer.mark(set(hanging.outputs), commit=True)
+    await hanging.producer.commit_hanging(hanging.outputs, {}, hanging.settings.worker.group)
     hanging.client.misses = 2
 
     await hanging.producer.until_marked(hanging.outputs)

@@ -37,7 +37,7 @@ def deletions(partition: int, at: datetime, *, number: int, size: int = 0) -> li
     [
         ("accepted", {"message.timestamp.after.max.ms": "60000"}, "InvalidTimestampError"),
         ("accepted", {"max.message.bytes": "4000"}, "MessageSizeTooLargeError"),
-        ("partial_counts", {"max.message.bytes": "10"}, "MessageSizeTooLargeError"),
+        ("partial_counts", {"max.message.bytes": "100"}, "MessageSizeTooLargeError"),
     ],
 )
 def test_a_refusal_pauses_its_partition_and_no_other(

@@ -11,10 +11,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -22,20 +20,13 @@ from aiokafka.structs import OffsetAndMetadata
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata as KafkaOffset
-from prometheus_client import CollectorRegistry
 
 from pipeline.admin import offsets
 from pipeline.core.contract import transactional_prefix
-from pipeline.kafka.reader import Committed, LogReader
-from pipeline.kafka.transaction_client import TransactionClient
-from pipeline.kafka.transactions import TransactionalProducer
-from pipeline.service.metrics.worker import WorkerMetrics
+from pipeline.core.offset_metadata import owner_of
+from pipeline.kafka.tools.cluster import connect
 from pipeline.service.settings import KafkaSettings, Settings, WorkerSettings
-from pipeline.worker.accept import AcceptStage
-from pipeline.worker.chunk import Chunk
-from pipeline.worker.clock import KafkaClock
 from pipeline.worker.exits import ExitCode
-from pipeline.worker.partition import Partition
 from tests.harness.load import Raw, deletion, mixture, write
 from tests.harness.recount import differences, eventually, read
 from tests.harness.worker import WorkerProcess
@@ -63,18 +54,25 @@ def transactional_id(settings: Settings) -> str:
     return f"{transactional_prefix(settings.kafka.topics.raw, settings.worker.group, 'accept')}0"
 
 
+def owner(settings: Settings) -> str:
+    """Return under which name the partition is committed; none: ""."""
+    with connect(settings.kafka) as cluster:
+        found = cluster.committed(settings.worker.group, settings.kafka.topics.raw, 1)
+    return owner_of(found[0].metadata) if found else ""
+
+
 async def rival(settings: Settings, offset: int | None) -> None:
     """Do what a successor does: fence the owner's producer, and commit *offset* in its place."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka.bootstrap_servers, transactional_id=transactional_id(settings)
-    )
-    await producer.start()
-    if offset is not None:
-        await producer.begin_transaction()
-        position = {TopicPartition(settings.kafka.topics.raw, 0): OffsetAndMetadata(offset, "")}
-        await producer.send_offsets_to_transaction(position, settings.worker.group)
-        await producer.commit_transaction()
-    await producer.stop()
+    names = [transactional_id(settings), await asyncio.to_thread(owner, settings)]
+    for name in filter(None, names):
+        producer = AIOKafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers, transactional_id=name)
+        await producer.start()
+        if offset is not None and name == names[-1]:
+            await producer.begin_transaction()
+            position = {TopicPartition(settings.kafka.topics.raw, 0): OffsetAndMetadata(offset, "")}
+            await producer.send_offsets_to_transaction(position, settings.worker.group)
+            await producer.commit_transaction()
+        await producer.stop()
 
 
 def set_offset(admin: KafkaAdminClient, settings: Settings, offset: int, metadata: str) -> None:
@@ -84,74 +82,6 @@ def set_offset(admin: KafkaAdminClient, settings: Settings, offset: int, metadat
 
 def committed(settings: Settings) -> int | None:
     return offsets.positions(settings)[0].committed
-
-
-def test_an_offset_is_read_only_after_the_predecessor_is_fenced(settings: Settings) -> None:
-    """Right after a commit another client may still get the old offset; after InitProducerId it never is."""
-
-    async def read_after_each_commit() -> list[int]:
-        options = settings.kafka.client_options()
-        reader, tp = LogReader(options), TopicPartition(settings.kafka.topics.raw, 0)
-        found, client = [], TransactionClient(options, [settings.kafka.topics.accepted])
-        for offset in range(1, 16):
-            await rival(settings, offset)
-            await TransactionalProducer.open(client, transactional_id(settings))
-            position = await reader.committed(settings.worker.group, tp)
-            found.append(position.offset if position else -1)
-        await client.close()
-        return found
-
-    found = asyncio.run(read_after_each_commit())
-
-    assert found == list(range(1, 16))
-
-
-async def no_seek(tp: TopicPartition, offset: int) -> None:
-    """There is no consumer to seek."""
-
-
-def crash(code: ExitCode, message: str) -> NoReturn:
-    raise AssertionError(f"{code.name}: {message}")
-
-
-class Watched(LogReader):
-    """The real reader, which notes in what order a partition is opened."""
-
-    def __init__(self, client_options: dict[str, Any], topics: Iterable[str]) -> None:
-        super().__init__(client_options)
-        self.client = TransactionClient(client_options, topics)
-        self.calls: list[str] = []
-
-    async def open_producer(self, transactional_id: str) -> TransactionalProducer:
-        producer = await TransactionalProducer.open(self.client, transactional_id)
-        self.calls.append("fenced")
-        return producer
-
-    async def committed(self, group: str, tp: TopicPartition) -> Committed | None:
-        self.calls.append("read")
-        return await super().committed(group, tp)
-
-
-def test_a_partition_is_opened_by_fencing_first(settings: Settings) -> None:
-    """The order alone makes the read above a true one."""
-
-    async def opened() -> list[str]:
-        metrics = WorkerMetrics(CollectorRegistry())
-        topics, group = settings.kafka.topics, settings.worker.group
-        watched = Watched(settings.kafka.client_options(), [topics.accepted, topics.rejected, topics.partial_counts])
-        policy = settings.worker.policy
-        stage = AcceptStage(topics=topics, group=group, policy=policy, metrics=metrics, clock=KafkaClock())
-        partition = Partition(stage, 0, reader=watched, open_producer=watched.open_producer, seek=no_seek, crash=crash)
-        await partition.handle(Chunk(topics.raw, 0, 0, 0, (), idle=False, now=0, behind=0))
-        await partition.close()
-        await watched.client.close()
-        return watched.calls
-
-    calls = asyncio.run(opened())
-
-    # A coordinator that is still being created makes the read fail: the attempt after it fences again, too.
-    assert calls
-    assert calls == ["fenced", "read"] * (len(calls) // 2)
 
 
 def test_gaps_inside_a_chunk_are_not_losses(settings: Settings, tmp_path: Path) -> None:

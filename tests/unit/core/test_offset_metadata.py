@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.core.contract import transactional_prefix
 from pipeline.core.deduplication import UNKNOWN, AcceptState, LastAccepted
 from pipeline.core.event import OTHER_EVENT_TYPES
 from pipeline.core.log_clock import LogClock
-from pipeline.core.offset_metadata import from_metadata, to_metadata
+from pipeline.core.offset_metadata import from_metadata, is_owned, owner_of, to_metadata, with_owner
 from pipeline.core.outcome import Outcome, OutcomeKey, Reason
 from pipeline.core.windows import NEVER
 from tests.builders import body, named
@@ -45,7 +46,32 @@ def test_metadata_stays_under_4_kb() -> None:
         state.totals[OutcomeKey(Outcome.IGNORED, event_type)] = 2**63 - 1
     state.totals.update({OutcomeKey(Outcome.ACCEPTED): 2**63 - 1, OutcomeKey(Outcome.DUPLICATE): 2**63 - 1})
 
-    assert len(to_metadata(state).encode()) < 4096
+    longest = transactional_prefix("r" * 249, "g" * 200, "worker") + "f" * 32
+    assert len(with_owner(to_metadata(state), longest).encode()) < 4096
+
+
+def test_an_owner_is_named_and_its_state_kept() -> None:
+    named, released = with_owner('{"stream_time":5}', "worker-1"), with_owner('{"owner":"worker-1","watermark":4}', "")
+
+    assert (named, owner_of(named)) == ('{"stream_time":5,"owner":"worker-1"}', "worker-1")
+    assert (released, owner_of(released), is_owned(released)) == ('{"owner":"","watermark":4}', "", True)
+
+
+@pytest.mark.parametrize("metadata", ["", "nope", "5", "[]", "[" * 4096, '{"owner":5}', '{"stream_time":5}'])
+def test_foreign_metadata_names_no_owner(metadata: str) -> None:
+    """What it says besides may be of the version before, and is kept."""
+    assert owner_of(metadata) == ""
+    assert owner_of(with_owner(metadata, "worker-1")) == "worker-1"
+
+
+def test_a_state_is_restored_from_metadata_with_an_owner() -> None:
+    state = new_state()
+    run(raw(0, body()), state=state)
+
+    read = from_metadata(3, POLICY, with_owner(to_metadata(state), "worker-1"))
+
+    assert (read.last, read.is_anew) == (state.last, False)
+    assert from_metadata(3, POLICY, with_owner("", "worker-1")).is_anew
 
 
 @pytest.mark.parametrize(

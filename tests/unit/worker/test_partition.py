@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from pipeline.worker.chunk import Chunk
@@ -44,27 +45,31 @@ class Stage:
 
 
 class Kafka:
-    """Opens no producer: waits for ever, or raises."""
+    """Stands for committer, takeovers and reader, and gives no name to claim under: waits for ever, or raises."""
 
     def __init__(self, error: BaseException | None = None, seconds: float = 0) -> None:
         self.error = error
         self.seconds = seconds
         self.asked = asyncio.Semaphore(0)
 
-    async def open_producer(self, _: str) -> Any:
+    async def owner(self, _: TopicPartition) -> str:
         self.asked.release()
         await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
         await asyncio.Event().wait()
+        return ""
+
+    def is_named(self, _: str) -> bool:
+        return True
 
 
 def partition_with(stage: Stage, kafka: Kafka) -> Partition[Any]:
     async def seek(*_: Any) -> None:
         raise AssertionError("nothing to seek")
 
-    anything: Any = (stage, kafka)
-    return Partition(anything[0], 0, reader=anything[1], open_producer=kafka.open_producer, seek=seek, crash=crash)
+    any_stage, any_kafka = cast("Any", stage), cast("Any", kafka)
+    return Partition(any_stage, 0, reader=any_kafka, takeovers=any_kafka, committer=any_kafka, seek=seek, crash=crash)
 
 
 async def test_a_partition_that_is_being_opened_is_given_up_at_once() -> None:
@@ -93,7 +98,9 @@ async def test_a_bug_is_raised_though_the_partition_is_being_taken_away() -> Non
     partition = partition_with(Stage(), kafka)
     handling = asyncio.create_task(partition.handle(CHUNK))
     await kafka.asked.acquire()
-    partition._session = cast("Any", SimpleNamespace(committing=None))  # Open, so that it may finish what it does.
+    partition._session = cast(
+        "Any", SimpleNamespace(committing=None, owner="ours")
+    )  # Open, so that it may finish what it does.
 
     handling.cancel()
 
