@@ -31,14 +31,13 @@ from pipeline.kafka.murmur2 import partitions_of
 from pipeline.kafka.tools.cluster import Bounds, Cluster, connect
 from pipeline.kafka.tools.reader import Reader
 from pipeline.service.errors import OperatorError
-from pipeline.service.plain_text import counted
 from pipeline.service.settings import KafkaSettings
 
 Progress = Callable[[int, int], None]
 
 
 class MediaError(OperatorError):
-    """The topics are not those of the settings, or hold nothing of what is looked for."""
+    """The topics hold nothing of what is looked for."""
 
 
 class Found(NamedTuple):
@@ -92,8 +91,7 @@ def find(kafka: KafkaSettings, media_id: bytes, *, since_ms: int | None, progres
         progress: Called with how many offsets have been read, and of how many.
 
     Raises:
-        MediaError: a topic has another number of partitions.
-        ClusterError: Kafka fails.
+        ClusterError: Kafka fails, or a topic has another number of partitions.
     """
     partition = partitions_of([media_id], kafka.partitions)[0]
     topics = _tellers(kafka.topics)
@@ -137,9 +135,7 @@ def bounds_of(cluster: Cluster, topic: str, since_ms: int | None) -> dict[int, B
 
     The end is the high watermark: all that led to an offset the worker committed lies before it.
     """
-    bounds, partitions = cluster.bounds(topic), cluster.kafka.partitions
-    if len(bounds) != partitions:
-        raise MediaError(f"{topic} has {counted(len(bounds), 'partition')}, and kafka.partitions is {partitions}")
+    bounds = cluster.own_bounds(topic)
     if since_ms is None:
         return bounds
     starts = cluster.offsets_at(topic, bounds, since_ms)

@@ -109,8 +109,7 @@ def reconcile(settings: Settings, ids: Standings, *, since_ms: int | None, progr
         progress: Called with how many offsets have been read, and of how many.
 
     Raises:
-        MediaError: a topic has another number of partitions.
-        ClusterError: Kafka fails.
+        ClusterError: Kafka fails, or a topic has another number of partitions.
     """
     topics, partitions = settings.kafka.topics, settings.kafka.partitions
     with connect(settings.kafka) as cluster:

@@ -42,18 +42,12 @@ from pipeline.audit.windows import RecountedWindows
 from pipeline.audit.workers import audit_partitions
 from pipeline.kafka.tools.cluster import Bounds, connect
 from pipeline.kafka.tools.reader import Reader
-from pipeline.service.errors import OperatorError
-from pipeline.service.plain_text import counted
 from pipeline.service.settings import Settings
 
 ROWS_TIMEOUT_SECONDS = 5.0
 LAST_OFFSETS = 100  # So far back the last record of a log is looked for first: behind it are markers, if anything.
 
 Progress = Callable[[int, int], None]
-
-
-class AuditError(OperatorError):
-    """The topics are not those of the settings."""
 
 
 def run(
@@ -74,8 +68,7 @@ def run(
         progress: Called with how many raw offsets have been judged, and of how many.
 
     Raises:
-        AuditError: the topics have another number of partitions.
-        ClusterError: Kafka fails.
+        ClusterError: Kafka fails, or the topics have another number of partitions.
     """
     began = time.perf_counter()
     report = AuditReport()
@@ -101,10 +94,7 @@ def _scopes(
     """Return what of each partition is judged. The committed offsets are read first, and raw's ends last: see above."""
     cluster, topics, partitions = reader.cluster, settings.kafka.topics, settings.kafka.partitions
     committed = cluster.committed(settings.worker.group, topics.raw, partitions)
-    logs = {topic: cluster.bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
-    for topic, bounds in logs.items():
-        if len(bounds) != partitions:
-            raise AuditError(f"{topic} has {counted(len(bounds), 'partition')}, and kafka.partitions is {partitions}")
+    logs = {topic: cluster.own_bounds(topic) for topic in (topics.accepted, topics.rejected, topics.raw)}
     starts = {} if since_ms is None else cluster.offsets_at(topics.raw, range(partitions), since_ms)
     ends = {} if until_ms is None else cluster.offsets_at(topics.raw, range(partitions), until_ms)
     scopes = []

@@ -30,6 +30,7 @@ from kafka.structs import OffsetAndMetadata
 from pipeline.kafka import access
 from pipeline.kafka.tools.refusals import cause_of
 from pipeline.service.errors import OperatorError
+from pipeline.service.plain_text import counted
 from pipeline.service.settings import KafkaSettings
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -199,6 +200,18 @@ class Cluster:
         starts = self._offsets(tps, OffsetSpec.EARLIEST)
         ends = self._offsets(tps, OffsetSpec.LATEST, isolation_level)
         return {tp.partition: Bounds(starts[tp].offset, ends[tp].offset) for tp in tps}
+
+    def own_bounds(self, topic: str) -> dict[int, Bounds]:
+        """
+        Return the same of a topic of the settings.
+
+        Raises:
+            ClusterError: it has another number of partitions.
+        """
+        bounds, partitions = self.bounds(topic), self.kafka.partitions
+        if len(bounds) != partitions:
+            raise ClusterError(f"{topic} has {counted(len(bounds), 'partition')}, and kafka.partitions is {partitions}")
+        return bounds
 
     def offsets_at(self, topic: str, partitions: Iterable[int], at: int) -> dict[int, int]:
         """Return each partition's first offset whose record has the timestamp *at* (ms) or a later one, if one has."""
