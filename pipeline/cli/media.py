@@ -14,8 +14,7 @@ import typer
 from pipeline.admin import media, reconciliation
 from pipeline.admin.media import MediaError
 from pipeline.admin.reconciliation import MediaAnswer, Standing
-from pipeline.cli.terminal import FAILURE_EXIT_CODE, Bar, Config, err, time_of
-from pipeline.core.windows import format_time
+from pipeline.cli.terminal import FAILURE_EXIT_CODE, Bar, Config, err, second_of, time_of
 from pipeline.service import settings as configuration
 from pipeline.service.plain_text import counted
 
@@ -107,16 +106,16 @@ def reconcile(
 
 
 def _found(found: media.Found, *, as_json: bool) -> str:
-    place = {"topic": found.topic, "partition": found.partition, "offset": found.offset, "time": _time(found.at_ms)}
+    place = {"topic": found.topic, "partition": found.partition, "offset": found.offset, "time": second_of(found.at_ms)}
     if as_json:
         return json.dumps({**place, **found.says})
     says = "  ".join(f"{name}={value}" for name, value in found.says.items())
-    return f"{found.topic}[{found.partition}]  {found.offset}  {_time(found.at_ms)}  {says}"
+    return f"{found.topic}[{found.partition}]  {found.offset}  {second_of(found.at_ms)}  {says}"
 
 
 def _failure(failure: media.Failure, *, as_json: bool) -> str:
     fields: dict[str, Any] = {
-        "time": _time(failure.at_ms),
+        "time": second_of(failure.at_ms),
         "error_code": failure.code,
         "media_id": failure.media_id,
         "media_type": failure.media_type,
@@ -129,12 +128,8 @@ def _failure(failure: media.Failure, *, as_json: bool) -> str:
 
 
 def _answer(media_id: str, standing: Standing, *, as_json: bool) -> str:
-    when = None if standing.answer == MediaAnswer.NO_CALLBACK else _time(standing.at_ms)
+    when = None if standing.answer == MediaAnswer.NO_CALLBACK else second_of(standing.at_ms)
     if not as_json:
         return "  ".join(filter(None, (media_id, standing.answer, standing.why, when)))
     why = {MediaAnswer.FAILED: {"error_code": standing.why}, MediaAnswer.REJECTED: {"reason": standing.why}}
     return json.dumps({"media_id": media_id, "answer": standing.answer, **why.get(standing.answer, {}), "time": when})
-
-
-def _time(ms: int) -> str:
-    return format_time(ms // 1000 * 1000)

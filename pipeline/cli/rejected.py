@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.admin import rejected
-from pipeline.cli.terminal import Config, err, out
+from pipeline.cli.terminal import Config, err, out, second_of
 from pipeline.core.outcome import Reason
-from pipeline.core.windows import format_time
 from pipeline.service import settings as configuration
 from pipeline.service.plain_text import counted, plain
 from pipeline.service.settings import SettingsError
@@ -48,7 +47,7 @@ def show_list(
 
     table = Table("id", "in raw since", "from", "entry", "reason", "detail")
     for record in rejected.newest(seen(), last):
-        when = _time(record.rejected_from_ms)
+        when = second_of(record.rejected_from_ms)
         shown = (record.id, when, record.source, record.entry, record.reason, record.detail)
         table.add_row(*(_plain(text) for text in shown))
     if total:
@@ -68,8 +67,8 @@ def show_one(
     """
     (record,) = rejected.find(configuration.load(config).kafka, [id])
     table = Table(show_header=False, box=None)
-    table.add_row("in raw since", _time(record.rejected_from_ms))
-    table.add_row("received", "-" if record.received_at_ms is None else _time(record.received_at_ms))
+    table.add_row("in raw since", second_of(record.rejected_from_ms))
+    table.add_row("received", "-" if record.received_at_ms is None else second_of(record.received_at_ms))
     table.add_row("from", _plain(record.source or "-"))
     table.add_row("entry", _plain(record.entry or "-"))
     table.add_row("reason", _plain(record.reason))
@@ -118,10 +117,6 @@ def replay(
 
 def _since(hours: float) -> int:
     return int(time.time() * 1000 - hours * HOUR_MS)
-
-
-def _time(ms: int) -> str:
-    return format_time(ms // 1000 * 1000)
 
 
 def _plain(text: str) -> Text:

@@ -6,8 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.bridge import spool, spool_directory
-from pipeline.cli.terminal import Config, err, out
-from pipeline.core.windows import format_time
+from pipeline.cli.terminal import Config, err, out, second_of
 from pipeline.service import settings as configuration
 from pipeline.service.plain_text import plain
 from pipeline.service.settings import SettingsError
@@ -38,6 +37,6 @@ def spool_status(config: Config = None) -> None:
             f"{status.records:,}",
             f"{status.bytes / MIB:,.1f}",
             f"{bridge_settings.spool_bytes_max / MIB:,.1f}",
-            "-" if oldest is None else format_time(oldest // 1000 * 1000),
+            "-" if oldest is None else second_of(oldest),
         )
     out.print(table)

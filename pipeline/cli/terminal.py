@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.segment import Segment
 from typer import rich_utils
 
+from pipeline.core.windows import format_time
 from pipeline.service.plain_text import plain
 
 USAGE_EXIT_CODE = 2
@@ -115,6 +116,11 @@ def time_of(text: str | None, option: str) -> int | None:
             f"{option} {text}: neither a time such as 2026-11-22T20:24:00Z nor a distance such as -2h (s, m, h, d)"
         ) from None
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def second_of(ms: int) -> str:
+    """Write a time, in ms since the epoch, by the second that it is in."""
+    return format_time(ms // 1000 * 1000)
 
 
 class LastingOutput:
