@@ -130,9 +130,8 @@ def fetch_offset(group: str, tp: TopicPartition, *, is_stable: bool) -> Request[
     Args:
         is_stable: Refuse to answer while a transaction that is open, or has no marker yet, holds another position.
     """
-    numbers = [uvarint(2), _INT32.pack(tp.partition), NO_TAGS]
-    parts = [string(group), uvarint(2), string(tp.topic), *numbers, b"\1" if is_stable else b"\0", NO_TAGS]
-    return Request(9, 7, parts, _read_committed)
+    share = topics({tp: ()}, tagged=False)
+    return Request(9, 7, [string(group), *share, b"\1" if is_stable else b"\0", NO_TAGS], _read_committed)
 
 
 def list_transactions(producer_id: int, states: Collection[str] = ()) -> Request[CodedAnswer[list[str]]]:
