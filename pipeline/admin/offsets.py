@@ -26,17 +26,19 @@ class Position(NamedTuple):
 def positions(settings: Settings) -> tuple[Position, ...]:
     """Return the position of every raw partition; raises ClusterError, and AccessError if Kafka refuses us."""
     with connect(settings.kafka) as cluster:
-        return _positions(cluster, settings)
+        return _look_up(cluster, settings)[0]
 
 
-def _positions(cluster: Cluster, settings: Settings) -> tuple[Position, ...]:
+def _look_up(cluster: Cluster, settings: Settings) -> tuple[tuple[Position, ...], dict[int, CommittedOffset]]:
+    """Return the position of every raw partition, and what is committed, by partition."""
     raw, group = settings.kafka.topics.raw, settings.worker.group
     bounds = cluster.bounds(raw)
     committed = cluster.committed(group, raw, len(bounds))
-    return tuple(
+    positions = tuple(
         Position(number, at.start, at.end, committed[number].offset if number in committed else None)
         for number, at in bounds.items()
     )
+    return positions, committed
 
 
 def reset(settings: Settings, partition: int, to: Literal["earliest", "latest", "committed"]) -> Position:
@@ -51,14 +53,14 @@ def reset(settings: Settings, partition: int, to: Literal["earliest", "latest", 
         ClusterError: workers are still running, or Kafka refuses for another reason.
     """
     with connect(settings.kafka) as cluster:
-        found = {position.partition: position for position in _positions(cluster, settings)}
+        looked_up, committed = _look_up(cluster, settings)
+        found = {position.partition: position for position in looked_up}
         if partition not in found:
             raise OffsetsError(f"there is no partition {partition}; there are 0 to {len(found) - 1}")
         position = found[partition]
         known = position.start if position.committed is None else position.committed
         offset = {"earliest": position.start, "latest": position.end, "committed": known}[to]
-        group, raw = settings.worker.group, settings.kafka.topics.raw
-        before = cluster.committed(group, raw, len(found)).get(partition)
-        metadata = with_owner("", owner_of(before.metadata if before else ""))
-        cluster.set_committed(group, raw, partition, CommittedOffset(offset, metadata))
+        metadata = with_owner("", owner_of(committed[partition].metadata) if partition in committed else "")
+        at = CommittedOffset(offset, metadata)
+        cluster.set_committed(settings.worker.group, settings.kafka.topics.raw, partition, at)
     return position._replace(committed=offset)
