@@ -78,7 +78,7 @@ def body_of(text: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def polling(
-    queues: Iterable[MnsSettings], publish: Publish, metrics: MnsMetrics, *, policy: PollPolicy = PollPolicy()
+    queues: Sequence[MnsSettings], publish: Publish, metrics: MnsMetrics, *, policy: PollPolicy = PollPolicy()
 ) -> AsyncIterator[None]:
     """
     Poll *queues* while the context is open; leaving it finishes what was received.
@@ -87,10 +87,9 @@ async def polling(
         ExceptionGroup: a poller met a bug of ours; the context's body is cancelled.
     """
     async with asyncio.TaskGroup() as group:
-        pollers = []
-        for queue in queues:
-            pollers.append(MnsPoller(queue, publish, metrics, policy=policy))
-            group.create_task(pollers[-1].run(), name=f"mns-{queue.name}")
+        pollers = [MnsPoller(queue, publish, metrics, policy=policy) for queue in queues]
+        for queue, poller in zip(queues, pollers, strict=True):
+            group.create_task(poller.run(), name=f"mns-{queue.name}")
         try:
             yield
         finally:
