@@ -92,13 +92,13 @@ MUTANTS = (
         "the offset is read before who is named is fenced",
         TAKEOVER,
         """                predecessor = await self._fence(name)
-                committed = await self._committed(lock, tp)
+                committed = await lock.position(self._group, tp)
 """,
-        """                committed = await self._committed(lock, tp, is_stable=False)
+        """                committed = await lock.position(self._group, tp, is_stable=False)
                 predecessor = await self._fence(name)
 """,
     ),
-    Mutant("an offset is read before it is stable", TAKEOVER, "is_stable: bool = True", "is_stable: bool = False"),
+    Mutant("an offset is read before it is stable", TRANSACTIONS, "is_stable: bool = True", "is_stable: bool = False"),
     Mutant("a partition is not claimed", OPENING, "claimed = await claim.make(self._tp, at, owner)", "claimed = at"),
     Mutant(
         "who commits is not named",
@@ -149,14 +149,14 @@ MUTANTS = (
         "the offset does not go back before what hangs is committed",
         TAKEOVER,
         """            await lock.commit([], {tp: OffsetAndMetadata(before, with_owner("", name))}, self._group)
-            await self._committed(lock, tp)  # Until it is marked the other one could overtake it.
+            await lock.position(self._group, tp)  # Until it is marked the other one could overtake it.
 """,
         "",
     ),
     Mutant(
         "the offset goes forward before it went back",
         TAKEOVER,
-        "            await self._committed(lock, tp)  # Until it is marked the other one could overtake it.\n",
+        "            await lock.position(self._group, tp)  # Until it is marked the other one could overtake it.\n",
         "",
     ),
     Mutant(

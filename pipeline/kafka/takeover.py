@@ -44,8 +44,7 @@ class Claim:
         """
         claimed = OffsetAndMetadata(position.offset, with_owner(position.metadata, owner))
         await self._producer.commit([], {tp: claimed}, self._group)
-        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-            await self._producer.position(self._group, tp)
+        await self._producer.position(self._group, tp)
         return claimed
 
 
@@ -76,23 +75,17 @@ class Takeovers:
         lock = await self._fence(transactional_id)
         fenced = {owner}
         # Not what is stable at first: that may be known only once its owner is fenced.
-        committed = await self._committed(lock, tp, is_stable=False)
+        committed = await lock.position(self._group, tp, is_stable=False)
         while (name := owner_of(committed.metadata if committed else "")) and name not in fenced:
             fenced.add(name)
             async with self._fencing:  # Of what one worker had, each partition would fence the one before it.
                 predecessor = await self._fence(name)
-                committed = await self._committed(lock, tp)
+                committed = await lock.position(self._group, tp)
                 await self.resolve(predecessor, lock, tp, outputs, committed)
-        committed = await self._committed(lock, tp)
+        committed = await lock.position(self._group, tp)
         await self.resolve(lock, lock, tp, outputs, committed)
         await self._resolve_unknown(lock, tp, outputs, committed)
         return Claim(lock, self._group), committed
-
-    async def _committed(
-        self, lock: TransactionalProducer, tp: TopicPartition, *, is_stable: bool = True
-    ) -> Committed | None:
-        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
-            return await lock.position(self._group, tp, is_stable=is_stable)
 
     async def _fence(self, name: str) -> TransactionalProducer:
         """Open *name* in place of its owner; what that sent late of offsets would else stay undecided for ever."""
@@ -142,7 +135,7 @@ class Takeovers:
             before = min(*sources, committed.offset) if sources else committed.offset
             name = owner_of(committed.metadata)
             await lock.commit([], {tp: OffsetAndMetadata(before, with_owner("", name))}, self._group)
-            await self._committed(lock, tp)  # Until it is marked the other one could overtake it.
+            await lock.position(self._group, tp)  # Until it is marked the other one could overtake it.
             await writer.commit_hanging(tps, {tp: OffsetAndMetadata(*committed)}, self._group)
         await writer.until_marked(tps)
 

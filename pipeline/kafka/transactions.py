@@ -164,8 +164,12 @@ class TransactionalProducer:
 
         Args:
             is_stable: Wait until no transaction holds another position that is not decided.
+
+        Raises:
+            KafkaError, TimeoutError: that is not known.
         """
-        return await self._ask(lambda _: self._client.committed(group, tp, is_stable=is_stable))
+        async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+            return await self._ask(lambda _: self._client.committed(group, tp, is_stable=is_stable))
 
     async def until_marked(self, tps: Iterable[TopicPartition]) -> None:
         """

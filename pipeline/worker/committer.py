@@ -17,7 +17,7 @@ from pipeline.core.contract import Row
 from pipeline.core.offset_metadata import with_owner
 from pipeline.kafka import KafkaError, OffsetAndMetadata, TopicPartition
 from pipeline.kafka.batches import Batches, RefusedError
-from pipeline.kafka.transactions import COMMIT_SECONDS, TransactionalProducer, output
+from pipeline.kafka.transactions import TransactionalProducer, output
 from pipeline.worker.traces import forget_trace
 
 GROUP_BYTES_MAX = 1 << 20  # Once so much is together, the next transaction takes the rest.
@@ -220,8 +220,7 @@ class Committer:
         found = []
         for commit in group:
             if commit.position is not None:
-                async with asyncio.timeout(COMMIT_SECONDS):
-                    position = await producer.position(self._group, commit.tp)
+                position = await producer.position(self._group, commit.tp)
                 if position == commit.position:
                     commit.succeed({})
                     continue
