@@ -15,7 +15,16 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from kafka.admin import KafkaAdminClient, UserScramCredentialUpsertion
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    KafkaAdminClient,
+    ResourcePattern,
+    ResourceType,
+    UserScramCredentialUpsertion,
+)
 from kafka.errors import KafkaError
 
 from pipeline.local.kafka import LocalKafka
@@ -30,6 +39,12 @@ PASSWORD = "Sesame-4711-password"
 KEY_PASSWORD = "Sesame-4712-key-password"
 WAYS = ("SCRAM-SHA-512", "PLAIN", "mTLS")
 
+# More server properties, with which our user may do only what is granted.
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+}
+
 _PROPERTIES = {
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:PLAINTEXT",
     "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
@@ -43,6 +58,12 @@ _PROPERTIES = {
     "ssl.keystore.type": "PEM",
     "ssl.truststore.type": "PEM",
 }
+
+
+def acl(kind: ResourceType, name: str, operation: ACLOperation, *, is_prefix: bool = False) -> ACL:
+    """Return a permission of our user's."""
+    pattern = ACLResourcePatternType.PREFIXED if is_prefix else ACLResourcePatternType.LITERAL
+    return ACL(f"User:{USER}", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(kind, name, pattern))
 
 
 class SecuredKafka:

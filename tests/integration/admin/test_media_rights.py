@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from kafka import KafkaProducer
-from kafka.admin import (
-    ACL,
-    ACLOperation,
-    ACLPermissionType,
-    ACLResourcePatternType,
-    KafkaAdminClient,
-    ResourcePattern,
-    ResourceType,
-)
+from kafka.admin import ACLOperation, KafkaAdminClient, ResourceType
 
 from pipeline.admin import media
 from pipeline.admin.reconciliation import reconcile
@@ -24,16 +16,11 @@ from pipeline.admin.topics.apply import reconcile as make_topics
 from pipeline.kafka.tools.cluster import ClusterError, ForbiddenError, connect
 from pipeline.service.settings import KafkaSettings, Settings, load
 from tests.conftest import KAFKA_JARS
-from tests.harness.secured_kafka import USER, SecuredKafka
+from tests.harness.secured_kafka import AUTHORIZER, USER, SecuredKafka, acl
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-AUTHORIZER = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "super.users": "User:ANONYMOUS",
-}
 
 
 def invisible(settings: Settings) -> list[str]:
@@ -56,9 +43,8 @@ def looking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         make_topics(Settings(kafka=KafkaSettings(bootstrap_servers=servers, topic_prefix=prefix)))
         with closing(KafkaProducer(bootstrap_servers=servers)) as producer:
             producer.send(settings.kafka.topics.accepted, b"{}", key=b"a")
-        topics = ResourcePattern(ResourceType.TOPIC, prefix, ACLResourcePatternType.PREFIXED)
         with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
-            see = ACL(f"User:{USER}", "*", ACLOperation.DESCRIBE, ACLPermissionType.ALLOW, topics)
+            see = acl(ResourceType.TOPIC, prefix, ACLOperation.DESCRIBE, is_prefix=True)
             assert admin.create_acls([see])["failed"] == []
             admin.create_topics({"hidden": {"num_partitions": 1, "replication_factor": 1}})
         eventually(lambda: invisible(settings))

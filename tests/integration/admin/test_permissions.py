@@ -8,15 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kafka.admin import (
-    ACL,
-    ACLOperation,
-    ACLPermissionType,
-    ACLResourcePatternType,
-    KafkaAdminClient,
-    ResourcePattern,
-    ResourceType,
-)
+from kafka.admin import ACL, ACLOperation, KafkaAdminClient, ResourceType
 
 from pipeline.admin.doctor import Level
 from pipeline.admin.topics.apply import reconcile
@@ -24,20 +16,10 @@ from pipeline.cli.terminal import USAGE_EXIT_CODE
 from pipeline.service.settings import KafkaSettings, Settings, load
 from pipeline.worker.exits import ExitCode
 from tests.conftest import KAFKA_JARS
-from tests.harness.secured_kafka import PASSWORD, USER, SecuredKafka
+from tests.harness.secured_kafka import AUTHORIZER, PASSWORD, SecuredKafka, acl
 from tests.harness.worker import WorkerProcess
 from tests.integration.admin.test_doctor import bad
 from tests.waiting import eventually
-
-AUTHORIZER = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "super.users": "User:ANONYMOUS",
-}
-
-
-def acl(kind: ResourceType, name: str, operation: ACLOperation, *, is_prefix: bool = False) -> ACL:
-    pattern = ACLResourcePatternType.PREFIXED if is_prefix else ACLResourcePatternType.LITERAL
-    return ACL(f"User:{USER}", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(kind, name, pattern))
 
 
 class Guarded:
