@@ -86,11 +86,6 @@ class Watermarks:
         self._order = None
         return was_further
 
-    @property
-    def furthest_behind(self) -> int:
-        """The partition with the lowest watermark, of several the lowest number."""
-        return self._ordered()[0][1]
-
     def waiting(self, end: int) -> WaitingFor:
         """Return which partitions have not come to *end* (ms)."""
         order = self._ordered()
